@@ -1,0 +1,203 @@
+"""SimCLR's random views, per image, inside jit, from uint8.
+
+Each transform is written for ONE image [H, W, 3] f32 in 0..1 and is torchvision
+on PIL images in its definition; the one difference is that PIL rounds to 8 bits
+after each operation and this does not.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from fedu_jax.state import Array
+
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R 601-2, as PIL's convert('L')
+_CROP_TRIES = 10  # torchvision's RandomResizedCrop
+
+
+class ViewConfig(NamedTuple):
+  """The distribution of views; the defaults are the released code's."""
+  scale: tuple[float, float] = (0.08, 1.0)  # of the image's area
+  ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width / height
+  flip: float = 0.5  # probability, horizontal
+  jitter: float = 0.8  # probability
+  brightness: float = 0.8  # factor uniform in 1 -+ this, not below 0
+  contrast: float = 0.8
+  saturation: float = 0.8
+  hue: float = 0.2  # shift uniform in -+ this, in turns of the colour circle
+  greyscale: float = 0.2  # probability
+
+
+def crop_box(rng: Array, height: int, width: int, *, scale: tuple[float, float],
+             ratio: tuple[float, float]) -> tuple[Array, ...]:
+  """Draws a crop as RandomResizedCrop does: (top, left, rows, columns), f32.
+
+  Ten tries at an area uniform in `scale` and an aspect log-uniform in `ratio`;
+  the first that fits is placed uniformly, and if none fits, the largest central
+  crop with an admissible aspect is taken.
+  """
+  rng_area, rng_ratio, rng_top, rng_left = jax.random.split(rng, 4)
+  area = height * width * jax.random.uniform(
+      rng_area, (_CROP_TRIES,), minval=scale[0], maxval=scale[1])
+  aspect = jnp.exp(jax.random.uniform(
+      rng_ratio, (_CROP_TRIES,), minval=jnp.log(ratio[0]),
+      maxval=jnp.log(ratio[1])))
+  w = jnp.round(jnp.sqrt(area * aspect))
+  h = jnp.round(jnp.sqrt(area / aspect))
+  fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
+  first = jnp.argmax(fits)
+
+  whole = width / height
+  if whole < ratio[0]:
+    central = (min(round(width / ratio[0]), height), width)
+  elif whole > ratio[1]:
+    central = (height, min(round(height * ratio[1]), width))
+  else:
+    central = (height, width)
+  found = fits[first]
+  h = jnp.where(found, h[first], float(central[0]))
+  w = jnp.where(found, w[first], float(central[1]))
+
+  def place(key, free, centre):
+    drawn = jnp.floor(jax.random.uniform(key) * (free + 1))
+    return jnp.where(found, jnp.minimum(drawn, free), float(centre))
+
+  top = place(rng_top, height - h, (height - central[0]) // 2)
+  left = place(rng_left, width - w, (width - central[1]) // 2)
+  return top, left, h, w
+
+
+def _resize_matrix(start: Array, length: Array, size: int) -> Array:
+  """[size, size] rows of bilinear weights that resize a slice to `size`.
+
+  PIL's resampling: a triangle around each output pixel's centre, as wide as the
+  scale when shrinking, cut at the slice's borders and normalised.
+  """
+  scale = length / size
+  support = jnp.maximum(scale, 1.0)
+  centre = (jnp.arange(size) + 0.5) * scale + start
+  pixel = jnp.arange(size) + 0.5
+  weight = jnp.maximum(
+      1 - jnp.abs(pixel[None, :] - centre[:, None]) / support, 0)
+  inside = (pixel > start) & (pixel < start + length)
+  weight = jnp.where(inside[None, :], weight, 0)
+  return weight / weight.sum(1, keepdims=True)
+
+
+def crop_and_resize(image: Array, top: Array, left: Array, height: Array,
+                    width: Array) -> Array:
+  """Cuts a box out of [H, W, C] and resizes it bilinearly back to [H, W, C]."""
+  rows = _resize_matrix(top, height, image.shape[0])
+  columns = _resize_matrix(left, width, image.shape[1])
+  return jnp.einsum('ih,hwc,jw->ijc', rows, image, columns)
+
+
+def grey(image: Array) -> Array:
+  """The luma of each pixel, [H, W, 3] -> [H, W, 1]."""
+  return image @ jnp.array(_LUMA, image.dtype)[:, None]
+
+
+def blend(image: Array, reference: Array, factor: Array) -> Array:
+  """factor * image + (1 - factor) * reference, clipped to 0..1."""
+  return jnp.clip(factor * image + (1 - factor) * reference, 0, 1)
+
+
+def adjust_brightness(image: Array, factor: Array) -> Array:
+  """Blends with black."""
+  return blend(image, jnp.zeros_like(image), factor)
+
+
+def adjust_contrast(image: Array, factor: Array) -> Array:
+  """Blends with the image's mean luma."""
+  return blend(image, jnp.full_like(image, 1) * grey(image).mean(), factor)
+
+
+def adjust_saturation(image: Array, factor: Array) -> Array:
+  """Blends with the greyscale image."""
+  return blend(image, jnp.broadcast_to(grey(image), image.shape), factor)
+
+
+def adjust_hue(image: Array, shift: Array) -> Array:
+  """Turns the hue by `shift` turns of the colour circle, through HSV."""
+  high, low = image.max(-1), image.min(-1)
+  spread = high - low
+  safe = jnp.where(spread > 0, spread, 1)
+  r, g, b = ((high - image[..., i]) / safe for i in range(3))
+  hue = jnp.where(image[..., 0] == high, b - g,
+                  jnp.where(image[..., 1] == high, 2 + r - b, 4 + g - r)) / 6
+  hue = jnp.where(spread > 0, hue, 0) + shift
+  # A channel is `high` less as much of the spread as its distance, in sixths
+  # of the circle, from the part of the circle where it is full.
+  sixth = 6 * hue[..., None] + jnp.array([5., 3., 1.]).reshape(1, 1, 3)
+  away = jnp.mod(sixth, 6)
+  weight = jnp.clip(jnp.minimum(away, 4 - away), 0, 1)
+  return high[..., None] - spread[..., None] * weight
+
+
+def colour_jitter(image: Array, rng: Array, *, brightness: float,
+                  contrast: float, saturation: float, hue: float) -> Array:
+  """Applies the four adjustments in random order, with random strengths.
+
+  A switch under vmap pays for all its branches. So the three adjustments that
+  are blends share one body, run through before and after the place where the
+  hue's turn comes, and the hue is computed once.
+  """
+  rng_order, rng_factor, rng_hue = jax.random.split(rng, 3)
+  strength = jnp.array([brightness, contrast, saturation])
+  factors = jax.random.uniform(
+      rng_factor, (3,), minval=jnp.maximum(1 - strength, 0),
+      maxval=1 + strength)
+  shift = jax.random.uniform(rng_hue, minval=-hue, maxval=hue)
+  order = jax.random.permutation(rng_order, 4)  # 3 stands for the hue
+  place = jnp.argmax(order == 3)  # how many blends come before it
+  blends = order[jnp.nonzero(order != 3, size=3)[0]]
+
+  def adjust(image, which):
+    luma = grey(image)
+    reference = jnp.select([which == 0, which == 1],
+                           [jnp.zeros_like(luma),
+                            jnp.full_like(luma, 1) * luma.mean()], luma)
+    return blend(image, reference, factors[which])
+
+  for i in range(3):
+    image = jnp.where(i < place, adjust(image, blends[i]), image)
+  image = adjust_hue(image, shift)
+  for i in range(3):
+    image = jnp.where(i >= place, adjust(image, blends[i]), image)
+  return image
+
+
+def _view(image: Array, rng: Array, config: ViewConfig) -> Array:
+  """One random view of one image [H, W, 3] u8 -> [H, W, 3] f32 in 0..1."""
+  rng_box, rng_jitter, rng_chance = jax.random.split(rng, 3)
+  image = image.astype(jnp.float32) / 255
+  box = crop_box(rng_box, *image.shape[:2], scale=config.scale,
+                 ratio=config.ratio)
+  image = crop_and_resize(image, *box)
+  chance = jax.random.uniform(rng_chance, (3,))
+  if config.flip > 0:
+    image = jnp.where(chance[0] < config.flip, image[:, ::-1], image)
+  if config.jitter > 0:
+    jittered = colour_jitter(
+        image, rng_jitter, brightness=config.brightness,
+        contrast=config.contrast, saturation=config.saturation, hue=config.hue)
+    image = jnp.where(chance[1] < config.jitter, jittered, image)
+  if config.greyscale > 0:
+    image = jnp.where(chance[2] < config.greyscale,
+                      jnp.broadcast_to(grey(image), image.shape), image)
+  return image
+
+
+def simclr_view(images: Array, rng: Array,
+                config: ViewConfig = ViewConfig()) -> Array:
+  """One random view of each image, [B, H, W, 3] u8 -> [B, H, W, 3] f32."""
+  rngs = jax.random.split(rng, len(images))
+  return jax.vmap(functools.partial(_view, config=config))(images, rngs)
+
+
+def make_view(**choices) -> Callable[[Array, Array], Array]:
+  """Binds a ViewConfig: returns (images, rng) -> views."""
+  return functools.partial(simclr_view, config=ViewConfig(**choices))

@@ -1,0 +1,41 @@
+"""The whole state on disk, through Orbax."""
+
+import pathlib
+
+import jax
+import orbax.checkpoint as ocp
+
+from fedu_jax.state import PyTree
+
+
+class Checkpoints:
+  """The checkpoints of one run, numbered by the rounds completed."""
+
+  def __init__(self, folder: pathlib.Path, *, keep: int):
+    """Opens or creates `folder`, of which the newest `keep` steps stay."""
+    # Saving in the background would read buffers that the next round donates.
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep, enable_async_checkpointing=False)
+    self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+
+  def restore(self, like: PyTree) -> PyTree | None:
+    """Returns the newest state, or None if there is none.
+
+    Args:
+      like: a state of the same structure, shapes and dtypes.
+    """
+    step = self._manager.latest_step()
+    if step is None:
+      return None
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+    return self._manager.restore(
+        step, args=ocp.args.StandardRestore(abstract))
+
+  def save(self, step: int, state: PyTree) -> None:
+    """Writes a state; returns when it is on disk. A step is written once."""
+    if step != self._manager.latest_step():
+      self._manager.save(step, args=ocp.args.StandardSave(state))
+
+  def close(self) -> None:
+    """Releases what the manager holds."""
+    self._manager.close()

@@ -1,0 +1,132 @@
+"""Prepares CIFAR-10 and CIFAR-100 as TFDS data sets without TensorFlow.
+
+TFDS's own builders need TensorFlow to encode an image from an array, and to
+write TFRecord. These inherit everything else from them (features, version,
+official archive and checksum) and hand over PNG bytes, which TFDS stores as they
+are, in array_record. So whatever reads TFDS's CIFAR reads ours.
+"""
+
+import io
+import os
+import pathlib
+import tarfile
+import zlib
+
+import numpy as np
+from PIL import Image
+import requests
+import tensorflow_datasets as tfds
+from tensorflow_datasets.image_classification import cifar as tfds_cifar
+
+from fedu_jax.errors import BadInput
+
+_PIXELS = 3 * 32 * 32
+
+
+def _png(pixels: np.ndarray) -> bytes:
+  """Encodes one planar image [3 * 32 * 32] u8."""
+  buffer = io.BytesIO()
+  Image.fromarray(pixels.reshape(3, 32, 32).transpose(1, 2, 0)).save(
+      buffer, 'PNG')
+  return buffer.getvalue()
+
+
+class _WithoutTensorFlow:
+  """Replaces the steps of TFDS's builders that unpack, read and encode."""
+
+  def _split_generators(self, dl_manager):
+    archive = _archive(self)
+    info = self._cifar_info
+    if not archive.exists():
+      _reach(info.url, dl_manager.download_dir)
+      archive = dl_manager.download(info.url)
+    try:
+      # Members are read where they lie; nothing is unpacked to disk.
+      with tarfile.open(archive) as tar:
+        def read(file):
+          return tar.extractfile(info.prefix + file).read()
+        for key, file in zip(info.label_keys, info.label_files):
+          self.info.features[key].names = read(file).decode().split()
+        train, test = ([(file, read(file)) for file in files]
+                       for files in (info.train_files, info.test_files))
+    except (KeyError, EOFError, OSError, tarfile.TarError, zlib.error) as error:
+      raise BadInput(f'{archive} is damaged or not the official archive '
+                     f'({error}): fetch it again') from error
+    return {'train': self._generate_examples('train_', train),
+            'test': self._generate_examples('test_', test)}
+
+  def _generate_examples(self, split_prefix, files):
+    keys = self._cifar_info.label_keys
+    index = 0
+    for file, content in files:
+      data = np.frombuffer(content, np.uint8)
+      if not data.size or data.size % (len(keys) + _PIXELS):
+        raise BadInput(f'{file} in the archive has {data.size} bytes, not a '
+                       'whole number of images: the archive is damaged; fetch '
+                       'it again')
+      for row in data.reshape(-1, len(keys) + _PIXELS):
+        labels = dict(zip(keys, map(int, row)))
+        yield index, {**labels, 'id': f'{split_prefix}{index:05d}',
+                      'image': _png(row[len(keys):])}
+        index += 1
+
+
+class Cifar10(_WithoutTensorFlow, tfds_cifar.Cifar10, skip_registration=True):
+  """CIFAR-10; reads and writes what TFDS's `cifar10` does."""
+  name = 'cifar10'
+
+
+class Cifar100(_WithoutTensorFlow, tfds_cifar.Cifar100, skip_registration=True):
+  """CIFAR-100; reads and writes what TFDS's `cifar100` does."""
+  name = 'cifar100'
+
+
+BUILDERS = {'cifar10': Cifar10, 'cifar100': Cifar100}
+
+
+def _archive(builder: tfds.core.DatasetBuilder) -> pathlib.Path:
+  """Where a user may put the official archive, by TFDS's convention."""
+  file = os.path.basename(builder._cifar_info.url)  # pylint: disable=protected-access
+  return pathlib.Path(builder._data_dir_root, 'downloads', 'manual', file)  # pylint: disable=protected-access
+
+
+def _reach(url: str, downloads: pathlib.Path) -> None:
+  """Fails at once where there is no network: TFDS would try for minutes."""
+  try:
+    requests.head(url, timeout=10)
+  except requests.RequestException as error:
+    kept = os.path.basename(url).split('.')[0]
+    if not any(kept in path.name for path in downloads.glob('*')):
+      raise ConnectionError(f'no connection to {url}') from error
+
+
+def prepare(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
+  """Downloads, checks and converts one of `BUILDERS`, unless that is done.
+
+  Args:
+    name: 'cifar10' or 'cifar100'.
+    data_dir: TFDS's root; None for its default. An official archive found in
+      `<data_dir>/downloads/manual/` is used instead of a download.
+
+  Returns:
+    The prepared builder.
+
+  Raises:
+    BadInput: there is no data, no archive and no way to download it.
+  """
+  builder = BUILDERS[name](data_dir=data_dir, file_format='array_record')
+  if builder.is_prepared():
+    return builder
+  try:
+    builder.download_and_prepare()
+  except BadInput:
+    raise
+  except Exception as error:  # pylint: disable=broad-exception-caught
+    # TFDS wraps whatever its downloader, the disk or the archive raised.
+    reason = ' '.join(str(error).split())[:200]
+    raise BadInput(
+        f'{name} is not in {builder._data_dir_root} and could not be '  # pylint: disable=protected-access
+        f'downloaded or prepared ({type(error).__name__}: {reason}): name a '
+        f'folder that has it with --config.data.dir, or put the official '
+        f'archive at {_archive(builder)}') from error
+  return builder

@@ -1,0 +1,162 @@
+"""What a frozen encoder is worth: kNN and a linear probe on its features."""
+
+from collections.abc import Callable
+import functools
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from fedu_jax.state import Array, Variables
+
+
+
+@functools.partial(jax.jit, static_argnames=('apply', 'module', 'batch_size'))
+def _embed(images, variables, *, apply, module, batch_size):
+  return jax.lax.map(
+      lambda batch: apply(module, variables, batch.astype(jnp.float32) / 255),
+      images.reshape(-1, batch_size, *images.shape[1:]))
+
+
+def embed(apply: Callable[..., Array], module: nn.Module, variables: Variables,
+          images: np.ndarray, *, batch_size: int = 500) -> Array:
+  """Embeds images batch by batch, without augmentation.
+
+  Args:
+    apply: (module, variables, images [B, H, W, C] f32 in 0..1) -> [B, D];
+      compiled once for each module.
+    module: the encoder.
+    variables: the encoder's.
+    images: [N, H, W, C] u8.
+    batch_size: images per step; changes nothing but memory.
+
+  Returns:
+    [N, D] f32.
+  """
+  count = len(images)
+  batch_size = min(batch_size, count)
+  padded = -(-count // batch_size) * batch_size
+  images = np.concatenate([images, np.zeros(
+      (padded - count, *images.shape[1:]), np.uint8)])
+  out = _embed(jnp.asarray(images), variables, apply=apply, module=module,
+               batch_size=batch_size)
+  return out.reshape(padded, -1)[:count]
+
+
+@functools.partial(jax.jit, static_argnames=('k', 'temperature', 'num_classes'))
+def _knn(bank, bank_labels, queries, query_labels, *, k, temperature,
+         num_classes):
+  def unit(x):
+    return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+  bank = unit(bank)
+
+  def hit(query):
+    similarity, nearest = jax.lax.top_k(unit(query) @ bank.T, k)
+    weight = jnp.exp(similarity / temperature)
+    votes = jnp.zeros(num_classes).at[bank_labels[nearest]].add(weight)
+    return jnp.argmax(votes)
+
+  guesses = jax.lax.map(hit, queries, batch_size=256)
+  return jnp.mean(guesses == query_labels)
+
+
+def knn_accuracy(bank: Array, bank_labels: Array, queries: Array,
+                 query_labels: Array, *, k: int = 200,
+                 temperature: float = 0.1) -> Array:
+  """Weighted k-nearest-neighbour accuracy by cosine similarity, [] f32.
+
+  Each of the k nearest votes with exp(similarity / temperature) (Wu et al.
+  2018; EasyFL fedssl, knn_monitor.py, which reads the projector's output).
+
+  Args:
+    bank: [N, D] embeddings to look up.
+    bank_labels: [N] i32.
+    queries: [Q, D].
+    query_labels: [Q] i32.
+    k: neighbours; all of the bank if it is smaller.
+    temperature: of the votes.
+  """
+  classes = int(max(np.max(bank_labels), np.max(query_labels))) + 1
+  return _knn(jnp.asarray(bank), jnp.asarray(bank_labels), jnp.asarray(queries),
+              jnp.asarray(query_labels), k=min(k, len(bank)),
+              temperature=temperature, num_classes=classes)
+
+
+def standardise(train: Array, test: Array) -> tuple[Array, Array]:
+  """Gives each feature mean 0 and deviation 1 over `train`, [N, D] x2."""
+  mean, deviation = train.mean(0, keepdims=True), train.std(0, keepdims=True)
+  deviation = jnp.maximum(deviation, 1e-6)
+  return (train - mean) / deviation, (test - mean) / deviation
+
+
+def _batched(x, batch_size):
+  """Pads to full batches: [N, ...] -> ([S, B, ...], the mask [S, B])."""
+  count = len(x)
+  steps = -(-count // batch_size)
+  pad = [(0, steps * batch_size - count)] + [(0, 0)] * (x.ndim - 1)
+  mask = jnp.arange(steps * batch_size) < count
+  return (jnp.pad(x, pad).reshape(steps, batch_size, *x.shape[1:]),
+          mask.reshape(steps, batch_size))
+
+
+@functools.partial(jax.jit, static_argnames=(
+    'num_classes', 'epochs', 'batch_size', 'learning_rate'))
+def linear_probe(train: Array, train_labels: Array, test: Array,
+                 test_labels: Array, rng: Array, *, num_classes: int,
+                 epochs: int = 200, batch_size: int = 2048,
+                 learning_rate: float = 3e-3) -> Array:
+  """Accuracy of a linear layer trained on frozen features, [] f32.
+
+  Adam with a constant rate and no decay, batches in the order of the data, and
+  as score the mean over test batches of each batch's accuracy after the last
+  epoch (EasyFL fedssl, linear_evaluation.py).
+
+  Args:
+    train: [N, D] features.
+    train_labels: [N] i32.
+    test: [Q, D].
+    test_labels: [Q] i32.
+    rng: a key, for the layer's initial weights (PyTorch's default).
+    num_classes: C.
+    epochs: passes over `train`.
+    batch_size: the reference's 2048, or fewer if there are fewer examples.
+    learning_rate: Adam's.
+  """
+  dims = train.shape[-1]
+  bound = dims ** -0.5
+  rng_kernel, rng_bias = jax.random.split(rng)
+  params = {
+      'kernel': jax.random.uniform(rng_kernel, (dims, num_classes),
+                                   minval=-bound, maxval=bound),
+      'bias': jax.random.uniform(rng_bias, (1, num_classes), minval=-bound,
+                                 maxval=bound)}
+  tx = optax.adam(learning_rate)
+
+  def logits(params, x):
+    return x @ params['kernel'] + params['bias']
+
+  def loss(params, x, y, mask):
+    each = optax.softmax_cross_entropy_with_integer_labels(logits(params, x), y)
+    return jnp.sum(each * mask) / mask.sum()
+
+  def step(carry, batch):
+    params, opt_state = carry
+    grads = jax.grad(loss)(params, *batch)
+    updates, opt_state = tx.update(grads, opt_state, params)
+    return (optax.apply_updates(params, updates), opt_state), None
+
+  x, mask = _batched(train, min(batch_size, len(train)))
+  y, _ = _batched(train_labels, min(batch_size, len(train)))
+
+  def epoch(carry, _):
+    return jax.lax.scan(step, carry, (x, y, mask))[0], None
+
+  (params, _), _ = jax.lax.scan(
+      epoch, (params, tx.init(params)), length=epochs)
+  x, mask = _batched(test, min(batch_size, len(test)))
+  y, _ = _batched(test_labels, min(batch_size, len(test)))
+  right = (jnp.argmax(logits(params, x.reshape(-1, dims)), -1).reshape(y.shape)
+           == y) & mask
+  return jnp.mean(right.sum(1) / mask.sum(1))

@@ -1,0 +1,146 @@
+"""Local training: one client, one round, any SSL method."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fedu_jax import trees
+from fedu_jax.state import (
+    Array, Batches, ClientArrays, ClientState, Learner, Metrics, Online, PyTree)
+
+Distance = Callable[[PyTree, PyTree], Array]  # encoder params x2 -> []
+
+
+def init_clients(online: Online, num_examples: Array, *,
+                 memory: PyTree = ()) -> ClientState:
+  """Makes the clients that have not trained yet, stacked.
+
+  Args:
+    online: the server's first network; each client starts from it, and so
+      does each client's target.
+    num_examples: [K], the clients' data sizes.
+    memory: what one client's learner or rule remembers, before it has.
+
+  Returns:
+    The clients' state; every leaf has a leading axis [K].
+  """
+  num_clients = len(num_examples)
+  dtype = jnp.result_type(*jax.tree.leaves(online.encoder.params))
+  client = ClientState(
+      online=online, target=online.encoder, num_examples=jnp.float32(0),
+      divergence=jnp.array(jnp.inf, dtype), last_round=jnp.int32(-1),
+      memory=memory)
+  clients = jax.tree.map(
+      lambda x: jnp.repeat(jnp.asarray(x)[None], num_clients, axis=0), client)
+  return clients._replace(num_examples=jnp.asarray(num_examples, jnp.float32))
+
+
+def client_arrays(images: np.ndarray,
+                  parts: Sequence[np.ndarray]) -> ClientArrays:
+  """Stacks the clients' images, each padded to the largest client's count.
+
+  Args:
+    images: [N, H, W, C] u8, everyone's.
+    parts: for each client, the rows of `images` that it owns.
+  """
+  most = max(len(part) for part in parts)
+  stacked = np.zeros((len(parts), most, *images.shape[1:]), images.dtype)
+  for i, part in enumerate(parts):
+    stacked[i, :len(part)] = images[part]
+  return ClientArrays(jnp.asarray(stacked),
+                      jnp.array([len(part) for part in parts], jnp.int32))
+
+
+def make_batches(arrays: ClientArrays, rng: Array, round: Array, *,  # pylint: disable=redefined-builtin
+                 batch_size: int, epochs: int) -> Batches:
+  """Shuffles one client's examples into a round of batches.
+
+  Each epoch is a fresh permutation and drops its last, incomplete batch
+  (EasyFL's `drop_last=True`), so every batch is full. A client with fewer
+  examples than the largest one has fewer steps; the rest are masked.
+
+  Args:
+    arrays: the client's images, of which the first `num_examples` are real.
+    rng: a key.
+    round: [] i32.
+    batch_size: B.
+    epochs: passes over the client's examples.
+
+  Returns:
+    Batches with S = epochs * (N // B) steps.
+
+  Raises:
+    ValueError: no client can fill a batch (N < B).
+  """
+  rows = arrays.images.shape[0]
+  most = rows // batch_size
+  if not most:
+    raise ValueError(f'a batch of {batch_size} needs as many examples; the '
+                     f'largest client has {rows}')
+
+  def shuffle(key):
+    bits = jax.random.bits(key, (rows,))
+    padding = jnp.arange(rows) >= arrays.num_examples
+    # Stable sorts by random bits, padding behind: a permutation of the real.
+    order = jnp.argsort(jnp.where(padding, jnp.uint32(2**32 - 1), bits))
+    return order.astype(jnp.int32)
+
+  orders = jax.vmap(shuffle)(jax.random.split(rng, epochs))
+  per_epoch = jnp.maximum(arrays.num_examples // batch_size, 1)
+  step = jnp.arange(epochs * most)
+  epoch = jnp.minimum(step // per_epoch, epochs - 1)
+  start = (step % per_epoch) * batch_size
+  column = start[:, None] + jnp.arange(batch_size)[None]
+  return Batches(
+      images=arrays.images, index=orders[epoch[:, None], column],
+      mask=step < epochs * (arrays.num_examples // batch_size),
+      round=jnp.asarray(round, jnp.int32))
+
+
+def local_update(client: ClientState, batches: Batches, rng: Array, *,
+                 learner: Learner, distance: Distance = trees.conv_distance
+                 ) -> tuple[ClientState, Metrics]:
+  """Trains one client on its own images for one round.
+
+  Args:
+    client: the client as its last download left it.
+    batches: its images and the order in which to visit them.
+    rng: a key; step s uses `fold_in(rng, s)`.
+    learner: the SSL method.
+    distance: measures the encoder's drift over this training; it is what DAPU
+      and FedEMA read. `trees.squared_distance` is the paper's.
+
+  Returns:
+    The trained client, and its metrics: the means over its steps of what the
+    learner reports, 'divergence' [], 'steps' [], and 'divergence/<layer>' [].
+  """
+  start = client.online.encoder.params
+  state = learner.init(client, batches.round)
+
+  def step(state, work):
+    number, index, mask = work
+    def train(state):
+      return learner.step(state, batches.images[index],
+                          jax.random.fold_in(rng, number))
+    def skip(state):
+      _, metrics = jax.eval_shape(train, state)
+      return state, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics)
+    return jax.lax.cond(mask, train, skip, state)
+
+  numbers = jnp.arange(len(batches.mask))
+  state, metrics = jax.lax.scan(
+      step, state, (numbers, batches.index, batches.mask))
+  steps = batches.mask.sum()
+  metrics = {name: x.sum(0) / jnp.maximum(steps, 1).astype(x.dtype)
+             for name, x in metrics.items()}
+
+  client = learner.final(client, state)
+  end = client.online.encoder.params
+  client = client._replace(
+      divergence=distance(start, end).astype(client.divergence.dtype),
+      last_round=batches.round.astype(client.last_round.dtype))
+  metrics |= {f'divergence/{layer}': x
+              for layer, x in trees.conv_distances(start, end).items()}
+  return client, metrics | {'divergence': client.divergence, 'steps': steps}

@@ -1,0 +1,55 @@
+"""Flags, devices and exit codes: `python -m fedu_jax.main --config=...`."""
+
+import sys
+
+from absl import app
+from absl import flags
+from absl import logging
+from ml_collections import config_flags
+
+from fedu_jax import train
+from fedu_jax.errors import BadInput
+
+_CONFIG = config_flags.DEFINE_config_file(
+    'config', None, 'A file with get_config(), such as configs/cifar10.py. Any '
+    'value can be changed: --config.rounds=2.', lock_config=True)
+_WORKDIR = flags.DEFINE_string(
+    'workdir', None, 'The folder of this run. Started again with the same '
+    'config, a run goes on where it stopped.')
+
+
+def _refuse(message: object) -> None:
+  print('error:', ' '.join(str(message).split()), file=sys.stderr)
+  sys.exit(2)
+
+
+def _parse(argv: list[str]) -> list[str]:
+  """Parses the flags; whatever is wrong with them is one line and code 2."""
+  try:
+    rest = flags.FLAGS(argv)
+  except ModuleNotFoundError as error:
+    _refuse(f'--config cannot be loaded ({error}): start from the folder that '
+            'holds configs/')
+  except Exception as error:  # pylint: disable=broad-exception-caught
+    # A config file is code, and can raise anything.
+    _refuse(f'{error} ({type(error).__name__})')
+  if len(rest) > 1:
+    _refuse(f'unexpected argument {rest[1]!r}: flags are --name=value')
+  for flag, example in ((_CONFIG, 'configs/quickstart.py'),
+                        (_WORKDIR, '/tmp/run')):
+    if flag.value is None:
+      _refuse(f'--{flag.name} is missing; for example --{flag.name}={example}')
+  return rest
+
+
+def main(_: list[str]) -> None:
+  """Runs the config, or says in one line why it cannot."""
+  logging.set_verbosity(logging.ERROR)
+  try:
+    train.train_and_evaluate(_CONFIG.value, _WORKDIR.value)
+  except BadInput as error:
+    _refuse(error)
+
+
+if __name__ == '__main__':
+  app.run(main, flags_parser=_parse)

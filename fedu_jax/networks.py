@@ -1,0 +1,236 @@
+"""ResNet encoders with a CIFAR stem and a projector, and the predictor MLP.
+
+The architecture is EasyFL's `resnet.py` and `model.py` (facts of the released
+code): a 3x3 stride-1 stem, no max-pool, explicit padding of 1, no bias in
+convolutions, PyTorch's BatchNorm and PyTorch's default initialisation.
+"""
+
+from collections.abc import Sequence
+import functools
+import math
+from typing import Any, NamedTuple
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+from fedu_jax import conv as conv_lib
+from fedu_jax.state import Array, Online, Variables
+
+# PyTorch's default for weights: uniform in +-1/sqrt(fan_in).
+_kernel_init = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
+
+
+def _bias_init(fan_in: int) -> Any:
+  """PyTorch's default for biases: uniform in +-1/sqrt(fan_in)."""
+  bound = 1 / math.sqrt(fan_in)
+  return lambda rng, shape, dtype=jnp.float32: jax.random.uniform(
+      rng, shape, dtype, -bound, bound)
+
+
+class Conv(nn.Module):
+  """A convolution without bias, padded by half its kernel."""
+  features: int
+  size: int = 3
+  stride: int = 1
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    shape = (self.size, self.size, x.shape[-1], self.features)
+    kernel = self.param('kernel', _kernel_init, shape)
+    return conv_lib.conv(x, kernel, self.stride, self.size // 2)
+
+
+class BatchNorm(nn.Module):
+  """BatchNorm with PyTorch's conventions.
+
+  In training it normalises by the biased variance of the batch and tracks the
+  unbiased one with momentum 0.1; in evaluation it uses what it tracked.
+  """
+  momentum: float = 0.1
+  epsilon: float = 1e-5
+
+  @nn.compact
+  def __call__(self, x: Array, *, train: bool) -> Array:
+    shape = x.shape[-1:]
+    scale = self.param('scale', nn.initializers.ones, shape)
+    bias = self.param('bias', nn.initializers.zeros, shape)
+    mean = self.variable('batch_stats', 'mean', jnp.zeros, shape)
+    var = self.variable('batch_stats', 'var', jnp.ones, shape)
+    if not train:
+      return self._normalise(x, mean.value, var.value, scale, bias)
+    axes = tuple(range(x.ndim - 1))
+    batch_mean = x.mean(axes)
+    batch_var = jnp.square(x - batch_mean.reshape(_row(x))).mean(axes)
+    if not self.is_initializing():
+      count = x.size // x.shape[-1]
+      unbiased = batch_var * (count / max(count - 1, 1))
+      mean.value += self.momentum * (batch_mean - mean.value)
+      var.value += self.momentum * (unbiased - var.value)
+    return self._normalise(x, batch_mean, batch_var, scale, bias)
+
+  def _normalise(self, x, mean, var, scale, bias):
+    factor = scale * jax.lax.rsqrt(var + self.epsilon)
+    row = _row(x)
+    return (x - mean.reshape(row)) * factor.reshape(row) + bias.reshape(row)
+
+
+def _row(x: Array) -> tuple[int, ...]:
+  """The shape that makes a [C] vector broadcast against x without rank."""
+  return (1,) * (x.ndim - 1) + x.shape[-1:]
+
+
+class Linear(nn.Module):
+  """A dense layer with PyTorch's default initialisation."""
+  features: int
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    fan_in = x.shape[-1]
+    kernel = self.param('kernel', _kernel_init, (fan_in, self.features))
+    bias = self.param('bias', _bias_init(fan_in), (self.features,))
+    return x @ kernel + bias.reshape(1, -1)
+
+
+class MLP(nn.Module):
+  """Linear, BatchNorm, ReLU, Linear: the projector and the predictor."""
+  hidden: int
+  features: int
+
+  @nn.compact
+  def __call__(self, x: Array, *, train: bool) -> Array:
+    x = Linear(self.hidden, name='linear1')(x)
+    x = nn.relu(BatchNorm(name='bn')(x, train=train))
+    return Linear(self.features, name='linear2')(x)
+
+
+class BasicBlock(nn.Module):
+  """Two 3x3 convolutions; the shortcut is named so that DAPU leaves it out."""
+  width: int
+  stride: int
+  expansion = 1
+
+  @nn.compact
+  def __call__(self, x: Array, *, train: bool) -> Array:
+    norm = functools.partial(BatchNorm)
+    y = Conv(self.width, 3, self.stride, name='conv1')(x)
+    y = nn.relu(norm(name='bn1')(y, train=train))
+    y = Conv(self.width, 3, name='conv2')(y)
+    y = norm(name='bn2')(y, train=train)
+    return nn.relu(y + _shortcut(x, self.width, self.stride, train))
+
+
+class Bottleneck(nn.Module):
+  """1x1, 3x3 (which carries the stride), 1x1 with four times the width."""
+  width: int
+  stride: int
+  expansion = 4
+
+  @nn.compact
+  def __call__(self, x: Array, *, train: bool) -> Array:
+    features = self.expansion * self.width
+    y = Conv(self.width, 1, name='conv1')(x)
+    y = nn.relu(BatchNorm(name='bn1')(y, train=train))
+    y = Conv(self.width, 3, self.stride, name='conv2')(y)
+    y = nn.relu(BatchNorm(name='bn2')(y, train=train))
+    y = Conv(features, 1, name='conv3')(y)
+    y = BatchNorm(name='bn3')(y, train=train)
+    return nn.relu(y + _shortcut(x, features, self.stride, train))
+
+
+def _shortcut(x, features, stride, train):
+  """Projects x where its shape changes; called inside a compact method."""
+  if stride == 1 and x.shape[-1] == features:
+    return x
+  x = Conv(features, 1, stride, name='shortcut')(x)
+  return BatchNorm(name='shortcut_bn')(x, train=train)
+
+
+class ResNet(nn.Module):
+  """The backbone: [B, H, W, C] -> [B, D], D = 8 width expansion."""
+  block: type[nn.Module]
+  stages: Sequence[int]
+  width: int
+
+  @nn.compact
+  def __call__(self, x: Array, *, train: bool) -> Array:
+    x = Conv(self.width, name='conv1')(x)
+    x = nn.relu(BatchNorm(name='bn1')(x, train=train))
+    for i, depth in enumerate(self.stages):
+      for j in range(depth):
+        stride = 2 if i > 0 and j == 0 else 1
+        x = self.block(self.width * 2**i, stride,
+                       name=f'layer{i + 1}_{j}')(x, train=train)
+    return x.mean((1, 2))
+
+
+class Encoder(nn.Module):
+  """Backbone and projector: what FedU uploads, averages and compares."""
+  backbone: nn.Module
+  projector: nn.Module
+
+  def features(self, x: Array, *, train: bool = False) -> Array:
+    """The representation below the projector: [B, H, W, C] f32 -> [B, D]."""
+    return self.backbone(x, train=train)
+
+  def __call__(self, x: Array, *, train: bool) -> Array:
+    return self.projector(self.features(x, train=train), train=train)
+
+
+class Nets(NamedTuple):
+  """The pair of modules that a client trains."""
+  encoder: nn.Module
+  predictor: nn.Module
+
+
+def _nets(block, stages, width, hidden, features) -> Nets:
+  return Nets(Encoder(ResNet(block, stages, width), MLP(hidden, features)),
+              MLP(hidden, features))
+
+
+def resnet18(*, width: int = 64, hidden: int = 4096,
+             features: int = 2048) -> Nets:
+  """ResNet-18 with its projector, and the predictor.
+
+  Args:
+    width: channels of the first stage; the representation has 8 times as many.
+    hidden: units in the middle of the projector and of the predictor.
+    features: units that both of them put out.
+  """
+  return _nets(BasicBlock, (2, 2, 2, 2), width, hidden, features)
+
+
+def resnet50(*, width: int = 64, hidden: int = 4096,
+             features: int = 2048) -> Nets:
+  """ResNet-50; arguments as in `resnet18`, 32 width features."""
+  return _nets(Bottleneck, (3, 4, 6, 3), width, hidden, features)
+
+
+def resnet10(*, width: int = 64, hidden: int = 4096,
+             features: int = 2048) -> Nets:
+  """One block a stage, for images too small or time too short for 18."""
+  return _nets(BasicBlock, (1, 1, 1, 1), width, hidden, features)
+
+
+def init_online(nets: Nets, rng: Array, images: Array) -> Online:
+  """Draws the network that the server sends out first.
+
+  Args:
+    nets: encoder and predictor.
+    rng: a key.
+    images: [B, H, W, C] f32, for their shape alone.
+  """
+  rng_encoder, rng_predictor = jax.random.split(rng)
+  encoder = nets.encoder.init(rng_encoder, images, train=True)
+  z = nets.encoder.apply(encoder, images, train=False)
+  predictor = nets.predictor.init(rng_predictor, z, train=True)
+  return Online(Variables(encoder['params'], encoder['batch_stats']),
+                Variables(predictor['params'], predictor['batch_stats']))
+
+
+def forward(module: nn.Module, variables: Variables,
+            x: Array) -> tuple[Array, Variables]:
+  """Runs a module in training mode; returns its output and new statistics."""
+  y, changed = module.apply(variables._asdict(), x, train=True,
+                            mutable=['batch_stats'])
+  return y, variables._replace(batch_stats=changed['batch_stats'])

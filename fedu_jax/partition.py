@@ -1,0 +1,127 @@
+"""Who owns which example. Each partition is chosen by name.
+
+A partition is `(labels, num_clients, rng, **choices) -> parts`: from the labels
+[N] of all examples to one array of example numbers a client. The generator is
+NumPy's legacy RandomState, because it is what the reference draws from
+(EasyFL, simulation.py).
+"""
+
+import heapq
+import math
+
+import numpy as np
+
+from fedu_jax.errors import BadInput
+
+Parts = list[np.ndarray]
+
+
+def _equal_parts(index: np.ndarray, count: int,
+                 rng: np.random.RandomState) -> Parts:
+  """Shuffles and cuts into parts that differ by one at most, small ones first.
+  """
+  index = rng.permutation(index)
+  size, large = divmod(len(index), count)
+  sizes = [size] * (count - large) + [size + 1] * large
+  return np.split(index, np.cumsum(sizes)[:-1])
+
+
+def iid(labels: np.ndarray, num_clients: int,
+        rng: np.random.RandomState) -> Parts:
+  """Shuffles all examples and deals them out equally."""
+  return _equal_parts(np.arange(len(labels)), num_clients, rng)
+
+
+def by_class(labels: np.ndarray, num_clients: int, rng: np.random.RandomState,
+             *, classes_per_client: int) -> Parts:
+  """Gives each client parts of a few classes, as the reference assigns them.
+
+  Each of C classes is cut into ceil(classes_per_client * K / C) equal random
+  parts. The clients, in turn, take one part each of the classes that have been
+  taken from least, lower classes first. Five clients of two of ten classes hold
+  {0, 1}, {2, 3}, ...
+
+  Raises:
+    BadInput: there are fewer classes than a client should have.
+  """
+  num_classes = int(labels.max()) + 1
+  if not 1 <= classes_per_client <= num_classes:
+    raise BadInput(
+        f'partition.classes_per_client is {classes_per_client}, but the data '
+        f'has {num_classes} classes: choose 1 to {num_classes}')
+  count = math.ceil(classes_per_client * num_clients / num_classes)
+  parts = [_equal_parts(np.flatnonzero(labels == c), count, rng)
+           for c in range(num_classes)]
+  taken = [(0, c) for c in range(num_classes)]
+  clients = []
+  for _ in range(num_clients):
+    mine = []
+    for _ in range(classes_per_client):
+      times, c = heapq.heappop(taken)
+      mine.append(parts[c][times])
+      heapq.heappush(taken, (times + 1, c))
+    clients.append(np.concatenate(mine))
+  return clients
+
+
+def dirichlet(labels: np.ndarray, num_clients: int, rng: np.random.RandomState,
+              *, alpha: float, min_examples: int = 10,
+              max_draws: int = 100) -> Parts:
+  """Shares each class out by a draw from Dirichlet(alpha).
+
+  A client that already holds its fair share gets nothing of the next class, and
+  the whole draw is repeated until every client has `min_examples`, as in the
+  reference, but for a bounded number of times.
+
+  Args:
+    labels: [N].
+    num_clients: K.
+    rng: NumPy's generator.
+    alpha: concentration; the smaller, the more uneven.
+    min_examples: what the poorest client must have.
+    max_draws: how often to try.
+
+  Raises:
+    BadInput: no draw gave every client enough.
+  """
+  poorest = -1
+  for _ in range(max_draws):
+    clients = [np.empty(0, int)] * num_clients
+    for c in range(int(labels.max()) + 1):
+      index = rng.permutation(np.flatnonzero(labels == c))
+      hungry = [len(mine) < len(labels) / num_clients for mine in clients]
+      share = rng.dirichlet(np.full(num_clients, alpha)) * hungry
+      if not share.sum() > 0:
+        # With a tiny alpha a draw can put all its weight on sated clients, or
+        # underflow to nothing at all: the whole draw is void.
+        break
+      cuts = (np.cumsum(share / share.sum()) * len(index)).astype(int)[:-1]
+      clients = [np.concatenate([mine, more]) for mine, more
+                 in zip(clients, np.split(index, cuts))]
+    else:
+      least = min(len(mine) for mine in clients)
+      if least >= min_examples:
+        return [rng.permutation(mine) for mine in clients]
+      poorest = max(poorest, least)
+  found = ('no draw was usable' if poorest < 0
+           else f'the best left one client with {poorest}')
+  raise BadInput(
+      f'partition dirichlet(alpha={alpha:g}) found no split of {len(labels)} '
+      f'examples over {num_clients} clients with at least {min_examples} each '
+      f'in {max_draws} draws ({found}): raise partition.alpha, or lower '
+      'clients or partition.min_examples')
+
+
+def natural(owners: np.ndarray, num_clients: int,
+            rng: np.random.RandomState) -> Parts:
+  """Leaves each example with the owner that the source names.
+
+  Raises:
+    BadInput: the source has another number of owners than clients.
+  """
+  del rng  # nothing to draw
+  found = int(owners.max()) + 1
+  if found != num_clients:
+    raise BadInput(f'the data has {found} owners, but clients is '
+                   f'{num_clients}: set --config.clients={found}')
+  return [np.flatnonzero(owners == i) for i in range(num_clients)]

@@ -1,0 +1,170 @@
+"""What a person sees of a run, and what a run leaves behind in files."""
+
+import json
+import math
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.progress import (
+    BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn,
+    TimeRemainingColumn)
+from rich.table import Table
+import tensorboardX
+
+Row = dict[str, Any]
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+  """Writes a JSON file at once or not at all; numbers not finite are null."""
+  part = path.with_suffix('.part')
+  part.write_text(json.dumps(_plain(value), indent=2) + '\n')
+  os.replace(part, path)
+
+
+def _plain(value: Any) -> Any:
+  """Makes arrays lists and non-finite numbers None, as JSON wants it."""
+  if isinstance(value, dict):
+    return {key: _plain(x) for key, x in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [_plain(x) for x in value]
+  if hasattr(value, 'tolist'):
+    return _plain(value.tolist())
+  if isinstance(value, float) and not math.isfinite(value):
+    return None
+  return value
+
+
+def client_table(labels: np.ndarray, parts: list[np.ndarray],
+                 names: tuple[str, ...] = ()) -> Table:
+  """Tabulates how many examples of each class each client holds.
+
+  Many classes are shown as their number and not one by one.
+  """
+  table = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False,
+                title='examples by client and class')
+  classes = np.unique(labels)
+  wide = len(classes) <= 12
+  table.add_column('client', justify='right', no_wrap=True)
+  for c in classes if wide else ['classes']:
+    table.add_column(str(c), justify='right')
+  table.add_column('all', justify='right')
+  for i, part in enumerate(parts):
+    counts = [int((labels[part] == c).sum()) for c in classes]
+    cells = counts if wide else [sum(x > 0 for x in counts)]
+    table.add_row(names[i] if names else str(i),
+                  *(str(x) if x else '.' for x in cells), str(len(part)))
+  return table
+
+
+def score_table(scores: dict[str, Row]) -> Table:
+  """Tabulates accuracies in per cent: one row an encoder, one column a score.
+  """
+  columns = list(dict.fromkeys(k for row in scores.values() for k in row))
+  table = Table(box=box.SIMPLE, title='accuracy on the test images, per cent')
+  table.add_column('encoder')
+  for column in columns:
+    table.add_column(column, justify='right')
+  for name, row in scores.items():
+    table.add_row(name, *(f'{100 * row[c]:.2f}' if c in row else '-'
+                          for c in columns))
+  return table
+
+
+def megabytes(count: int) -> str:
+  """Formats a number of bytes: 1.2 MB."""
+  return f'{count / 1e6:.1f} MB'
+
+
+class RoundReport:
+  """One line a round on the console, in metrics.jsonl and in TensorBoard.
+
+  A context manager. Rounds that `metrics.jsonl` holds beyond `done` were lost
+  with the state that they led to, and will be run and written again.
+  """
+
+  def __init__(self, folder: pathlib.Path, console: Console, name: str, *,
+               done: int, rounds: int):
+    self.rows: list[Row] = []
+    self._path = folder / 'metrics.jsonl'
+    self._console = console
+    if self._path.exists():
+      self.rows = _whole_rows(self._path, done)
+    text = ''.join(json.dumps(row) + '\n' for row in self.rows)
+    part = self._path.with_suffix('.part')
+    part.write_text(text)
+    os.replace(part, self._path)
+    self._file = open(self._path, 'a', encoding='utf-8')
+    self._board = tensorboardX.SummaryWriter(
+        str(folder / 'tensorboard'), purge_step=done + 1)
+    self._progress = Progress(
+        TextColumn(name), BarColumn(), MofNCompleteColumn(),
+        TextColumn('rounds'), TextColumn('{task.fields[speed]}'),
+        TimeElapsedColumn(), TextColumn('left'), TimeRemainingColumn(),
+        console=console)
+    self._task = self._progress.add_task(
+        name, total=rounds, completed=done, speed='')
+
+  def __enter__(self) -> 'RoundReport':
+    self._progress.start()
+    return self
+
+  def __exit__(self, *_) -> None:
+    self._progress.stop()
+    self._file.close()
+    self._board.close()
+
+  def add(self, row: Row) -> None:
+    """Reports a round.
+
+    Args:
+      row: 'round', numbers under flat names, and under 'clients' a dict from
+        a metric's name to its values, one for each client of the cohort.
+    """
+    row = _plain(row)
+    self.rows.append(row)
+    self._file.write(json.dumps(row) + '\n')
+    self._file.flush()
+    for name, value in row.items():
+      if isinstance(value, (int, float)) and name != 'round':
+        self._board.add_scalar(name, value, row['round'])
+    for name, values in row['clients'].items():
+      for i, value in zip(row['cohort'], values):
+        if value is not None:
+          self._board.add_scalar(f'client{i}/{name}', value, row['round'])
+    self._board.flush()
+    self._progress.update(self._task, completed=row['round'],
+                          speed=f"{row['images_per_second']:.0f} images/s")
+    self._console.print(_line(row), soft_wrap=True, highlight=False)
+
+
+def _whole_rows(path: pathlib.Path, done: int) -> list[Row]:
+  """Reads the rows up to round `done`; a last line cut short is dropped."""
+  rows = []
+  for line in path.read_text().splitlines():
+    try:
+      row = json.loads(line)
+    except json.JSONDecodeError:
+      break
+    if row['round'] <= done:
+      rows.append(row)
+  return rows
+
+
+def _line(row: Row) -> str:
+  def number(value, digits):
+    return 'nan' if value is None else f'{value:.{digits}f}'
+  drift = [x for x in row['clients']['divergence'] if x is not None]
+  low, high = (min(drift), max(drift)) if drift else (None, None)
+  knn = (f"knn {100 * row['knn_accuracy']:.2f}  "
+         if row.get('knn_accuracy') is not None else '')
+  return (f"round {row['round']:>4}  loss {number(row['loss'], 4)}  {knn}"
+          f'divergence {number(low, 3)}-{number(high, 3)}  '
+          f"global predictor {sum(row['global_predictor'])}"
+          f"/{len(row['global_predictor'])}  "
+          f"up {megabytes(row['bytes_up'])}  "
+          f"down {megabytes(row['bytes_down'])}  "
+          f"{row['images_per_second']:.0f} images/s")

@@ -1,0 +1,95 @@
+"""A round: local training, the mean, and the rule, for many clients at once."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from fedu_jax import trees
+from fedu_jax.state import (
+    Array, Batches, ClientState, Metrics, PyTree, ServerState)
+
+EXECUTIONS = ('auto', 'vmap', 'map')
+
+
+def map_clients(fn: Callable[..., PyTree], *,
+                execution: str = 'auto') -> Callable[..., PyTree]:
+  """Lifts a function of one client to stacked clients [K, ...].
+
+  Args:
+    fn: a function of one client's arguments.
+    execution: 'vmap', all clients at once; 'map', one after the other in one
+      program; 'auto', 'map' on CPU, where the grouped convolutions that vmap
+      makes are slow, else 'vmap'.
+
+  Returns:
+    The function of stacked arguments; both executions give the same answer up
+    to the rounding of differently ordered sums.
+  """
+  if execution not in EXECUTIONS:
+    raise ValueError(f'execution must be one of {EXECUTIONS}, '
+                     f'not {execution!r}')
+  if execution == 'auto':
+    execution = 'map' if jax.default_backend() == 'cpu' else 'vmap'
+  if execution == 'vmap':
+    return jax.vmap(fn)
+  return lambda *args: jax.lax.map(lambda row: fn(*row), args)
+
+
+def client_rngs(rng: Array, round: Array, ids: Array) -> Array:  # pylint: disable=redefined-builtin
+  """One key a client, which depends on the round and the client's id alone."""
+  rng = jax.random.fold_in(rng, round)
+  return jax.vmap(lambda i: jax.random.fold_in(rng, i))(ids)
+
+
+def run_round(server: ServerState, clients: ClientState, batches: Batches,
+              rng: Array, *,
+              local_update: Callable[..., tuple[ClientState, Metrics]],
+              aggregate: Callable[[ServerState, ClientState], ServerState],
+              rule: Callable[[ClientState, ServerState], ClientState],
+              execution: str = 'auto', cohort: Array | None = None,
+              next_cohort: Array | None = None
+              ) -> tuple[ServerState, ClientState, Metrics]:
+  """Trains a cohort, averages it, and hands the mean to the next cohort.
+
+  The rule is applied at the end of the round to those who train next. That
+  equals the reference's order, where a client applies it on download at the
+  start of the next round it takes part in.
+
+  Args:
+    server: the server.
+    clients: all K clients, stacked.
+    batches: the cohort's work orders, stacked [M, ...].
+    rng: the run's key.
+    local_update: (client, batches, rng) -> (client, metrics), for one client.
+    aggregate: (server, clients) -> server.
+    rule: (client, server) -> client, for one client.
+    execution: how clients share the device, see `map_clients`.
+    cohort: [M] i32, ids of those who train now; None means everyone.
+    next_cohort: [M] i32, ids of those who train next; None means everyone.
+
+  Returns:
+    The server, all clients, and the metrics: what local training reports [M],
+    and 'global_predictor' [M] bool: which of the next cohort hold exactly the
+    server's predictor, DAPU's decision.
+  """
+  ids = jnp.arange(len(clients.num_examples)) if cohort is None else cohort
+  trained = clients if cohort is None else trees.take(clients, cohort)
+  rngs = client_rngs(rng, server.round, ids)
+  trained, metrics = map_clients(local_update, execution=execution)(
+      trained, batches, rngs)
+  server = aggregate(server, trained)
+  clients = trained if cohort is None else trees.put(clients, cohort, trained)
+
+  def download(client):
+    client = rule(client, server)
+    same = trees.equal(client.online.predictor, server.online.predictor)
+    return client, same
+
+  # Elementwise work: vmap, whatever the execution of the training.
+  receivers = (clients if next_cohort is None
+               else trees.take(clients, next_cohort))
+  receivers, same = jax.vmap(download)(receivers)
+  clients = (receivers if next_cohort is None
+             else trees.put(clients, next_cohort, receivers))
+  return server, clients, metrics | {'global_predictor': same}

@@ -1,0 +1,240 @@
+"""Checks a config before anything is touched, and turns its names into code.
+
+A name in the config is a public function of the package, or a researcher's own
+as 'package.module:function'. The keyword arguments that such a function takes
+are fields of its section, so a new one needs no change here.
+"""
+
+from collections.abc import Callable
+import difflib
+import functools
+import importlib
+import inspect
+import json
+import math
+from typing import Any
+
+import ml_collections
+
+from fedu_jax import aggregation
+from fedu_jax import augment
+from fedu_jax import learners
+from fedu_jax import losses
+from fedu_jax import networks
+from fedu_jax import partition
+from fedu_jax import rounds
+from fedu_jax import rules
+from fedu_jax import trees
+from fedu_jax.errors import BadInput
+from fedu_jax.learners.byol import FIRST_TARGETS
+
+# Section -> where its name is looked up, and which names are meant to be used.
+_NAMED = {
+    'partition': (partition, ('by_class', 'iid', 'dirichlet', 'natural')),
+    'model': (networks, ('resnet18', 'resnet50', 'resnet10')),
+    'learner': (learners, ('byol',)),
+    'loss': (losses, ('regression_loss',)),
+    'divergence': (trees, ('conv_distance', 'squared_distance')),
+    'aggregation': (aggregation, ('fedavg',)),
+    'rule': (rules, ('dapu', 'global_predictor', 'local_predictor', 'fedema',
+                     'fedema_auto')),
+}
+
+Check = Callable[[Any], str]  # what the value must be, if it is not; else ''
+
+
+def _number(kind: type, low: float, high: float = math.inf,
+            above: bool = False) -> Check:
+  def check(value):
+    right = isinstance(value, (int, float) if kind is float else int)
+    if isinstance(value, bool) or not right or not (
+        math.isfinite(value) and (low < value if above else low <= value)
+        and value <= high):
+      noun = 'a whole number' if kind is int else 'a number'
+      bound = f' above {low:g}' if above else f' from {low:g}'
+      return noun + bound + (f' to {high:g}' if high < math.inf else '')
+    return ''
+  return check
+
+
+def _text(value):
+  return '' if isinstance(value, str) else 'a text'
+
+
+def _one_of(*choices):
+  return lambda value: ('' if value in choices and type(value) is type(
+      choices[0]) else 'one of ' + ', '.join(map(str, choices)))
+
+
+def _range(low: float, high: float) -> Check:
+  def check(value):
+    right = (isinstance(value, tuple) and len(value) == 2
+             and not any(_number(float, low, high, True)(x) for x in value)
+             and value[0] <= value[1])
+    return '' if right else (
+        f'two numbers (low, high) above {low:g}, up to {high:g}')
+  return check
+
+
+_count = functools.partial(_number, int)
+_real = functools.partial(_number, float)
+_flag = _one_of(False, True)
+
+FIELDS: dict[str, Check] = {
+    'seed': _count(0, 2**32 - 1),
+    'rounds': _count(1),
+    'local_epochs': _count(1),
+    'batch_size': _count(2),
+    'clients': _count(1),
+    'cohort': _count(0),
+    'execution': _one_of(*rounds.EXECUTIONS),
+    'data.source': _text,
+    'data.dir': _text,
+    'data.image_size': _count(0, 4096),
+    'data.max_examples': _count(0),
+    'partition.name': _text,
+    'partition.classes_per_client': _count(1),
+    'partition.alpha': _real(0, above=True),
+    'partition.min_examples': _count(0),
+    'model.name': _text,
+    'model.width': _count(1),
+    'model.hidden': _count(1),
+    'model.features': _count(1),
+    'view.scale': _range(0, 1),
+    'view.ratio': _range(0, 1e3),
+    'view.flip': _real(0, 1),
+    'view.jitter': _real(0, 1),
+    'view.brightness': _real(0),
+    'view.contrast': _real(0),
+    'view.saturation': _real(0),
+    'view.hue': _real(0, 0.5),
+    'view.greyscale': _real(0, 1),
+    'learner.name': _text,
+    'learner.decay': _real(0, 1),
+    'learner.first_target': _one_of(*FIRST_TARGETS),
+    'loss.name': _text,
+    'divergence.name': _text,
+    'optimizer.learning_rate': _real(0),
+    'optimizer.momentum': _real(0, 1),
+    'optimizer.weight_decay': _real(0),
+    'aggregation.name': _text,
+    'rule.name': _text,
+    'rule.threshold': _real(0),
+    'rule.scale': _real(0),
+    'rule.tau': _real(0),
+    'evaluation.every': _count(0),
+    'evaluation.alone': _flag,
+    'evaluation.knn_neighbours': _count(1),
+    'evaluation.knn_temperature': _real(0, above=True),
+    'evaluation.probe_epochs': _count(1),
+    'evaluation.probe_batch_size': _count(1),
+    'evaluation.probe_learning_rate': _real(0, above=True),
+    'evaluation.probe_standardise': _flag,
+    'evaluation.labels_per_class': _count(0),
+    'evaluation.few_draws': _count(1),
+    'checkpoint.every': _count(1),
+    'checkpoint.keep': _count(1),
+}
+
+
+def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """Returns the config as one dict from dotted names to values."""
+  flat = {}
+  for key, value in config.items():
+    if isinstance(value, ml_collections.ConfigDict):
+      flat |= {f'{key}.{name}': x for name, x in flatten(value).items()}
+    else:
+      flat[key] = value
+  return flat
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+  """Checks every field: its name, type, range, and whether they fit together.
+
+  Raises:
+    BadInput: naming the first field that is wrong, and what it must be.
+  """
+  flat = flatten(config)
+  for name in FIELDS:
+    if name not in flat:
+      raise BadInput(f'the config lacks {name}: start from configs/cifar10.py')
+  own = set()  # fields that a researcher's own function takes
+  for section in _NAMED:
+    if FIELDS[f'{section}.name'](flat[f'{section}.name']):
+      raise BadInput(f'config.{section}.name must be a text')
+    function = find(section, flat[f'{section}.name'])
+    own |= {f'{section}.{name}' for name in _keywords(function)}
+  for name, value in flat.items():
+    if name not in FIELDS:
+      if name not in own:
+        raise BadInput(f'unknown config field {name!r}'
+                       + _meant(name, list(FIELDS)))
+      continue
+    if wanted := FIELDS[name](value):
+      raise BadInput(f'config.{name} is {value!r}; it must be {wanted}')
+  if config.cohort > config.clients:
+    raise BadInput(f'config.cohort is {config.cohort}, but there are '
+                   f'{config.clients} clients: at most that, or 0 for all')
+
+
+def find(section: str, name: str) -> Callable[..., Any]:
+  """Returns the function that a section's name stands for.
+
+  Raises:
+    BadInput: there is none; the message names the nearest and all choices.
+  """
+  module, names = _NAMED[section]
+  if ':' not in name:
+    if name not in names:
+      raise BadInput(f'config.{section}.name is {name!r}'
+                     + _meant(name, list(names))
+                     + f'; choose {", ".join(names)}, or your own as '
+                     'package.module:function')
+    return getattr(module, name)
+  path, _, attribute = name.partition(':')
+  try:
+    return getattr(importlib.import_module(path), attribute)
+  except (ImportError, AttributeError, ValueError) as error:
+    raise BadInput(f'config.{section}.name is {name!r}, which cannot be '
+                   f'imported ({error})') from error
+
+
+def bind(config: ml_collections.ConfigDict, section: str,
+         **more: Any) -> Callable[..., Any]:
+  """Binds a section's function to those of its fields that it takes.
+
+  Args:
+    config: the whole config.
+    section: such as 'rule'.
+    **more: keyword arguments that are not fields; bound if it takes them.
+  """
+  function = find(section, config[section].name)
+  offered = dict(config[section]) | more
+  return functools.partial(function, **{
+      name: offered[name] for name in _keywords(function) if name in offered})
+
+
+def view(config: ml_collections.ConfigDict) -> Callable[..., Any]:
+  """Binds the distribution of views."""
+  return augment.make_view(**dict(config.view))
+
+
+def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+  """Says field by field how two flat configs differ: 'rounds (3, not 5)'."""
+  def shown(flat, name):
+    return json.loads(json.dumps(flat.get(name, 'absent')))
+  return [f'{name} ({shown(a, name)}, not {shown(b, name)})'
+          for name in sorted(a.keys() | b.keys())
+          if shown(a, name) != shown(b, name)]
+
+
+def _keywords(function: Callable[..., Any]) -> list[str]:
+  """The keyword-only arguments of a function."""
+  return [name for name, parameter in
+          inspect.signature(function).parameters.items()
+          if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
+
+
+def _meant(name: str, names: list[str]) -> str:
+  near = difflib.get_close_matches(name, names, 1)
+  return f'; did you mean {near[0]!r}?' if near else ''

@@ -1,0 +1,100 @@
+"""Reads TFDS classification sets through `as_data_source`, no TensorFlow."""
+
+import numpy as np
+from PIL import Image
+import tensorflow_datasets as tfds
+
+from fedu_jax import cifar
+from fedu_jax.errors import BadInput
+
+
+def find(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
+  """Returns the builder of a data set that is prepared and readable.
+
+  Args:
+    name: TFDS's name, with '/config' where it has one.
+    data_dir: TFDS's root; '' for its default.
+
+  Raises:
+    BadInput: TFDS does not know it, or it is not there as array_record and
+      cannot be made so.
+  """
+  root = data_dir or None
+  try:
+    builder = tfds.builder(name, data_dir=root)
+    if not builder.is_prepared():
+      builder = tfds.builder(name, data_dir=root, file_format='array_record')
+  except Exception as error:  # pylint: disable=broad-exception-caught
+    reason = str(error).strip().splitlines()[0][:200]
+    raise BadInput(f'data.source tfds: cannot find {name!r} ({reason})'
+                   ) from error
+  if builder.is_prepared():
+    if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
+      raise BadInput(
+          f'data.source tfds: {name} in {builder.data_path} is stored as '
+          f'{builder.info.file_format.value}, which needs TensorFlow to read: '
+          "prepare it with file_format='array_record'")
+    return builder
+  if name in cifar.BUILDERS:
+    return cifar.prepare(name, root)
+  try:
+    builder.download_and_prepare(file_format='array_record')
+  except Exception as error:  # pylint: disable=broad-exception-caught
+    reason = ' '.join(str(error).split())[:200]
+    raise BadInput(
+        f'data.source tfds: {name} is not prepared in {builder.data_path} and '
+        f'could not be ({type(error).__name__}: {reason}): prepare it as '
+        'array_record where TensorFlow and the network are at hand, and name '
+        'its folder with --config.data.dir') from error
+  return builder
+
+
+def read(builder: tfds.core.DatasetBuilder, image_size: int
+         ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+  """Decodes the train and the test split, each ordered by id.
+
+  A set without ids keeps the order on disk, which is stable too. Without a
+  'test' split, 'validation' stands in.
+
+  Args:
+    builder: of a prepared set with one image and one label.
+    image_size: pixels of a side; 0 keeps the images' own, if they agree.
+
+  Returns:
+    train images [N, H, W, 3] u8, train labels [N] i32, and the same for test.
+  """
+  features = builder.info.features
+  keys = builder.info.supervised_keys
+  if not keys or not isinstance(features[keys[0]], tfds.features.Image):
+    raise BadInput(f'data.source tfds: {builder.name} is not a set of images '
+                   'with labels')
+  splits = builder.info.splits
+  test = next((s for s in ('test', 'validation') if s in splits), None)
+  if 'train' not in splits or test is None:
+    raise BadInput(f'data.source tfds: {builder.name} has the splits '
+                   f'{", ".join(splits)}; train and test are needed')
+  return (*_split(builder, 'train', keys, image_size),
+          *_split(builder, test, keys, image_size))
+
+
+def _split(builder, split, keys, image_size):
+  source = builder.as_data_source(split=split)
+  rows = [source[i] for i in range(len(source))]
+  if 'id' in builder.info.features:
+    rows.sort(key=lambda row: row['id'])
+  images = [_rgb(row[keys[0]], image_size) for row in rows]
+  if len({image.shape for image in images}) > 1:
+    raise BadInput(f'data.source tfds: the images of {builder.name} differ in '
+                   'size: choose one with --config.data.image_size')
+  labels = np.array([row[keys[1]] for row in rows], np.int32)
+  return np.stack(images), labels
+
+
+def _rgb(image, size):
+  """Makes an image [H, W, 1 or 3] u8 colour, and square if a size is given."""
+  if image.shape[-1] == 1:
+    image = np.repeat(image, 3, -1)
+  if not size or image.shape[:2] == (size, size):
+    return image
+  return np.asarray(Image.fromarray(image).resize(
+      (size, size), Image.Resampling.BILINEAR))

@@ -1,0 +1,291 @@
+"""From a config to a trained federation and its scores.
+
+The only module that reads a config's values: it binds names to functions, runs
+the rounds, keeps checkpoints, and reports.
+"""
+
+from collections.abc import Callable
+import functools
+import json
+import pathlib
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+from rich.console import Console
+
+from fedu_jax import local
+from fedu_jax import networks
+from fedu_jax import report
+from fedu_jax import rounds
+from fedu_jax import settings
+from fedu_jax import sources
+from fedu_jax import trees
+from fedu_jax.checkpoint import Checkpoints
+from fedu_jax.errors import BadInput
+from fedu_jax.scores import Scorer
+from fedu_jax.state import (
+    Array, ClientArrays, ClientState, Metrics, Online, ServerState)
+
+# Streams of the run's key: what is drawn from one never shifts another.
+_INIT, _SHUFFLE, _TRAIN, _COHORT = range(4)
+
+
+class Run(NamedTuple):
+  """The whole state of a run: what a checkpoint holds."""
+  server: ServerState
+  clients: ClientState
+  rng: Array  # the run's key
+
+
+RoundFn = Callable[[ServerState, ClientState, ClientArrays, Array],
+                   tuple[ServerState, ClientState, Metrics]]
+
+
+def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str, *,
+                       console: Console | None = None) -> dict[str, Any]:
+  """Runs a config in a folder, from where an earlier start left off.
+
+  Args:
+    config: see configs/cifar10.py.
+    workdir: the folder of this run; made if absent.
+    console: where to print.
+
+  Returns:
+    The summary that is also written to `summary.json`.
+
+  Raises:
+    BadInput: anything about the config, the data or the folder is wrong.
+  """
+  began = time.time()
+  console = console or Console(highlight=False)
+  settings.check(config)
+  folder = _claim(pathlib.Path(workdir), config, write=False)
+  data = sources.load(
+      config.data.source, data_dir=config.data.dir,
+      image_size=config.data.image_size, max_examples=config.data.max_examples)
+  parts = _partition(config, data)
+  _claim(folder, config, write=True)
+  shown = data.owners if data.train_labels is None else data.train_labels
+  console.print(report.client_table(shown, parts, data.owner_names))
+
+  nets = settings.bind(config, 'model')()
+  rng = jax.random.key(config.seed)
+  online = networks.init_online(
+      nets, jax.random.fold_in(rng, _INIT),
+      jnp.zeros((2, *data.train_images.shape[1:])))
+  scorer = None
+  if data.test_labels is not None and data.train_labels is not None:
+    scorer = Scorer(nets, data, config.evaluation, config.seed)
+
+  federate = functools.partial(
+      _federate, config=config, nets=nets, online=online, rng=rng,
+      data=data, scorer=scorer, console=console)
+  federation, speed = federate(parts, folder, 'federation')
+  alone = None
+  if config.evaluation.alone:
+    alone, _ = federate(parts[:1], folder / 'alone', 'client 0 alone')
+
+  scores = {}
+  if scorer:
+    scores['untrained'] = scorer.untrained(online)
+    if alone:
+      scores['client 0 alone'] = scorer.all(alone)
+    scores['federation'] = scorer.all(federation)
+    console.print(report.score_table(scores))
+  else:
+    console.print('the data has no labelled test images: nothing to score')
+  summary = _summary(config, scores, speed, time.time() - began)
+  report.write_json(folder / 'summary.json', summary)
+  return summary
+
+
+def _claim(folder: pathlib.Path, config: ml_collections.ConfigDict, *,
+           write: bool) -> pathlib.Path:
+  """Makes sure that the folder is this config's; where data lies may change.
+  """
+  mine = settings.flatten(config)
+  del mine['data.dir']
+  path = folder / 'config.json'
+  try:
+    if path.exists():
+      theirs = json.loads(path.read_text())
+      if changed := settings.differences(theirs, mine):
+        raise BadInput(
+            f'{folder} belongs to another config, which differs in '
+            f'{", ".join(changed)}: choose another --workdir')
+    elif folder.is_dir() and any(folder.iterdir()):
+      raise BadInput(f'{folder} is not empty and not a run of ours: choose '
+                     'another --workdir')
+    elif write:
+      folder.mkdir(parents=True, exist_ok=True)
+      report.write_json(path, mine)
+  except (OSError, json.JSONDecodeError) as error:
+    raise BadInput(f'--workdir {folder} cannot be used ({error})') from error
+  return folder
+
+
+def _partition(config: ml_collections.ConfigDict,
+               data: sources.Dataset) -> list[np.ndarray]:
+  """Deals the examples out, and checks that every client can fill a batch."""
+  natural = config.partition.name == 'natural'
+  labels = data.owners if natural else data.train_labels
+  if labels is None and config.partition.name == 'iid':
+    labels = np.zeros(len(data.train_images), np.int32)
+  if labels is None:
+    raise BadInput(
+        f'partition {config.partition.name} needs '
+        f'{"owners" if natural else "labels"}, and {config.data.source} has '
+        f'none: set --config.partition.name={"iid" if natural else "natural"}')
+  parts = settings.bind(config, 'partition')(
+      labels, config.clients, np.random.RandomState(config.seed))
+  for i, part in enumerate(parts):
+    if len(part) < config.batch_size:
+      raise BadInput(
+          f'client {i} has {len(part)} images, fewer than a batch of '
+          f'{config.batch_size}: lower batch_size or clients, or partition '
+          'more evenly')
+  return parts
+
+
+def _learner(config: ml_collections.ConfigDict, nets: networks.Nets):
+  """Binds the SSL method and its optimiser: SGD at the round's cosine rate."""
+  def make_tx(round_):
+    chosen = config.optimizer
+    rate = 0.5 * chosen.learning_rate * (
+        1 + jnp.cos(jnp.pi * round_ / config.rounds))
+    return optax.chain(optax.add_decayed_weights(chosen.weight_decay),
+                       optax.sgd(rate, momentum=chosen.momentum))
+  return settings.bind(
+      config, 'learner', make_tx=make_tx,
+      loss=settings.bind(config, 'loss'))(nets, settings.view(config))
+
+
+def make_round(config: ml_collections.ConfigDict, nets: networks.Nets,
+               num_clients: int) -> RoundFn:
+  """Builds a whole round, shuffling included, as one function to compile."""
+  local_update = functools.partial(
+      local.local_update, learner=_learner(config, nets),
+      distance=settings.bind(config, 'divergence'))
+  aggregate = settings.bind(config, 'aggregation')
+  rule = settings.bind(config, 'rule')
+  make_batches = functools.partial(
+      local.make_batches, batch_size=config.batch_size,
+      epochs=config.local_epochs)
+  sampled = 0 < config.cohort < num_clients
+
+  def cohort_of(rng, round_):
+    if not sampled:
+      return None
+    key = jax.random.fold_in(jax.random.fold_in(rng, _COHORT), round_)
+    return jnp.sort(jax.random.choice(
+        key, num_clients, (config.cohort,), replace=False))
+
+  def one_round(server, clients, arrays, rng):
+    cohort = cohort_of(rng, server.round)
+    ids = jnp.arange(num_clients) if cohort is None else cohort
+    mine = arrays if cohort is None else trees.take(arrays, cohort)
+    keys = rounds.client_rngs(
+        jax.random.fold_in(rng, _SHUFFLE), server.round, ids)
+    batches = jax.vmap(make_batches, in_axes=(0, 0, None))(
+        mine, keys, server.round)
+    next_cohort = cohort_of(rng, server.round + 1)
+    server, clients, metrics = rounds.run_round(
+        server, clients, batches, jax.random.fold_in(rng, _TRAIN),
+        local_update=local_update, aggregate=aggregate, rule=rule,
+        execution=config.execution, cohort=cohort, next_cohort=next_cohort)
+    after = jnp.arange(num_clients) if next_cohort is None else next_cohort
+    return server, clients, metrics | {'cohort': ids, 'next_cohort': after}
+
+  return one_round
+
+
+def _federate(parts: list[np.ndarray], folder: pathlib.Path, name: str, *,
+              config: ml_collections.ConfigDict, nets: networks.Nets,
+              online: Online, rng: Array, data: sources.Dataset,
+              scorer: Scorer | None, console: Console
+              ) -> tuple[Online, dict[str, float]]:
+  """Runs all rounds over the given clients, or what is left of them."""
+  arrays = local.client_arrays(data.train_images, parts)
+  rule = settings.find('rule', config.rule.name)
+  # Copies, since a round donates the buffers that it is given.
+  own = jax.tree.map(jnp.array, online)
+  start = Run(
+      ServerState(own, jnp.int32(0)),
+      local.init_clients(own, np.array([len(part) for part in parts]),
+                         memory=getattr(rule, 'memory', ())), rng)
+  checkpoints = Checkpoints(folder / 'checkpoints', keep=config.checkpoint.keep)
+  run = checkpoints.restore(start) or start
+  done = int(run.server.round)
+  if done == config.rounds:
+    console.print(f'{name}: all {done} rounds are done; evaluating')
+  elif done:
+    console.print(f'{name}: going on after round {done} of {config.rounds}')
+  compile_seconds = 0.0
+  with report.RoundReport(folder, console, name, done=done,
+                          rounds=config.rounds) as reporter:
+    if done < config.rounds:
+      began = time.time()
+      one_round = jax.jit(
+          make_round(config, nets, len(parts)), donate_argnums=(0, 1)).lower(
+              run.server, run.clients, arrays, rng).compile()
+      compile_seconds = time.time() - began
+      console.print(f'{name}: compiled in {compile_seconds:.0f} s')
+    while done < config.rounds:
+      began = time.time()
+      server, clients, metrics = one_round(run.server, run.clients, arrays, rng)
+      metrics = jax.device_get(metrics)
+      seconds = time.time() - began
+      run, done = Run(server, clients, rng), done + 1
+      row = _row(done, metrics, seconds, config, online)
+      if scorer and config.evaluation.every and (
+          done % config.evaluation.every == 0 or done == config.rounds):
+        row['knn_accuracy'] = scorer.knn(server.online.encoder)
+      reporter.add(row)
+      if done % config.checkpoint.every == 0 or done == config.rounds:
+        checkpoints.save(done, run)
+    checkpoints.close()
+    seconds = sum(row['seconds'] for row in reporter.rows)
+    images = sum(row['images'] for row in reporter.rows)
+  return run.server.online, {
+      'images_per_second': images / seconds if seconds else 0.0,
+      'seconds': seconds, 'compile_seconds': compile_seconds}
+
+
+def _row(done: int, metrics: Metrics, seconds: float,
+         config: ml_collections.ConfigDict, online: Online) -> report.Row:
+  """Sorts a round's metrics into what is the round's and what a client's."""
+  per_client = dict(metrics)
+  cohort = per_client.pop('cohort')
+  next_cohort = per_client.pop('next_cohort')
+  took = per_client.pop('global_predictor')
+  images = int(per_client['steps'].sum()) * config.batch_size
+  size = trees.num_bytes(online)
+  return {
+      'round': done, 'loss': float(np.mean(per_client['loss'])),
+      'divergence_min': float(per_client['divergence'].min()),
+      'divergence_max': float(per_client['divergence'].max()),
+      'bytes_up': size * len(cohort), 'bytes_down': size * len(next_cohort),
+      'images': images, 'seconds': seconds,
+      'images_per_second': images / seconds, 'cohort': cohort,
+      'next_cohort': next_cohort, 'global_predictor': took,
+      'clients': per_client}
+
+
+def _summary(config: ml_collections.ConfigDict, scores: dict[str, report.Row],
+             speed: dict[str, float], wall: float) -> dict[str, Any]:
+  def score(name, of):
+    return scores.get(of, {}).get(name)
+  return {
+      'rounds': config.rounds, 'clients': config.clients,
+      'knn_accuracy': score('knn', 'federation'),
+      'knn_accuracy_untrained': score('knn', 'untrained'),
+      'linear_accuracy': score('linear', 'federation'),
+      'linear_accuracy_untrained': score('linear', 'untrained'),
+      'scores': scores, **speed, 'wall_seconds': wall,
+      'device': jax.devices()[0].device_kind,
+      'jax': jax.__version__, 'config': settings.flatten(config)}

@@ -1,0 +1,101 @@
+"""Arithmetic on pytrees: choose, index, average, measure."""
+
+import jax
+import jax.numpy as jnp
+
+from fedu_jax.state import Array, Metrics, PyTree
+
+
+def where(condition: Array, a: PyTree, b: PyTree) -> PyTree:
+  """Returns tree `a` where the scalar `condition` holds, else tree `b`."""
+  return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)
+
+
+def take(tree: PyTree, index: Array) -> PyTree:
+  """Returns the rows `index` of every leaf's leading axis."""
+  return jax.tree.map(lambda x: x[index], tree)
+
+
+def put(tree: PyTree, index: Array, rows: PyTree) -> PyTree:
+  """Returns `tree` with the rows `index` of every leaf replaced."""
+  return jax.tree.map(lambda x, y: x.at[index].set(y), tree, rows)
+
+
+def equal(a: PyTree, b: PyTree) -> Array:
+  """Returns whether two trees hold the same numbers, as [] bool."""
+  same = jax.tree.map(lambda x, y: jnp.all(x == y), a, b)
+  return jnp.all(jnp.stack(jax.tree.leaves(same)))
+
+
+def blend(a: PyTree, b: PyTree, weight: Array) -> PyTree:
+  """Returns weight * a + (1 - weight) * b, leaf by leaf."""
+  return jax.tree.map(lambda x, y: weight * x + (1 - weight) * y, a, b)
+
+
+def weighted_mean(trees: PyTree, weights: Array) -> PyTree:
+  """Averages stacked trees, summing strictly in the order of their rows.
+
+  A row of weight zero is padding and is never read, whatever it holds. The sum
+  is taken row after row and divided once, as the reference does, so that the
+  answer does not depend on how a reduction happens to be scheduled.
+
+  Args:
+    trees: a tree whose leaves have a leading axis [K].
+    weights: [K], not negative. Where all are zero, the result is not finite.
+
+  Returns:
+    The tree of means, without the leading axis, in the dtype of `trees`.
+  """
+  def add(total, row):
+    tree, weight = row
+    return jax.tree.map(
+        lambda t, x: t + jnp.where(weight > 0, weight.astype(x.dtype) * x, 0),
+        total, tree), None
+
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), trees)
+  total, _ = jax.lax.scan(add, zeros, (trees, weights))
+  return jax.tree.map(lambda t: t / weights.sum().astype(t.dtype), total)
+
+
+def conv_distances(a: PyTree, b: PyTree) -> Metrics:
+  """Measures, layer by layer, the L2 distance between convolution kernels.
+
+  Only layers with `conv` in their own name count: conv1 and the blocks' main
+  path. The 1x1 shortcuts, BatchNorm and the projector do not, as in the
+  reference (EasyFL fedssl, client.py:_calculate_divergence).
+
+  Args:
+    a: encoder parameters.
+    b: encoder parameters of the same structure.
+
+  Returns:
+    A dict from the layer's path, joined by '/', to its distance [].
+  """
+  distances = {}
+  rows = jax.tree_util.tree_leaves_with_path(a)
+  for (path, x), y in zip(rows, jax.tree.leaves(b), strict=True):
+    names = [str(getattr(key, 'key', key)) for key in path]
+    if names[-1] == 'kernel' and 'conv' in names[-2]:
+      distances['/'.join(names[:-1])] = jnp.sqrt(jnp.sum(jnp.square(x - y)))
+  return distances
+
+
+def conv_distance(a: PyTree, b: PyTree) -> Array:
+  """The released code's divergence: the mean of `conv_distances`, [] f32."""
+  distances = list(conv_distances(a, b).values())
+  if not distances:
+    raise ValueError(
+        "no layer has 'conv' in its name, so there is no divergence to "
+        'measure: use squared_distance or a measure of your own')
+  return jnp.mean(jnp.stack(distances))
+
+
+def squared_distance(a: PyTree, b: PyTree) -> Array:
+  """The paper's divergence: the squared L2 norm over all parameters, [] f32."""
+  squares = jax.tree.map(lambda x, y: jnp.sum(jnp.square(x - y)), a, b)
+  return jnp.sum(jnp.stack(jax.tree.leaves(squares)))
+
+
+def num_bytes(tree: PyTree) -> int:
+  """Counts the bytes of all leaves: what sending the tree would cost."""
+  return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))

@@ -1,0 +1,58 @@
+"""The convolution and its hand-written gradients, against XLA's own."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+import numpy as np
+import pytest
+
+from fedu_jax.conv import conv
+
+
+def reference(x, kernel, stride, padding):
+  return lax.conv_general_dilated(
+      x, kernel, (stride, stride), [(padding, padding)] * 2,
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+
+
+def draw(shape, dtype, seed):
+  return jnp.asarray(np.random.RandomState(seed).randn(*shape)).astype(dtype)
+
+
+@pytest.mark.parametrize('dtype, tolerance', [
+    ('float64', 1e-12), ('float32', 1e-4), ('bfloat16', 0.1)])
+@pytest.mark.parametrize('size', [2, 3, 7, 8])
+@pytest.mark.parametrize('stride', [1, 2])
+@pytest.mark.parametrize('k', [1, 3])
+def test_value_and_gradients(k, stride, size, dtype, tolerance):
+  """Kernels 1 and 3, strides 1 and 2, odd and even, small maps and large."""
+  with jax.enable_x64(dtype == 'float64'):
+    x = draw((2, size, size + 1, 3), dtype, 0)
+    kernel = draw((k, k, 3, 5), dtype, 1)
+    got, back = jax.vjp(lambda x, w: conv(x, w, stride, k // 2), x, kernel)
+    want, back_want = jax.vjp(
+        lambda x, w: reference(x, w, stride, k // 2), x, kernel)
+    assert got.dtype == want.dtype
+    g = draw(want.shape, dtype, 2)
+    for a, b in zip((got, *back(g)), (want, *back_want(g)), strict=True):
+      assert a.dtype == b.dtype
+      a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+      np.testing.assert_allclose(a, b, atol=tolerance * np.abs(b).max())
+
+
+@pytest.mark.parametrize('size', [4, 9])
+def test_per_client_kernels_in_a_scan(size):
+  """vmap over kernels, under jit, in a scan: the same as one by one."""
+  x = draw((3, 2, size, size, 4), 'float32', 0)
+  kernels = draw((3, 3, 3, 4, 4), 'float32', 1)
+
+  def grads(x, kernel):
+    def step(total, _):
+      value = lambda w: jnp.sum(jnp.sin(conv(x, w, 1, 1)))
+      return total + jax.grad(value)(kernel), None
+    return lax.scan(step, jnp.zeros_like(kernel), length=2)[0]
+
+  together = jax.jit(jax.vmap(grads))(x, kernels)
+  for i in range(3):
+    np.testing.assert_allclose(together[i], grads(x[i], kernels[i]), rtol=1e-4,
+                               atol=1e-4)

@@ -1,0 +1,120 @@
+"""kNN and the probe against scikit-learn, PyTorch's protocol and loops."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from sklearn import datasets
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+
+import fedu_jax
+from fedu_jax import evaluation
+import small
+
+
+def blobs(n=300, classes=3, dims=8, spread=2.2, seed=0):
+  x, y = datasets.make_blobs(n, dims, centers=classes, cluster_std=spread,
+                             center_box=(-2, 2), random_state=seed)
+  return x.astype(np.float32), y.astype(np.int32)
+
+
+def test_knn_with_one_neighbour_is_scikit_learns():
+  x, y = blobs()
+  theirs = KNeighborsClassifier(1, metric='cosine').fit(x[:200], y[:200])
+  want = theirs.score(x[200:], y[200:])
+  got = fedu_jax.knn_accuracy(x[:200], y[:200], x[200:], y[200:], k=1)
+  np.testing.assert_allclose(got, want, atol=1e-6)
+  assert 0.5 < want < 1  # neither chance nor trivial
+
+
+def test_knn_votes_are_weighted_by_similarity():
+  x, y = blobs()
+  unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+  right = 0
+  for query, label in zip(unit[200:], y[200:]):
+    similarity = unit[:200] @ query
+    nearest = np.argsort(-similarity)[:20]
+    votes = np.zeros(3)
+    for i in nearest:
+      votes[y[i]] += np.exp(similarity[i] / 0.1)
+    right += votes.argmax() == label
+  got = fedu_jax.knn_accuracy(x[:200], y[:200], x[200:], y[200:], k=20,
+                              temperature=0.1)
+  np.testing.assert_allclose(got, right / 100, atol=1e-6)
+
+
+def test_knn_takes_a_bank_smaller_than_k():
+  x, y = blobs()
+  a = fedu_jax.knn_accuracy(x[:50], y[:50], x[200:], y[200:], k=200)
+  b = fedu_jax.knn_accuracy(x[:50], y[:50], x[200:], y[200:], k=50)
+  assert a == b
+
+
+def test_probe_reaches_what_logistic_regression_does():
+  x, y = blobs(600)
+  want = LogisticRegression(C=1e4, max_iter=1000).fit(x[:400], y[:400]).score(
+      x[400:], y[400:])
+  got = fedu_jax.linear_probe(x[:400], y[:400], x[400:], y[400:],
+                              jax.random.key(0), num_classes=3, batch_size=64)
+  assert abs(got - want) < 0.02 and want < 0.99
+
+
+def test_probe_scores_the_mean_of_batches():
+  """120 test images in batches of 100: the last 20 count for half."""
+  x = np.concatenate([np.ones((100, 2)), -np.ones((20, 2))]).astype(np.float32)
+  train = np.ones((8, 2), np.float32)  # learns: always class 0
+  got = fedu_jax.linear_probe(
+      train, np.zeros(8, np.int32), x,
+      np.r_[np.zeros(100), np.ones(20)].astype(np.int32), jax.random.key(0),
+      num_classes=2, batch_size=100, epochs=300)
+  wrong = fedu_jax.linear_probe(
+      train, np.zeros(8, np.int32), np.ones((120, 2), np.float32),
+      np.r_[np.zeros(100), np.ones(20)].astype(np.int32), jax.random.key(0),
+      num_classes=2, batch_size=100, epochs=300)
+  assert wrong == 0.5  # batch one all right, batch two all wrong: not 100/120
+  assert got in (0.5, 1.0)
+
+
+def test_probe_follows_the_references_adam_in_torch():
+  """One epoch of two unshuffled batches, step by step, in NumPy."""
+  x, y = blobs(30, dims=4)
+  rng = jax.random.key(3)
+  rng_kernel, rng_bias = jax.random.split(rng)
+  kernel = np.asarray(jax.random.uniform(rng_kernel, (4, 3), minval=-.5,
+                                         maxval=.5), np.float64)
+  bias = np.asarray(jax.random.uniform(rng_bias, (1, 3), minval=-.5, maxval=.5),
+                    np.float64)
+  params = np.vstack([kernel, bias])
+  first, second = np.zeros_like(params), np.zeros_like(params)
+  wide = np.hstack([x, np.ones((30, 1))])
+  for t, rows in enumerate([slice(0, 20), slice(20, 30)] * 40, 1):
+    logits = wide[rows] @ params
+    p = np.exp(logits - logits.max(1, keepdims=True))
+    p /= p.sum(1, keepdims=True)
+    g = wide[rows].T @ (p - np.eye(3)[y[rows]]) / len(p)
+    first, second = 0.9 * first + 0.1 * g, 0.999 * second + 0.001 * g * g
+    params -= 3e-3 * (first / (1 - 0.9**t)) / (
+        np.sqrt(second / (1 - 0.999**t)) + 1e-8)
+  right = (wide @ params).argmax(1) == y
+  want = np.mean([right[:20].mean(), right[20:].mean()])
+  got = fedu_jax.linear_probe(x, y, x, y, rng, num_classes=3, batch_size=20,
+                              epochs=40)
+  np.testing.assert_allclose(got, want, atol=1e-6)
+
+
+def apply(module, variables, images):
+  return module.apply(variables._asdict(), images, train=False,
+                      method='features')
+
+
+def test_embedding_is_in_evaluation_mode_and_batch_size_changes_nothing():
+  encoder = small.noise(small.online()).encoder
+  encoder = encoder._replace(batch_stats=jax.tree.map(
+      jnp.abs, encoder.batch_stats))
+  pixels = small.images(11)
+  whole = apply(small.NETS.encoder, encoder,
+                jnp.asarray(pixels, jnp.float32) / 255)
+  for size in (1, 4, 11, 500):
+    got = evaluation.embed(apply, small.NETS.encoder, encoder, pixels,
+                           batch_size=size)
+    small.check_close(got, whole, rtol=1e-3, atol=1e-3)

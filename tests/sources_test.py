@@ -1,0 +1,239 @@
+"""Every source, from files that the tests make; the cache; what is refused."""
+
+import pathlib
+import sys
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from fedu_jax import sources
+from fedu_jax.errors import BadInput
+
+CIFAR10 = pathlib.Path(__file__).parents[2] / 'shared' / 'tfds'
+
+
+def test_digits():
+  data = sources.load('digits')
+  assert data.train_images.shape == (1438, 8, 8, 3)
+  assert data.test_images.shape == (359, 8, 8, 3)
+  assert data.train_images.dtype == np.uint8 and data.train_images.max() == 255
+  assert set(data.train_labels) == set(data.test_labels) == set(range(10))
+  assert (data.train_images[..., 0] == data.train_images[..., 2]).all()
+
+
+def test_max_examples_keeps_the_first_of_each_class_evenly():
+  data, full = sources.load('digits', max_examples=55), sources.load('digits')
+  counts = np.bincount(data.train_labels)
+  assert sorted(counts) == [5] * 5 + [6] * 5
+  first = np.flatnonzero(full.train_labels == 3)[:5]
+  mine = data.train_images[data.train_labels == 3][:5]
+  np.testing.assert_array_equal(mine, full.train_images[first])
+  assert len(data.test_images) == 359  # the test half is whole
+  with pytest.raises(BadInput, match='max_examples is 2000.*1438'):
+    sources.load('digits', max_examples=2000)
+
+
+def test_image_size_resizes_as_pil_does():
+  data, full = sources.load('digits', image_size=12), sources.load('digits')
+  assert data.train_images.shape[1:] == data.test_images.shape[1:] == (12, 12, 3)
+  want = Image.fromarray(full.train_images[7]).resize(
+      (12, 12), Image.Resampling.BILINEAR)
+  np.testing.assert_array_equal(data.train_images[7], np.asarray(want))
+
+
+@pytest.mark.parametrize('source', [
+    'digit', 'digits:x', 'npz', 'npz:', 'tfds:', 'folder:', '', 'http:x'])
+def test_unknown_sources_are_refused(source):
+  with pytest.raises(BadInput, match='use digits, tfds:'):
+    sources.load(source)
+
+
+# --- npz -------------------------------------------------------------------
+
+
+def save(path, **arrays):
+  np.savez(path, **arrays)
+  return f'npz:{path}'
+
+
+@pytest.mark.parametrize('names', [
+    ('train_images', 'train_labels', 'test_images', 'test_labels'),
+    ('x_train', 'y_train', 'x_test', 'y_test')])
+def test_npz(tmp_path, names):
+  arrays = (np.arange(5 * 16, dtype=np.uint8).reshape(5, 4, 4),
+            np.array([[0], [1], [0], [1], [2]]), np.zeros((2, 4, 4, 1), 'u1'),
+            np.array([0, 1], np.uint8))
+  data = sources.load(save(tmp_path / 'a.npz', **dict(zip(names, arrays))))
+  assert data.train_images.shape == (5, 4, 4, 3)
+  assert data.test_images.shape == (2, 4, 4, 3)
+  np.testing.assert_array_equal(data.train_images[..., 1], arrays[0])
+  np.testing.assert_array_equal(data.train_labels, [0, 1, 0, 1, 2])
+  assert data.train_labels.dtype == data.test_labels.dtype == np.int32
+
+
+IMAGES = np.zeros((3, 4, 4, 3), np.uint8)
+
+
+@pytest.mark.parametrize('arrays, complaint', [
+    (dict(pictures=IMAGES), 'no train_images'),
+    (dict(train_images=IMAGES.astype(float)), 'float64'),
+    (dict(train_images=IMAGES[0, 0]), 'must be uint8'),
+    (dict(train_images=np.zeros((3, 4, 4, 2), np.uint8)), 'must be uint8'),
+    (dict(train_images=IMAGES[:0]), 'must be uint8'),
+    (dict(train_images=IMAGES, train_labels=np.zeros(2, int)), '3 integers'),
+    (dict(train_images=IMAGES, train_labels=np.zeros(3)), '3 integers'),
+    (dict(train_images=IMAGES, train_labels=np.full(3, -1)), 'from 0'),
+    (dict(train_images=IMAGES, test_images=IMAGES[:, :2, :2]), 'differ in size'),
+    (dict(train_images=np.array([{}, 1], object)), 'plain arrays')])
+def test_bad_npz(tmp_path, arrays, complaint):
+  with pytest.raises(BadInput, match=complaint):
+    sources.load(save(tmp_path / 'a.npz', **arrays))
+
+
+def test_npz_that_is_absent_or_something_else(tmp_path):
+  with pytest.raises(BadInput, match='no file'):
+    sources.load(f'npz:{tmp_path}/a.npz')
+  for content in (b'', b'hello', b'PK\x03\x04 cut short'):
+    (tmp_path / 'b.npz').write_bytes(content)
+    with pytest.raises(BadInput, match='b.npz'):
+      sources.load(f'npz:{tmp_path}/b.npz')
+
+
+# --- folders ---------------------------------------------------------------
+
+
+@pytest.fixture
+def clients(tmp_path):
+  """Three clients with images of many formats, modes and sizes."""
+  root = tmp_path / 'clients'
+  draw = np.random.RandomState(0)
+  kinds = [('png', 'RGB'), ('jpg', 'L'), ('bmp', 'RGB'), ('gif', 'P'),
+           ('png', 'RGBA'), ('webp', 'RGB'), ('tiff', 'RGB'), ('JPEG', 'CMYK')]
+  for k, count in enumerate((2, 3, 8)):
+    (root / f'client{k}').mkdir(parents=True)
+    for i in range(count):
+      ending, mode = kinds[i]
+      size = (20 + 7 * i, 15 + 3 * k)
+      pixels = draw.randint(0, 256, (*size[::-1], 3)).astype(np.uint8)
+      Image.fromarray(pixels).convert(mode).save(
+          root / f'client{k}' / f'{i}.{ending}')
+  (root / 'client0' / 'notes.txt').write_text('not an image')
+  (root / '.hidden').mkdir()
+  return root
+
+
+def test_folder(clients):
+  data = sources.load(f'folder:{clients}', image_size=10)
+  assert data.train_images.shape == (13, 10, 10, 3)
+  assert data.owners.tolist() == [0] * 2 + [1] * 3 + [2] * 8
+  assert data.owner_names == ('client0', 'client1', 'client2')
+  assert data.train_labels is None and data.test_images is None
+  # A wide image is cropped to its middle, not squashed.
+  with Image.open(clients / 'client0' / '0.png') as image:
+    middle = image.crop((2.5, 0, 17.5, 15))
+    want = np.asarray(middle.resize((10, 10), Image.Resampling.BILINEAR))
+  got = data.train_images[0].astype(int)
+  assert np.abs(got - want).mean() < 12  # half a pixel's difference in the crop
+
+
+def test_a_photograph_is_turned_upright(tmp_path):
+  (tmp_path / 'a').mkdir()
+  pixels = np.zeros((8, 8, 3), np.uint8)
+  pixels[:4] = 255
+  exif = Image.Exif()
+  exif[0x0112] = 3  # upside down
+  Image.fromarray(pixels).save(tmp_path / 'a' / '0.png', exif=exif)
+  data = sources.load(f'folder:{tmp_path}', image_size=8)
+  assert data.train_images[0, -1].min() == 255
+  assert data.train_images[0, 0].max() == 0
+
+
+@pytest.mark.parametrize('content', [b'', b'hello', None])
+def test_an_unreadable_image_is_named(clients, content):
+  path = clients / 'client1' / '1.bmp'
+  whole = (clients / 'client0' / '0.png').read_bytes()
+  path.write_bytes(whole[:len(whole) // 2] if content is None else content)
+  with pytest.raises(BadInput, match='1.bmp is not a readable image'):
+    sources.load(f'folder:{clients}')
+
+
+def test_empty_folders(tmp_path):
+  with pytest.raises(BadInput, match='no folder'):
+    sources.load(f'folder:{tmp_path}/nowhere')
+  with pytest.raises(BadInput, match='no folders'):
+    sources.load(f'folder:{tmp_path}')
+  (tmp_path / 'a').mkdir()
+  with pytest.raises(BadInput, match='a has no images'):
+    sources.load(f'folder:{tmp_path}')
+
+
+# --- the cache -------------------------------------------------------------
+
+
+def cached(root):
+  return sorted(root.glob('.fedu_jax-*'))
+
+
+def test_decoding_happens_once(clients, monkeypatch):
+  first = sources.load(f'folder:{clients}')
+  assert len(cached(clients)) == 1
+  monkeypatch.setattr(sources, '_open', lambda *_: pytest.fail('decoded again'))
+  again = sources.load(f'folder:{clients}')
+  np.testing.assert_array_equal(first.train_images, again.train_images)
+  assert again.owner_names == first.owner_names
+
+
+def test_a_changed_folder_is_decoded_again(clients):
+  sources.load(f'folder:{clients}')
+  Image.fromarray(np.full((9, 9, 3), 7, np.uint8)).save(
+      clients / 'client0' / '0.png')
+  data = sources.load(f'folder:{clients}')
+  assert (data.train_images[0] == 7).all()
+
+
+def test_a_damaged_cache_is_made_again(clients):
+  first = sources.load(f'folder:{clients}')
+  path, = cached(clients)
+  for content in (b'', b'junk', path.read_bytes()[:100]):
+    path.write_bytes(content)
+    again = sources.load(f'folder:{clients}')
+    np.testing.assert_array_equal(first.train_images, again.train_images)
+
+
+def test_a_folder_that_may_not_be_written_is_left_alone(
+    clients, tmp_path, monkeypatch):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+  clients.chmod(0o555)
+  sources.load(f'folder:{clients}')
+  clients.chmod(0o755)
+  assert not cached(clients)
+  assert len(list((tmp_path / 'cache').rglob('.fedu_jax-*.npz'))) == 1
+
+
+# --- TFDS ------------------------------------------------------------------
+
+
+def test_tfds_that_is_unknown_or_unreachable(tmp_path):
+  with pytest.raises(BadInput, match='cannot find'):
+    sources.load('tfds:no_such_set', data_dir=str(tmp_path))
+
+
+@pytest.mark.skipif(not CIFAR10.is_dir(), reason='needs the real CIFAR-10 in '
+                    'TFDS format, beside the checkout in shared/tfds')
+def test_the_real_cifar10(tmp_path, monkeypatch):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+  data = sources.load('tfds:cifar10', data_dir=str(CIFAR10), image_size=16)
+  assert data.train_images.shape == (50_000, 16, 16, 3)
+  assert np.bincount(data.train_labels).tolist() == [5000] * 10
+  assert np.bincount(data.test_labels).tolist() == [1000] * 10
+  # Ordered by id, whatever the order on disk: read again, row by row.
+  import tensorflow_datasets as tfds
+  source = tfds.builder('cifar10', data_dir=str(CIFAR10)).as_data_source('test')
+  for row in (source[0], source[1234]):
+    number = int(row['id'].decode().removeprefix('test_'))
+    want = Image.fromarray(row['image']).resize(
+        (16, 16), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(data.test_images[number], np.asarray(want))
+    assert data.test_labels[number] == row['label']
+  assert 'tensorflow' not in sys.modules
