@@ -1,6 +1,6 @@
 """A federation in a few minutes on two cores, on data that needs no download.
 
-  python -m fedu_jax.main --config=configs/quickstart.py --workdir=/tmp/quickstart
+  python -m fedu_jax.main --config=configs/quickstart.py --workdir=/tmp/digits
 
 The 1,797 handwritten digits of scikit-learn, 8x8 pixels; five clients of two
 digits each. What differs from the paper's setting, and why:

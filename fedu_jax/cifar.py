@@ -2,8 +2,8 @@
 
 TFDS's own builders need TensorFlow to encode an image from an array, and to
 write TFRecord. These inherit everything else from them (features, version,
-official archive and checksum) and hand over PNG bytes, which TFDS stores as they
-are, in array_record. So whatever reads TFDS's CIFAR reads ours.
+official archive and checksum) and hand over PNG bytes, which TFDS stores as
+they are, in array_record. So whatever reads TFDS's CIFAR reads ours.
 """
 
 import io
@@ -31,7 +31,8 @@ def _png(pixels: np.ndarray) -> bytes:
   return buffer.getvalue()
 
 
-class _WithoutTensorFlow:
+class _WithoutTensorFlow(  # type: ignore[call-arg]
+    tfds_cifar.Cifar10, skip_registration=True):
   """Replaces the steps of TFDS's builders that unpack, read and encode."""
 
   def _split_generators(self, dl_manager):
@@ -44,7 +45,10 @@ class _WithoutTensorFlow:
       # Members are read where they lie; nothing is unpacked to disk.
       with tarfile.open(archive) as tar:
         def read(file):
-          return tar.extractfile(info.prefix + file).read()
+          member = tar.extractfile(info.prefix + file)
+          if member is None:
+            raise KeyError(f'{file} is not a file')
+          return member.read()
         for key, file in zip(info.label_keys, info.label_files):
           self.info.features[key].names = read(file).decode().split()
         train, test = ([(file, read(file)) for file in files]
@@ -71,12 +75,14 @@ class _WithoutTensorFlow:
         index += 1
 
 
-class Cifar10(_WithoutTensorFlow, tfds_cifar.Cifar10, skip_registration=True):
+class Cifar10(  # type: ignore[call-arg]
+    _WithoutTensorFlow, skip_registration=True):
   """CIFAR-10; reads and writes what TFDS's `cifar10` does."""
   name = 'cifar10'
 
 
-class Cifar100(_WithoutTensorFlow, tfds_cifar.Cifar100, skip_registration=True):
+class Cifar100(  # type: ignore[call-arg]
+    _WithoutTensorFlow, tfds_cifar.Cifar100, skip_registration=True):
   """CIFAR-100; reads and writes what TFDS's `cifar100` does."""
   name = 'cifar100'
 
@@ -84,10 +90,15 @@ class Cifar100(_WithoutTensorFlow, tfds_cifar.Cifar100, skip_registration=True):
 BUILDERS = {'cifar10': Cifar10, 'cifar100': Cifar100}
 
 
+def _root(builder: tfds.core.DatasetBuilder) -> pathlib.Path:
+  """TFDS's root, two folders above the data: root/name/version."""
+  return pathlib.Path(builder.data_path).parents[1]
+
+
 def _archive(builder: tfds.core.DatasetBuilder) -> pathlib.Path:
   """Where a user may put the official archive, by TFDS's convention."""
-  file = os.path.basename(builder._cifar_info.url)  # pylint: disable=protected-access
-  return pathlib.Path(builder._data_dir_root, 'downloads', 'manual', file)  # pylint: disable=protected-access
+  file = os.path.basename(builder._cifar_info.url)
+  return _root(builder) / 'downloads' / 'manual' / file
 
 
 def _reach(url: str, downloads: pathlib.Path) -> None:
@@ -121,11 +132,11 @@ def prepare(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
     builder.download_and_prepare()
   except BadInput:
     raise
-  except Exception as error:  # pylint: disable=broad-exception-caught
+  except Exception as error:
     # TFDS wraps whatever its downloader, the disk or the archive raised.
     reason = ' '.join(str(error).split())[:200]
     raise BadInput(
-        f'{name} is not in {builder._data_dir_root} and could not be '  # pylint: disable=protected-access
+        f'{name} is not in {_root(builder)} and could not be '
         f'downloaded or prepared ({type(error).__name__}: {reason}): name a '
         f'folder that has it with --config.data.dir, or put the official '
         f'archive at {_archive(builder)}') from error

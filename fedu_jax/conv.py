@@ -25,7 +25,7 @@ from fedu_jax.state import Array
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 _SMALL = 4  # the largest side of an output map that is done as a product
 
-_Pads = tuple[tuple[int, int], tuple[int, int]]
+_Pads = tuple[tuple[int, int], ...]  # (before, behind) of height, of width
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

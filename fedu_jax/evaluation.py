@@ -6,11 +6,11 @@ import functools
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 import numpy as np
 import optax
 
 from fedu_jax.state import Array, Variables
-
 
 
 @functools.partial(jax.jit, static_argnames=('apply', 'module', 'batch_size'))
@@ -62,8 +62,8 @@ def _knn(bank, bank_labels, queries, query_labels, *, k, temperature,
   return jnp.mean(guesses == query_labels)
 
 
-def knn_accuracy(bank: Array, bank_labels: Array, queries: Array,
-                 query_labels: Array, *, k: int = 200,
+def knn_accuracy(bank: ArrayLike, bank_labels: ArrayLike, queries: ArrayLike,
+                 query_labels: ArrayLike, *, k: int = 200,
                  temperature: float = 0.1) -> Array:
   """Weighted k-nearest-neighbour accuracy by cosine similarity, [] f32.
 
@@ -79,7 +79,8 @@ def knn_accuracy(bank: Array, bank_labels: Array, queries: Array,
     temperature: of the votes.
   """
   classes = int(max(np.max(bank_labels), np.max(query_labels))) + 1
-  return _knn(jnp.asarray(bank), jnp.asarray(bank_labels), jnp.asarray(queries),
+  bank = jnp.asarray(bank)
+  return _knn(bank, jnp.asarray(bank_labels), jnp.asarray(queries),
               jnp.asarray(query_labels), k=min(k, len(bank)),
               temperature=temperature, num_classes=classes)
 

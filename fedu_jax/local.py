@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 import numpy as np
 
 from fedu_jax import trees
@@ -13,7 +14,7 @@ from fedu_jax.state import (
 Distance = Callable[[PyTree, PyTree], Array]  # encoder params x2 -> []
 
 
-def init_clients(online: Online, num_examples: Array, *,
+def init_clients(online: Online, num_examples: ArrayLike, *,
                  memory: PyTree = ()) -> ClientState:
   """Makes the clients that have not trained yet, stacked.
 
@@ -26,7 +27,7 @@ def init_clients(online: Online, num_examples: Array, *,
   Returns:
     The clients' state; every leaf has a leading axis [K].
   """
-  num_clients = len(num_examples)
+  num_clients = len(jnp.asarray(num_examples))
   dtype = jnp.result_type(*jax.tree.leaves(online.encoder.params))
   client = ClientState(
       online=online, target=online.encoder, num_examples=jnp.float32(0),
@@ -53,7 +54,7 @@ def client_arrays(images: np.ndarray,
                       jnp.array([len(part) for part in parts], jnp.int32))
 
 
-def make_batches(arrays: ClientArrays, rng: Array, round: Array, *,  # pylint: disable=redefined-builtin
+def make_batches(arrays: ClientArrays, rng: Array, round: Array, *,
                  batch_size: int, epochs: int) -> Batches:
   """Shuffles one client's examples into a round of batches.
 
@@ -121,9 +122,11 @@ def local_update(client: ClientState, batches: Batches, rng: Array, *,
 
   def step(state, work):
     number, index, mask = work
+
     def train(state):
       return learner.step(state, batches.images[index],
                           jax.random.fold_in(rng, number))
+
     def skip(state):
       _, metrics = jax.eval_shape(train, state)
       return state, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics)

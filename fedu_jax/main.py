@@ -30,7 +30,7 @@ def _parse(argv: list[str]) -> list[str]:
   except ModuleNotFoundError as error:
     _refuse(f'--config cannot be loaded ({error}): start from the folder that '
             'holds configs/')
-  except Exception as error:  # pylint: disable=broad-exception-caught
+  except Exception as error:
     # A config file is code, and can raise anything.
     _refuse(f'{error} ({type(error).__name__})')
   if len(rest) > 1:
@@ -46,7 +46,7 @@ def main(_: list[str]) -> None:
   """Runs the config, or says in one line why it cannot."""
   logging.set_verbosity(logging.ERROR)
   try:
-    train.train_and_evaluate(_CONFIG.value, _WORKDIR.value)
+    train.train_and_evaluate(_CONFIG.value, str(_WORKDIR.value))
   except BadInput as error:
     _refuse(error)
 

@@ -36,7 +36,7 @@ def map_clients(fn: Callable[..., PyTree], *,
   return lambda *args: jax.lax.map(lambda row: fn(*row), args)
 
 
-def client_rngs(rng: Array, round: Array, ids: Array) -> Array:  # pylint: disable=redefined-builtin
+def client_rngs(rng: Array, round: Array, ids: Array) -> Array:
   """One key a client, which depends on the round and the client's id alone."""
   rng = jax.random.fold_in(rng, round)
   return jax.vmap(lambda i: jax.random.fold_in(rng, i))(ids)

@@ -50,11 +50,11 @@ def local_predictor(client: ClientState, server: ServerState) -> ClientState:
 
 class FedEMAMemory(NamedTuple):
   """What auto-scaled FedEMA remembers of a client."""
-  scale: Array  # [] f32; 0 = not set yet
+  scale: Array | float  # [] f32; 0 = not set yet
 
 
 def fedema(client: ClientState, server: ServerState, *,
-           scale: float) -> ClientState:
+           scale: float | Array) -> ClientState:
   """FedEMA with a constant scale (Zhuang et al. 2022, algorithm 1).
 
   Both networks become mu * local + (1 - mu) * global, with

@@ -10,27 +10,29 @@ import numpy as np
 
 from fedu_jax import evaluation
 from fedu_jax import networks
-from fedu_jax.sources import Dataset
 from fedu_jax.state import Online, Variables
 
 
 class Scorer(NamedTuple):
   """Scores encoders; labels come in here and nowhere in training."""
   nets: networks.Nets
-  data: Dataset  # with test images and labels
+  train_images: np.ndarray  # [N, H, W, 3] u8
+  train_labels: np.ndarray  # [N] i32
+  test_images: np.ndarray
+  test_labels: np.ndarray
   settings: ml_collections.ConfigDict  # config.evaluation
   seed: int
 
   def _embed(self, encoder: Variables, below_projector: bool):
     apply = _below if below_projector else _above
     return [evaluation.embed(apply, self.nets.encoder, encoder, images)
-            for images in (self.data.train_images, self.data.test_images)]
+            for images in (self.train_images, self.test_images)]
 
   def knn(self, encoder: Variables) -> float:
     """The kNN monitor, on the projector's output."""
     bank, queries = self._embed(encoder, below_projector=False)
     return float(evaluation.knn_accuracy(
-        bank, self.data.train_labels, queries, self.data.test_labels,
+        bank, self.train_labels, queries, self.test_labels,
         k=self.settings.knn_neighbours,
         temperature=self.settings.knn_temperature))
 
@@ -39,8 +41,8 @@ class Scorer(NamedTuple):
     train, test = self._embed(online.encoder, below_projector=True)
     if self.settings.probe_standardise:
       train, test = evaluation.standardise(train, test)
-    labels = jnp.asarray(self.data.train_labels)
-    test_labels = jnp.asarray(self.data.test_labels)
+    labels = jnp.asarray(self.train_labels)
+    test_labels = jnp.asarray(self.test_labels)
     classes = int(max(labels.max(), test_labels.max())) + 1
     rng = jax.random.key(self.seed)
 
@@ -63,7 +65,7 @@ class Scorer(NamedTuple):
   def _few(self, classes: int) -> np.ndarray:
     """Draws the few labelled examples, several times: [draws, examples]."""
     draw = np.random.RandomState(self.seed)
-    groups = [np.flatnonzero(self.data.train_labels == c)
+    groups = [np.flatnonzero(self.train_labels == c)
               for c in range(classes)]
     return np.stack([np.concatenate([
         draw.choice(group, min(len(group), self.settings.labels_per_class),
@@ -78,7 +80,7 @@ class Scorer(NamedTuple):
     statistics of the training images, and each score's better one is taken.
     """
     encoder = online.encoder
-    images = self.data.train_images
+    images = self.train_images
     order = np.random.RandomState(self.seed).permutation(len(images))
     forward = jax.jit(lambda v, x: networks.forward(
         self.nets.encoder, v, x.astype(jnp.float32) / 255)[1])

@@ -139,7 +139,7 @@ FIELDS: dict[str, Check] = {
 
 def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """Returns the config as one dict from dotted names to values."""
-  flat = {}
+  flat: dict[str, Any] = {}
   for key, value in config.items():
     if isinstance(value, ml_collections.ConfigDict):
       flat |= {f'{key}.{name}': x for name, x in flatten(value).items()}

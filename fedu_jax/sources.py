@@ -1,7 +1,7 @@
 """Where images come from. Each source is chosen by name, and read once.
 
-`tfds:<builder>`, `digits`, `npz:<file>`, `folder:<dir>`: all become uint8 arrays
-in a stable order. What takes time to decode is kept in a cache beside the data.
+`tfds:<builder>`, `digits`, `npz:<file>`, `folder:<dir>`: all become uint8
+arrays in a stable order. What takes time to decode is cached beside the data.
 """
 
 import hashlib
@@ -75,6 +75,7 @@ def _first(data: Dataset, count: int) -> Dataset:
     mine = np.flatnonzero(groups == group)
     rank[mine] = np.arange(len(mine))
   keep = np.sort(np.lexsort((np.arange(total), rank))[:count])
+
   def rows(x):
     return None if x is None else x[keep]
   return data._replace(
@@ -86,7 +87,7 @@ def _digits(what: str, data_dir: str, image_size: int) -> Dataset:
   """The 1,797 handwritten digits that scikit-learn ships; each 5th is a test.
   """
   del what, data_dir, image_size
-  from sklearn import datasets  # pylint: disable=import-outside-toplevel
+  from sklearn import datasets
   digits = datasets.load_digits()  # 8x8, 0..16
   images = np.round(digits.images * (255 / 16)).astype(np.uint8)
   images = _rgb(images)
@@ -103,9 +104,10 @@ def _rgb(images: np.ndarray) -> np.ndarray:
 
 def _tfds(what: str, data_dir: str, image_size: int) -> Dataset:
   """Any prepared TFDS classification set; CIFAR is prepared here if need be."""
-  from fedu_jax import tfds_reader  # pylint: disable=import-outside-toplevel
+  from fedu_jax import tfds_reader
   builder = tfds_reader.find(what, data_dir)
-  cache = _Cache(pathlib.Path(builder.data_path), f'{what}-{image_size}')
+  cache = _Cache(pathlib.Path(builder.data_path),
+                 f"{what.replace('/', '-')}-{image_size}")
   return cache.get(lambda: Dataset(*tfds_reader.read(builder, image_size)))
 
 
@@ -189,8 +191,8 @@ def _folder(what: str, data_dir: str, image_size: int) -> Dataset:
 def _open(path: pathlib.Path, size: int) -> np.ndarray:
   """Decodes one file: upright, RGB, cropped to a square in its middle."""
   try:
-    with Image.open(path) as image:
-      image = ImageOps.exif_transpose(image).convert('RGB')
+    with Image.open(path) as file:
+      image = ImageOps.exif_transpose(file).convert('RGB')
       return np.asarray(ImageOps.fit(image, (size, size),
                                      Image.Resampling.BILINEAR))
   except (OSError, ValueError, SyntaxError, EOFError,
@@ -232,7 +234,7 @@ class _Cache:
     try:
       self._file.parent.mkdir(parents=True, exist_ok=True)
       with open(part, 'wb') as file:
-        np.savez(file, **arrays)
+        np.savez(file, **arrays)  # type: ignore[arg-type]
       os.replace(part, self._file)
     except OSError:
       part.unlink(missing_ok=True)  # a full or read-only disk: go on without

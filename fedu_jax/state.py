@@ -62,7 +62,7 @@ class ClientArrays(NamedTuple):
 class Batches(NamedTuple):
   """One client's work order for one round."""
   images: Array  # [N, H, W, C] u8
-  index: Array  # [S, B] i32, rows of `images`
+  index: Array  # type: ignore[assignment]  # [S, B] i32, rows of `images`
   mask: Array  # [S] bool; a False step is skipped (ragged clients)
   round: Array  # [] i32
 

@@ -24,7 +24,7 @@ def find(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
     builder = tfds.builder(name, data_dir=root)
     if not builder.is_prepared():
       builder = tfds.builder(name, data_dir=root, file_format='array_record')
-  except Exception as error:  # pylint: disable=broad-exception-caught
+  except Exception as error:
     reason = str(error).strip().splitlines()[0][:200]
     raise BadInput(f'data.source tfds: cannot find {name!r} ({reason})'
                    ) from error
@@ -39,7 +39,7 @@ def find(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
     return cifar.prepare(name, root)
   try:
     builder.download_and_prepare(file_format='array_record')
-  except Exception as error:  # pylint: disable=broad-exception-caught
+  except Exception as error:
     reason = ' '.join(str(error).split())[:200]
     raise BadInput(
         f'data.source tfds: {name} is not prepared in {builder.data_path} and '

@@ -71,7 +71,8 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str, *,
   parts = _partition(config, data)
   _claim(folder, config, write=True)
   shown = data.owners if data.train_labels is None else data.train_labels
-  console.print(report.client_table(shown, parts, data.owner_names))
+  if shown is not None:
+    console.print(report.client_table(shown, parts, data.owner_names))
 
   nets = settings.bind(config, 'model')()
   rng = jax.random.key(config.seed)
@@ -80,7 +81,10 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str, *,
       jnp.zeros((2, *data.train_images.shape[1:])))
   scorer = None
   if data.test_labels is not None and data.train_labels is not None:
-    scorer = Scorer(nets, data, config.evaluation, config.seed)
+    assert data.test_images is not None  # labels never come without images
+    scorer = Scorer(nets, data.train_images, data.train_labels,
+                    data.test_images, data.test_labels, config.evaluation,
+                    config.seed)
 
   federate = functools.partial(
       _federate, config=config, nets=nets, online=online, rng=rng,

@@ -41,7 +41,8 @@ def close(got, want, levels):
 
 
 @pytest.mark.parametrize('box', [
-    (0, 0, 16, 16), (3, 5, 7, 4), (2, 0, 14, 16), (15, 15, 1, 1), (0, 3, 5, 13)])
+    (0, 0, 16, 16), (3, 5, 7, 4), (2, 0, 14, 16), (15, 15, 1, 1),
+    (0, 3, 5, 13)])
 def test_crop_and_resize(image, box):
   top, left, height, width = box
   want = Image.fromarray(image).crop(
@@ -53,7 +54,8 @@ def test_crop_and_resize(image, box):
 
 @pytest.mark.parametrize('factor', [0.0, 0.2, 0.7, 1.0, 1.3, 1.8])
 @pytest.mark.parametrize('name, enhance', [
-    ('brightness', ImageEnhance.Brightness), ('contrast', ImageEnhance.Contrast),
+    ('brightness', ImageEnhance.Brightness),
+    ('contrast', ImageEnhance.Contrast),
     ('saturation', ImageEnhance.Color)])
 def test_enhancements(image, name, enhance, factor):
   want = enhance(Image.fromarray(image)).enhance(factor)

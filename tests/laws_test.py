@@ -120,7 +120,8 @@ def test_rules_stack(name):
     small.check_close(small.client(k, got), rule(client, server))
 
 
-@pytest.mark.parametrize('name', ['dapu', 'global_predictor', 'local_predictor'])
+@pytest.mark.parametrize('name', [
+    'dapu', 'global_predictor', 'local_predictor'])
 def test_rules_that_choose_are_idempotent(name):
   server, rule = a_server(), RULES[name]
   once = rule(trained_client(), server)
@@ -147,7 +148,8 @@ def test_dapu_between_its_limits():
                     fedu_jax.global_predictor(client, server))
 
 
-@pytest.mark.parametrize('scale, divergence', [(0.5, 0.4), (1.0, 0.8), (9., .4)])
+@pytest.mark.parametrize('scale, divergence', [
+    (0.5, 0.4), (1.0, 0.8), (9., .4)])
 def test_fedema_by_hand(scale, divergence):
   """mu = min(scale * divergence, 1); statistics from the side mu favours."""
   before, server = trained_client(divergence), a_server()

@@ -1,4 +1,4 @@
-"""Local training: the order of visits, masks, divergence, the learner's turn."""
+"""Local training: the order of visits, masks, divergence, learners."""
 
 from hypothesis import given, settings, strategies as st
 import jax

@@ -23,8 +23,13 @@ def make_tx(round_):
   return optax.sgd(0.05 / (1 + round_), momentum=0.9)
 
 
+def view(pixels, rng):
+  """Noise: random as a view must be, and compiled at once."""
+  x = pixels.astype(jnp.float32) / 255
+  return x + 0.1 * jax.random.normal(rng, x.shape)
+
+
 def learner(**choices):
-  view = fedu_jax.augment.make_view(scale=(0.5, 1.0))
   return fedu_jax.byol(NETS, view, **(dict(make_tx=make_tx) | choices))
 
 

@@ -36,7 +36,8 @@ def test_max_examples_keeps_the_first_of_each_class_evenly():
 
 def test_image_size_resizes_as_pil_does():
   data, full = sources.load('digits', image_size=12), sources.load('digits')
-  assert data.train_images.shape[1:] == data.test_images.shape[1:] == (12, 12, 3)
+  assert data.train_images.shape[1:] == (12, 12, 3)
+  assert data.test_images.shape[1:] == (12, 12, 3)
   want = Image.fromarray(full.train_images[7]).resize(
       (12, 12), Image.Resampling.BILINEAR)
   np.testing.assert_array_equal(data.train_images[7], np.asarray(want))
@@ -84,7 +85,8 @@ IMAGES = np.zeros((3, 4, 4, 3), np.uint8)
     (dict(train_images=IMAGES, train_labels=np.zeros(2, int)), '3 integers'),
     (dict(train_images=IMAGES, train_labels=np.zeros(3)), '3 integers'),
     (dict(train_images=IMAGES, train_labels=np.full(3, -1)), 'from 0'),
-    (dict(train_images=IMAGES, test_images=IMAGES[:, :2, :2]), 'differ in size'),
+    (dict(train_images=IMAGES, test_images=IMAGES[:, :2, :2]),
+     'differ in size'),
     (dict(train_images=np.array([{}, 1], object)), 'plain arrays')])
 def test_bad_npz(tmp_path, arrays, complaint):
   with pytest.raises(BadInput, match=complaint):

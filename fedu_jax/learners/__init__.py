@@ -1,4 +1,3 @@
-"""The SSL methods, one file each. A method is a function that returns a Learner.
-"""
+"""The SSL methods: one file and one function each, returning a Learner."""
 
 from fedu_jax.learners.byol import byol as byol

@@ -1,0 +1,65 @@
+"""Imports point down: the laws of direction, read off the source."""
+
+import ast
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1] / 'fedu_jax'
+
+# A module may import only from floors below its own.
+FLOORS = [
+    {'state', 'errors'},
+    {'trees', 'losses', 'conv', 'augment', 'partition', 'report', 'checkpoint',
+     'cifar'},
+    {'networks', 'local', 'aggregation', 'tfds_reader'},
+    {'learners.byol', 'rules', 'evaluation', 'rounds', 'sources'},
+    {'learners', 'scores'},
+    {'settings'},
+    {'train'},
+    {'main', '__init__'},
+]
+
+
+def modules():
+  for path in sorted(ROOT.rglob('*.py')):
+    name = '.'.join(path.relative_to(ROOT).with_suffix('').parts)
+    yield (name if name == '__init__' else name.removesuffix('.__init__')), path
+
+
+def imports(path):
+  """The modules of ours that a file imports, wherever the import stands."""
+  known = {name for name, _ in modules()}
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.ImportFrom) and (node.module or '').startswith(
+        'fedu_jax'):
+      inside = node.module.removeprefix('fedu_jax').lstrip('.')
+      for alias in node.names:
+        full = f'{inside}.{alias.name}'.lstrip('.')
+        yield full if full in known else inside
+    if isinstance(node, ast.Import):
+      for alias in node.names:
+        assert not alias.name.startswith('fedu_jax.'), path
+
+
+def test_every_module_has_a_floor():
+  assert {name for name, _ in modules()} == set().union(*FLOORS)
+
+
+@pytest.mark.parametrize('name, path', list(modules()))
+def test_imports_point_down(name, path):
+  floor = next(i for i, names in enumerate(FLOORS) if name in names)
+  below = set().union(*FLOORS[:floor])
+  assert set(imports(path)) <= below
+
+
+def test_only_the_top_knows_the_config():
+  """Who imports ml_collections."""
+  users = {name for name, path in modules()
+           if 'ml_collections' in path.read_text()}
+  assert users == {'settings', 'scores', 'train', 'main'}
+
+
+@pytest.mark.parametrize('name, path', list(modules()))
+def test_modules_fit_on_a_few_screens(name, path):
+  assert len(path.read_text().splitlines()) <= 300, name

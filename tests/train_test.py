@@ -1,0 +1,314 @@
+"""The whole program, in processes of its own: train, kill, resume, refuse."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+from PIL import Image
+import pytest
+
+from fedu_jax import settings
+from fedu_jax.checkpoint import Checkpoints
+from fedu_jax.errors import BadInput
+from configs import cifar10, cifar100, cifar10_small, quickstart
+
+ROOT = pathlib.Path(__file__).parents[1]
+TINY = 'tests/tiny.py'
+
+
+def command(workdir, *flags, config=TINY):
+  return [sys.executable, '-m', 'fedu_jax.main', f'--config={config}',
+          f'--workdir={workdir}', *flags]
+
+
+def run(workdir, *flags, config=TINY, code=0, **environment):
+  """Runs the program; returns what it printed on stdout and stderr."""
+  done = subprocess.run(
+      command(workdir, *flags, config=config), cwd=ROOT, text=True,
+      capture_output=True, check=False, timeout=600,
+      env={**os.environ, **environment})
+  assert done.returncode == code, done.stdout + done.stderr
+  return done.stdout, done.stderr
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  """A run that nothing disturbed, and what it printed."""
+  workdir = tmp_path_factory.mktemp('finished') / 'run'
+  return workdir, run(workdir)[0]
+
+
+def rows(workdir):
+  text = (workdir / 'metrics.jsonl').read_text()
+  return [json.loads(line) for line in text.splitlines()]
+
+
+def raw_state(workdir):
+  """The newest checkpoint as plain arrays, without our types."""
+  import orbax.checkpoint as ocp
+  manager = ocp.CheckpointManager((workdir / 'checkpoints').absolute())
+  state = manager.restore(manager.latest_step(),
+                          args=ocp.args.StandardRestore())
+  step = manager.latest_step()
+  manager.close()
+  key = jax.dtypes.prng_key
+  return step, jax.tree.map(lambda x: np.asarray(
+      jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, key) else x),
+                            state)
+
+
+def test_what_a_run_leaves(finished):
+  workdir, printed = finished
+  summary = json.loads((workdir / 'summary.json').read_text())
+  for name in ('rounds', 'clients', 'knn_accuracy', 'linear_accuracy',
+               'linear_accuracy_untrained', 'images_per_second', 'seconds',
+               'config'):
+    assert summary[name] is not None, name
+  assert summary['rounds'] == 4 and summary['clients'] == 5
+  assert summary['config']['data.max_examples'] == 400
+  assert 0 < summary['linear_accuracy'] <= 1
+  # One line a round, in the file and on the console, and the tables.
+  found = rows(workdir)
+  assert [row['round'] for row in found] == [1, 2, 3, 4]
+  for row in found:
+    assert f"round {row['round']:>4}  loss {row['loss']:.4f}" in printed
+    assert row['images'] == 5 * 2 * 32  # 80 images a client, batches of 32
+    clients = row['clients']
+    assert len(clients['loss']) == len(row['cohort']) == 5
+    # The decision follows from the divergence of the same line.
+    assert row['global_predictor'] == [d < 0.4 for d in clients['divergence']]
+    layers = [v for k, v in clients.items() if k.startswith('divergence/')]
+    assert len(layers) == 9  # a ResNet-10's convolutions, without shortcuts
+    np.testing.assert_allclose(np.mean(layers, 0), clients['divergence'],
+                               rtol=1e-5)
+    assert row['bytes_up'] == row['bytes_down'] > 0
+  assert [row['round'] for row in found if 'knn_accuracy' in row] == [2, 4]
+  assert 'examples by client and class' in printed
+  for name in ('untrained', 'federation', 'linear, 10 labels a class', 'knn'):
+    assert name in printed
+  events, = (workdir / 'tensorboard').glob('events*')
+  content = events.read_bytes()
+  assert b'images_per_second' in content and b'client4/divergence' in content
+
+
+def test_a_finished_run_says_so_and_evaluates(finished):
+  workdir, _ = finished
+  before = (workdir / 'metrics.jsonl').read_text()
+  first = json.loads((workdir / 'summary.json').read_text())
+  printed, _ = run(workdir)
+  assert 'all 4 rounds are done' in printed and 'federation' in printed
+  assert (workdir / 'metrics.jsonl').read_text() == before
+  again = json.loads((workdir / 'summary.json').read_text())
+  assert again['scores'] == first['scores']
+
+
+@pytest.mark.parametrize('cohort', [0, 2])
+def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, finished, cohort):
+  """SIGKILL after the second round's line, then start again: bit-equal."""
+  flags = (f'--config.cohort={cohort}', '--config.checkpoint.every=2')
+  whole = tmp_path / 'whole'
+  run(whole, *flags)
+  killed = tmp_path / 'killed'
+  with subprocess.Popen(command(killed, *flags), cwd=ROOT,
+                        stdout=subprocess.DEVNULL,
+                        stderr=subprocess.DEVNULL) as process:
+    path = killed / 'metrics.jsonl'
+    deadline = time.time() + 300
+    while not (path.exists() and path.read_text().count('\n') >= 3):
+      assert process.poll() is None and time.time() < deadline
+      time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+  assert not (killed / 'summary.json').exists()
+  printed, _ = run(killed, *flags)
+  assert 'going on after round 2 of 4' in printed or 'all 4 rounds' in printed
+  (step, a), (step_b, b) = raw_state(whole), raw_state(killed)
+  assert step == step_b == 4
+  assert jax.tree.structure(a) == jax.tree.structure(b)
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+  timeless = lambda row: {k: v for k, v in row.items()
+                          if k not in ('seconds', 'images_per_second')}
+  assert ([timeless(r) for r in rows(whole)]
+          == [timeless(r) for r in rows(killed)])
+  if not cohort:  # and the saving itself changed nothing
+    assert ([row['loss'] for row in rows(finished[0])]
+            == [row['loss'] for row in rows(whole)])
+
+
+def test_a_sampled_cohort(tmp_path):
+  run(tmp_path / 'run', '--config.cohort=2', '--config.rule.name=fedema_auto',
+      '--config.execution=vmap', '--config.learner.first_target=alias')
+  cohorts = [tuple(row['cohort']) for row in rows(tmp_path / 'run')]
+  assert all(len(set(c)) == 2 and max(c) < 5 for c in cohorts)
+  assert len(set(cohorts)) > 1
+  following = [tuple(row['next_cohort']) for row in rows(tmp_path / 'run')]
+  assert following[:-1] == cohorts[1:]
+
+
+def test_a_folder_of_clients(tmp_path):
+  """Unlabelled images of three clients: trained, and nothing to score."""
+  draw = np.random.RandomState(0)
+  for name, count in (('ann', 5), ('bob', 9), ('eve', 4)):
+    (tmp_path / 'data' / name).mkdir(parents=True)
+    for i in range(count):
+      Image.fromarray(draw.randint(0, 256, (20, 14, 3), np.uint8)).save(
+          tmp_path / 'data' / name / f'{i}.png')
+  flags = [f'--config.data.source=folder:{tmp_path}/data',
+           '--config.data.image_size=8', '--config.data.max_examples=0',
+           '--config.batch_size=4', '--config.rounds=1']
+  _, error = run(tmp_path / 'run', *flags, code=2)
+  assert 'partition.name=natural' in error
+  flags += ['--config.partition.name=natural', '--config.clients=3']
+  printed, _ = run(tmp_path / 'run', *flags)
+  assert 'ann' in printed and 'nothing to score' in printed
+  row, = rows(tmp_path / 'run')
+  assert row['clients']['steps'] == [1, 2, 1]  # 5, 9, 4 images in fours
+  summary = json.loads((tmp_path / 'run' / 'summary.json').read_text())
+  assert summary['linear_accuracy'] is None
+
+
+@pytest.mark.parametrize('flags, complaint', [
+    (['--config.ronds=2'], 'did you mean.*rounds'),
+    (['--config.rule.nam=dapu'], 'did you mean.*name'),
+    (['--config.rounds=two'], 'rounds'),
+    (['--config.rounds=0'], 'config.rounds is 0; it must be a whole number'),
+    (['--config.rounds=1.5'], 'rounds'),
+    (['--config.optimizer.learning_rate=-1'], 'learning_rate'),
+    (['--config.optimizer.learning_rate=nan'], 'learning_rate'),
+    (['--config.view.scale=(0.5,0.2)'], 'view.scale'),
+    (['--config.rule.name=dappu'], "did you mean 'dapu'"),
+    (['--config.rule.name=nowhere:rule'], 'cannot be imported'),
+    (['--config.execution=pmap'], 'one of auto, vmap, map'),
+    (['--config.cohort=9'], 'there are 5 clients'),
+    (['--config.partition.classes_per_client=11'], 'has 10 classes'),
+    (['--config.batch_size=128'], 'client 0 has 80 images, fewer than a batch'),
+    (['--config.data.source=npz:none.npz'], 'no file'),
+    (['--config.data.max_examples=5000'], 'data has 1438'),
+    (['--config.partition.name=dirichlet', '--config.partition.alpha=0.01',
+      '--config.clients=100'], 'raise partition.alpha'),
+    (['stray'], 'unexpected argument'),
+    (['--confg=x'], 'confg'),
+])
+def test_bad_input_is_one_line_and_code_two(tmp_path, flags, complaint):
+  import re
+  _, error = run(tmp_path / 'run', *flags, code=2)
+  lines = error.strip().splitlines()
+  assert len(lines) == 1 and lines[0].startswith('error: '), error
+  assert re.search(complaint, lines[0], re.IGNORECASE), error
+  assert not (tmp_path / 'run').exists()
+
+
+def test_bad_config_files(tmp_path):
+  for name, text in [('absent', None), ('broken', 'def get_config(:'),
+                     ('raises', 'def get_config(): 1 / 0'),
+                     ('empty', 'import ml_collections\ndef get_config():'
+                      '  return ml_collections.ConfigDict()')]:
+    path = tmp_path / f'{name}.py'
+    if text is not None:
+      path.write_text(text)
+    _, error = run(tmp_path / 'run', config=path, code=2)
+    assert len(error.strip().splitlines()) == 1, error
+  assert not (tmp_path / 'run').exists()
+
+
+def test_a_workdir_of_another_config_is_refused_and_untouched(finished):
+  workdir, _ = finished
+  before = {p: p.read_bytes() for p in workdir.rglob('*') if p.is_file()}
+  _, error = run(workdir, '--config.seed=1', '--config.rule.threshold=0.5',
+                 code=2)
+  assert 'rule.threshold (0.4, not 0.5), seed (0, not 1)' in error
+  assert before == {p: p.read_bytes() for p in workdir.rglob('*')
+                    if p.is_file()}
+
+
+def test_a_workdir_with_something_else_in_it_is_refused(tmp_path):
+  (tmp_path / 'thesis.tex').write_text('ten years of work')
+  _, error = run(tmp_path, code=2)
+  assert 'not a run of ours' in error
+  assert [p.name for p in tmp_path.iterdir()] == ['thesis.tex']
+
+
+# --- configs ---------------------------------------------------------------
+
+
+def test_cifar10_is_the_papers_setting():
+  """The letter of facts B1 to B4."""
+  flat = settings.flatten(cifar10.get_config())
+  want = {
+      'rounds': 100, 'local_epochs': 5, 'batch_size': 128, 'clients': 5,
+      'cohort': 0, 'partition.name': 'by_class',
+      'partition.classes_per_client': 2, 'model.name': 'resnet18',
+      'model.width': 64, 'model.hidden': 4096, 'model.features': 2048,
+      'view.scale': (0.08, 1.0), 'view.ratio': (3 / 4, 4 / 3),
+      'view.flip': 0.5, 'view.jitter': 0.8, 'view.brightness': 0.8,
+      'view.contrast': 0.8, 'view.saturation': 0.8, 'view.hue': 0.2,
+      'view.greyscale': 0.2, 'learner.decay': 0.99,
+      'optimizer.learning_rate': 0.032, 'optimizer.momentum': 0.9,
+      'optimizer.weight_decay': 5e-4, 'rule.name': 'dapu',
+      'rule.threshold': 0.4, 'evaluation.knn_neighbours': 200,
+      'evaluation.knn_temperature': 0.1, 'evaluation.probe_epochs': 200,
+      'evaluation.probe_batch_size': 2048,
+      'evaluation.probe_learning_rate': 3e-3,
+      'evaluation.probe_standardise': False}
+  assert {name: flat[name] for name in want} == want
+  hundred = settings.flatten(cifar100.get_config())
+  changed = {name for name in flat if flat[name] != hundred[name]}
+  assert changed == {'data.source', 'partition.classes_per_client'}
+  assert hundred['partition.classes_per_client'] == 20
+
+
+@pytest.mark.parametrize('config', [
+    cifar10, cifar100, cifar10_small, quickstart])
+def test_configs_are_sound(config):
+  settings.check(config.get_config())
+
+
+@pytest.mark.parametrize('round_, rate', [
+    (0, .0320), (25, .0273), (50, .0160), (75, .00469), (90, .00078),
+    (99, 7.9e-6)])
+def test_the_rate_is_the_cosine_of_the_reference(round_, rate):
+  """Facts B1's table of the rate, read off a step of the bound optimiser."""
+  from fedu_jax import networks, train
+  config = cifar10.get_config()
+  config.optimizer.weight_decay = 0.0
+  learner = train._learner(config, networks.resnet10(width=1))
+  make_tx = learner.step.keywords['make_tx']
+  tx = make_tx(np.float32(round_))
+  update, _ = tx.update({'w': np.ones(1)}, tx.init({'w': np.ones(1)}),
+                        {'w': np.ones(1)})
+  np.testing.assert_allclose(-update['w'], rate, rtol=2e-2)
+
+
+def test_a_researchers_own_rule_by_name(tmp_path, monkeypatch):
+  """package.module:function, with its own field in the config's section."""
+  (tmp_path / 'mine.py').write_text(
+      'def lazy(client, server, *, patience):\n  return client\n')
+  monkeypatch.syspath_prepend(tmp_path)
+  config = cifar10.get_config()
+  config.rule.name = 'mine:lazy'
+  config.rule.patience = 3
+  settings.check(config)
+  assert settings.bind(config, 'rule').keywords == {'patience': 3}
+  config.rule.patient = 3
+  with pytest.raises(BadInput, match="'rule.patient'"):
+    settings.check(config)
+
+
+def test_checkpoints_keep_the_newest(tmp_path):
+  state = {'a': np.arange(3.), 'key': jax.random.key(3)}
+  checkpoints = Checkpoints(tmp_path / 'c', keep=2)
+  assert checkpoints.restore(state) is None
+  for step in (1, 2, 3):
+    checkpoints.save(step, state | {'a': np.full(3, float(step))})
+  got = checkpoints.restore(state)
+  np.testing.assert_array_equal(got['a'], [3., 3., 3.])
+  assert (jax.random.key_data(got['key']) == jax.random.key_data(
+      state['key'])).all()
+  checkpoints.close()
+  steps = sorted(p.name for p in (tmp_path / 'c').iterdir() if p.is_dir())
+  assert steps == ['2', '3']
