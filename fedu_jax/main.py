@@ -27,18 +27,21 @@ def _parse(argv: list[str]) -> list[str]:
   """Parses the flags; whatever is wrong with them is one line and code 2."""
   try:
     rest = flags.FLAGS(argv)
+    given = {flag.name: flag.value for flag in (_CONFIG, _WORKDIR)}
+    if given['config'] is not None:
+      given['config'].items()  # a file that is absent is reported only here
   except ModuleNotFoundError as error:
     _refuse(f'--config cannot be loaded ({error}): start from the folder that '
             'holds configs/')
   except Exception as error:
     # A config file is code, and can raise anything.
-    _refuse(f'{error} ({type(error).__name__})')
+    _refuse(f'in the flags or the config: {error} ({type(error).__name__})')
   if len(rest) > 1:
     _refuse(f'unexpected argument {rest[1]!r}: flags are --name=value')
-  for flag, example in ((_CONFIG, 'configs/quickstart.py'),
-                        (_WORKDIR, '/tmp/run')):
-    if flag.value is None:
-      _refuse(f'--{flag.name} is missing; for example --{flag.name}={example}')
+  for name, example in (('config', 'configs/quickstart.py'),
+                        ('workdir', '/tmp/run')):
+    if given[name] is None:
+      _refuse(f'--{name} is missing; for example --{name}={example}')
   return rest
 
 

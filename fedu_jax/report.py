@@ -42,7 +42,7 @@ def client_table(labels: np.ndarray, parts: list[np.ndarray],
                  names: tuple[str, ...] = ()) -> Table:
   """Tabulates how many examples of each class each client holds.
 
-  Many classes are shown as their number and not one by one.
+  More than a dozen classes are shown as their number; `partition.json` has all.
   """
   table = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False,
                 title='examples by client and class')
@@ -131,7 +131,8 @@ class RoundReport:
     for name, value in row.items():
       if isinstance(value, (int, float)) and name != 'round':
         self._board.add_scalar(name, value, row['round'])
-    for name, values in row['clients'].items():
+    per_client = row['clients'] | {'global_predictor': row['global_predictor']}
+    for name, values in per_client.items():
       for i, value in zip(row['cohort'], values):
         if value is not None:
           self._board.add_scalar(f'client{i}/{name}', value, row['round'])

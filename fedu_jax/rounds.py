@@ -69,9 +69,10 @@ def run_round(server: ServerState, clients: ClientState, batches: Batches,
     next_cohort: [M] i32, ids of those who train next; None means everyone.
 
   Returns:
-    The server, all clients, and the metrics: what local training reports [M],
-    and 'global_predictor' [M] bool: which of the next cohort hold exactly the
-    server's predictor, DAPU's decision.
+    The server, all clients, and the metrics [M] of those who trained: what
+    local training reports, and 'global_predictor', bool: DAPU's decision, or
+    for any rule whether it would give this client exactly the server's
+    predictor.
   """
   ids = jnp.arange(len(clients.num_examples)) if cohort is None else cohort
   trained = clients if cohort is None else trees.take(clients, cohort)
@@ -81,15 +82,15 @@ def run_round(server: ServerState, clients: ClientState, batches: Batches,
   server = aggregate(server, trained)
   clients = trained if cohort is None else trees.put(clients, cohort, trained)
 
-  def download(client):
-    client = rule(client, server)
-    same = trees.equal(client.online.predictor, server.online.predictor)
-    return client, same
+  def decide(client):
+    online = rule(client, server).online
+    return trees.equal(online.predictor, server.online.predictor)
 
   # Elementwise work: vmap, whatever the execution of the training.
   receivers = (clients if next_cohort is None
                else trees.take(clients, next_cohort))
-  receivers, same = jax.vmap(download)(receivers)
+  receivers = jax.vmap(lambda client: rule(client, server))(receivers)
   clients = (receivers if next_cohort is None
              else trees.put(clients, next_cohort, receivers))
-  return server, clients, metrics | {'global_predictor': same}
+  metrics['global_predictor'] = jax.vmap(decide)(trained)
+  return server, clients, metrics

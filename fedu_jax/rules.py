@@ -61,7 +61,8 @@ def fedema(client: ClientState, server: ServerState, *,
   mu = min(scale * divergence, 1), parameters only. As in the released code the
   divergence is the drift of the last local training; the encoder's statistics
   come from the server, the predictor's from whichever side mu favours
-  (the client's where mu > 0.5).
+  (the client's where mu > 0.5). A client that missed rounds is treated like any
+  other; algorithm 1 would reset it to the global network.
   """
   mu = jnp.minimum(scale * client.divergence, 1)
   own, ours = client.online, server.online
@@ -80,9 +81,10 @@ def fedema_auto(client: ClientState, server: ServerState, *,
 
   Needs `init_clients(..., memory=fedema_auto.memory)`.
   """
-  scale = jnp.where(client.memory.scale > 0, client.memory.scale,
-                    tau / client.divergence)
   trained = client.last_round >= 0
+  moved = client.divergence > 0  # else there is nothing to scale by yet
+  first = jnp.where(moved, tau / jnp.where(moved, client.divergence, 1), 0)
+  scale = jnp.where(client.memory.scale > 0, client.memory.scale, first)
   client = fedema(client, server, scale=scale)
   return client._replace(memory=FedEMAMemory(jnp.where(trained, scale, 0)))
 

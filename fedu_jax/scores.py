@@ -67,9 +67,9 @@ class Scorer(NamedTuple):
     draw = np.random.RandomState(self.seed)
     groups = [np.flatnonzero(self.train_labels == c)
               for c in range(classes)]
-    return np.stack([np.concatenate([
+    return np.stack([draw.permutation(np.concatenate([
         draw.choice(group, min(len(group), self.settings.labels_per_class),
-                    replace=False) for group in groups])
+                    replace=False) for group in groups]))
                      for _ in range(self.settings.few_draws)])
 
   def untrained(self, online: Online) -> dict[str, float]:

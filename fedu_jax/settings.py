@@ -40,6 +40,8 @@ _NAMED = {
                      'fedema_auto')),
 }
 
+_BOUND = ('make_tx', 'loss')  # what `train` binds, beside a section's fields
+
 Check = Callable[[Any], str]  # what the value must be, if it is not; else ''
 
 
@@ -163,7 +165,13 @@ def check(config: ml_collections.ConfigDict) -> None:
     if FIELDS[f'{section}.name'](flat[f'{section}.name']):
       raise BadInput(f'config.{section}.name must be a text')
     function = find(section, flat[f'{section}.name'])
-    own |= {f'{section}.{name}' for name in _keywords(function)}
+    for name, parameter in _keywords(function).items():
+      own.add(f'{section}.{name}')
+      if (parameter.default is parameter.empty and name not in _BOUND
+          and f'{section}.{name}' not in flat):
+        raise BadInput(f'config.{section}.name is '
+                       f'{flat[section + ".name"]!r}, which needs a field '
+                       f'config.{section}.{name}: add it in the config file')
   for name, value in flat.items():
     if name not in FIELDS:
       if name not in own:
@@ -193,10 +201,13 @@ def find(section: str, name: str) -> Callable[..., Any]:
     return getattr(module, name)
   path, _, attribute = name.partition(':')
   try:
-    return getattr(importlib.import_module(path), attribute)
-  except (ImportError, AttributeError, ValueError) as error:
+    function = getattr(importlib.import_module(path), attribute)
+    inspect.signature(function)
+  except Exception as error:  # a researcher's module can raise anything
     raise BadInput(f'config.{section}.name is {name!r}, which cannot be '
-                   f'imported ({error})') from error
+                   f'imported as a function ({type(error).__name__}: {error})'
+                   ) from error
+  return function
 
 
 def bind(config: ml_collections.ConfigDict, section: str,
@@ -228,11 +239,11 @@ def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
           if shown(a, name) != shown(b, name)]
 
 
-def _keywords(function: Callable[..., Any]) -> list[str]:
+def _keywords(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
   """The keyword-only arguments of a function."""
-  return [name for name, parameter in
+  return {name: parameter for name, parameter in
           inspect.signature(function).parameters.items()
-          if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
+          if parameter.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
 def _meant(name: str, names: list[str]) -> str:

@@ -192,7 +192,11 @@ def _open(path: pathlib.Path, size: int) -> np.ndarray:
   """Decodes one file: upright, RGB, cropped to a square in its middle."""
   try:
     with Image.open(path) as file:
-      image = ImageOps.exif_transpose(file).convert('RGB')
+      image = ImageOps.exif_transpose(file)
+      if image.mode.startswith('I'):  # 16 bits, which convert() would clip
+        image = Image.fromarray(
+            (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
+      image = image.convert('RGB')
       return np.asarray(ImageOps.fit(image, (size, size),
                                      Image.Resampling.BILINEAR))
   except (OSError, ValueError, SyntaxError, EOFError,

@@ -79,14 +79,23 @@ def read(builder: tfds.core.DatasetBuilder, image_size: int
 
 def _split(builder, split, keys, image_size):
   source = builder.as_data_source(split=split)
-  rows = [source[i] for i in range(len(source))]
-  if 'id' in builder.info.features:
-    rows.sort(key=lambda row: row['id'])
-  images = [_rgb(row[keys[0]], image_size) for row in rows]
+  has_id = 'id' in builder.info.features
+  rows = []
+  for i in range(len(source)):
+    row = source[i]
+    image = row[keys[0]]
+    if image.dtype != np.uint8 or image.shape[-1] not in (1, 3):
+      raise BadInput(f'data.source tfds: {builder.name} has images of '
+                     f'{image.dtype} {image.shape}; 8 bits, grey or RGB, '
+                     'are needed')
+    rows.append((row['id'] if has_id else i, _rgb(image, image_size),
+                 row[keys[1]]))
+  rows.sort(key=lambda row: row[0])
+  images = [row[1] for row in rows]
   if len({image.shape for image in images}) > 1:
     raise BadInput(f'data.source tfds: the images of {builder.name} differ in '
                    'size: choose one with --config.data.image_size')
-  labels = np.array([row[keys[1]] for row in rows], np.int32)
+  labels = np.array([row[2] for row in rows], np.int32)
   return np.stack(images), labels
 
 

@@ -73,6 +73,8 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str, *,
   shown = data.owners if data.train_labels is None else data.train_labels
   if shown is not None:
     console.print(report.client_table(shown, parts, data.owner_names))
+    report.write_json(folder / 'partition.json', [
+        np.bincount(shown[part]) for part in parts])
 
   nets = settings.bind(config, 'model')()
   rng = jax.random.key(config.seed)
@@ -122,7 +124,8 @@ def _claim(folder: pathlib.Path, config: ml_collections.ConfigDict, *,
         raise BadInput(
             f'{folder} belongs to another config, which differs in '
             f'{", ".join(changed)}: choose another --workdir')
-    elif folder.is_dir() and any(folder.iterdir()):
+    elif folder.is_dir() and any(p.name != 'config.part'
+                                 for p in folder.iterdir()):
       raise BadInput(f'{folder} is not empty and not a run of ours: choose '
                      'another --workdir')
     elif write:

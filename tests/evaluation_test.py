@@ -61,22 +61,17 @@ def test_probe_reaches_what_logistic_regression_does():
 
 def test_probe_scores_the_mean_of_batches():
   """120 test images in batches of 100: the last 20 count for half."""
-  x = np.concatenate([np.ones((100, 2)), -np.ones((20, 2))]).astype(np.float32)
   train = np.ones((8, 2), np.float32)  # learns: always class 0
   got = fedu_jax.linear_probe(
-      train, np.zeros(8, np.int32), x,
-      np.r_[np.zeros(100), np.ones(20)].astype(np.int32), jax.random.key(0),
-      num_classes=2, batch_size=100, epochs=300)
-  wrong = fedu_jax.linear_probe(
       train, np.zeros(8, np.int32), np.ones((120, 2), np.float32),
       np.r_[np.zeros(100), np.ones(20)].astype(np.int32), jax.random.key(0),
       num_classes=2, batch_size=100, epochs=300)
-  assert wrong == 0.5  # batch one all right, batch two all wrong: not 100/120
-  assert got in (0.5, 1.0)
+  assert got == 0.5  # batch one all right, batch two all wrong: not 100/120
 
 
-def test_probe_follows_the_references_adam_in_torch():
-  """One epoch of two unshuffled batches, step by step, in NumPy."""
+def test_probe_follows_adam_step_by_step():
+  """Forty epochs of two unshuffled batches, in NumPy: the same accuracy, far
+  from that of a trained probe."""
   x, y = blobs(30, dims=4)
   rng = jax.random.key(3)
   rng_kernel, rng_bias = jax.random.split(rng)

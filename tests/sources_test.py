@@ -151,6 +151,14 @@ def test_a_photograph_is_turned_upright(tmp_path):
   assert data.train_images[0, 0].max() == 0
 
 
+def test_sixteen_bits_keep_their_shades(tmp_path):
+  (tmp_path / 'a').mkdir()
+  ramp = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+  Image.fromarray(ramp).save(tmp_path / 'a' / '0.png')
+  data = sources.load(f'folder:{tmp_path}', image_size=8)
+  np.testing.assert_array_equal(data.train_images[0, ..., 1], ramp >> 8)
+
+
 @pytest.mark.parametrize('content', [b'', b'hello', None])
 def test_an_unreadable_image_is_named(clients, content):
   path = clients / 'client1' / '1.bmp'

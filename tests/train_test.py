@@ -109,9 +109,10 @@ def test_a_finished_run_says_so_and_evaluates(finished):
 
 
 @pytest.mark.parametrize('cohort', [0, 2])
-def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, finished, cohort):
+def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, cohort):
   """SIGKILL after the second round's line, then start again: bit-equal."""
-  flags = (f'--config.cohort={cohort}', '--config.checkpoint.every=2')
+  flags = (f'--config.cohort={cohort}', '--config.checkpoint.every=2',
+           '--config.rounds=12')
   whole = tmp_path / 'whole'
   run(whole, *flags)
   killed = tmp_path / 'killed'
@@ -126,18 +127,15 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, finished, cohort):
     process.send_signal(signal.SIGKILL)
   assert not (killed / 'summary.json').exists()
   printed, _ = run(killed, *flags)
-  assert 'going on after round 2 of 4' in printed or 'all 4 rounds' in printed
+  assert 'going on after round' in printed
   (step, a), (step_b, b) = raw_state(whole), raw_state(killed)
-  assert step == step_b == 4
+  assert step == step_b == 12
   assert jax.tree.structure(a) == jax.tree.structure(b)
   jax.tree.map(np.testing.assert_array_equal, a, b)
   timeless = lambda row: {k: v for k, v in row.items()
                           if k not in ('seconds', 'images_per_second')}
   assert ([timeless(r) for r in rows(whole)]
           == [timeless(r) for r in rows(killed)])
-  if not cohort:  # and the saving itself changed nothing
-    assert ([row['loss'] for row in rows(finished[0])]
-            == [row['loss'] for row in rows(whole)])
 
 
 def test_a_sampled_cohort(tmp_path):
@@ -275,13 +273,18 @@ def test_the_rate_is_the_cosine_of_the_reference(round_, rate):
   """Facts B1's table of the rate, read off a step of the bound optimiser."""
   from fedu_jax import networks, train
   config = cifar10.get_config()
-  config.optimizer.weight_decay = 0.0
   learner = train._learner(config, networks.resnet10(width=1))
   make_tx = learner.step.keywords['make_tx']
   tx = make_tx(np.float32(round_))
-  update, _ = tx.update({'w': np.ones(1)}, tx.init({'w': np.ones(1)}),
-                        {'w': np.ones(1)})
-  np.testing.assert_allclose(-update['w'], rate, rtol=2e-2)
+  exact = 0.5 * 0.032 * (np.cos(np.pi * round_ / 100) + 1)
+  np.testing.assert_allclose(exact, rate, rtol=1e-2)  # as the table rounds it
+  w, buffer = np.full(1, 70.), 0.
+  state = tx.init({'w': w})
+  for gradient in (1., -0.5, 2.):  # PyTorch's SGD: decay, then momentum
+    update, state = tx.update({'w': np.full(1, gradient)}, state, {'w': w})
+    buffer = 0.9 * buffer + gradient + 5e-4 * w
+    np.testing.assert_allclose(update['w'], -exact * buffer, rtol=1e-3)
+    w = w + 30.
 
 
 def test_a_researchers_own_rule_by_name(tmp_path, monkeypatch):
@@ -294,6 +297,18 @@ def test_a_researchers_own_rule_by_name(tmp_path, monkeypatch):
   config.rule.patience = 3
   settings.check(config)
   assert settings.bind(config, 'rule').keywords == {'patience': 3}
+  (tmp_path / 'broken.py').write_text('def rule(:')
+  for name, complaint in [
+      ('broken:rule', 'SyntaxError'), ('math:pi', 'imported'),
+      ('mine:absent', 'AttributeError')]:
+    config.rule.name = name
+    with pytest.raises(BadInput, match=complaint):
+      settings.check(config)
+  config.rule.name = 'mine:lazy'
+  del config.rule.patience
+  with pytest.raises(BadInput, match='needs a field config.rule.patience'):
+    settings.check(config)
+  config.rule.patience = 3
   config.rule.patient = 3
   with pytest.raises(BadInput, match="'rule.patient'"):
     settings.check(config)
