@@ -1,6 +1,7 @@
 """Flags, devices and exit codes: `python -m fedu_jax.main --config=...`."""
 
 import sys
+from typing import Any
 
 from absl import app
 from absl import flags
@@ -27,7 +28,8 @@ def _parse(argv: list[str]) -> list[str]:
   """Parses the flags; whatever is wrong with them is one line and code 2."""
   try:
     rest = flags.FLAGS(argv)
-    given = {flag.name: flag.value for flag in (_CONFIG, _WORKDIR)}
+    given: dict[str, Any] = {
+        flag.name: flag.value for flag in (_CONFIG, _WORKDIR)}
     if given['config'] is not None:
       given['config'].items()  # a file that is absent is reported only here
   except ModuleNotFoundError as error:
