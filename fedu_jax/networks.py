@@ -6,7 +6,6 @@ convolutions, PyTorch's BatchNorm and PyTorch's default initialisation.
 """
 
 from collections.abc import Sequence
-import functools
 import math
 from typing import Any, NamedTuple
 
@@ -112,11 +111,10 @@ class BasicBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool) -> Array:
-    norm = functools.partial(BatchNorm)
     y = Conv(self.width, 3, self.stride, name='conv1')(x)
-    y = nn.relu(norm(name='bn1')(y, train=train))
+    y = nn.relu(BatchNorm(name='bn1')(y, train=train))
     y = Conv(self.width, 3, name='conv2')(y)
-    y = norm(name='bn2')(y, train=train)
+    y = BatchNorm(name='bn2')(y, train=train)
     return nn.relu(y + _shortcut(x, self.width, self.stride, train))
 
 
