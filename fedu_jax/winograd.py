@@ -1,0 +1,109 @@
+"""3x3 convolutions with a quarter of the multiplications, for CPU.
+
+Winograd's minimal filtering (Lavin and Gray, arXiv 1509.09308): a tile of m x m
+output pixels costs (m + 2)^2 products instead of 9 m^2, so 4x4 tiles need 2.25
+for each pixel and 2x2 tiles 4. What is left are (m + 2)^2 plain matrix products
+and sums of slices, which XLA's CPU backend runs well, in loops too.
+
+The price is rounding: in float32 the relative error of a convolution is 2 to
+5e-6 and of a kernel's gradient up to 1e-5, where plain sums have 1e-6. Do not
+use it in bfloat16.
+"""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from jax import lax
+
+from fedu_jax.state import Array
+
+_Matrix = Sequence[Sequence[float]]
+
+# Tile -> how input, kernel and output are combined (B^T, G, A^T of the paper),
+# with the points 0, 1, -1 and for tiles of four also 2 and -2.
+_MATRICES: dict[int, tuple[_Matrix, _Matrix, _Matrix]] = {
+    2: (((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)),
+        ((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
+        ((1, 1, 1, 0), (0, 1, -1, -1))),
+    4: (((4, 0, -5, 0, 1, 0), (0, -4, -4, 1, 1, 0), (0, 4, -4, -1, 1, 0),
+         (0, -2, -1, 2, 1, 0), (0, 2, -1, -2, 1, 0), (0, 4, 0, -5, 0, 1)),
+        ((1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (-1 / 6, 1 / 6, -1 / 6),
+         (1 / 24, 1 / 12, 1 / 6), (1 / 24, -1 / 12, 1 / 6), (0, 0, 1)),
+        ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0),
+         (0, 1, -1, 8, -8, 1))),
+}
+
+
+def tile(height: int, width: int) -> int:
+  """The largest tile that a map divides into, or 0."""
+  return next((m for m in (4, 2) if not height % m and not width % m), 0)
+
+
+def convolve(x: Array, kernel: Array, *, transposed: bool = False) -> Array:
+  """Convolves with stride 1 and padding 1: [B, H, W, C] -> [B, H, W, F].
+
+  Args:
+    x: [B, H, W, C] with a `tile(H, W)`.
+    kernel: [3, 3, C, F], or [3, 3, F, C] if `transposed`, which spares the
+      input's gradient a slow copy.
+  """
+  batch, height, width, _ = x.shape
+  m = tile(height, width)
+  _, g, a = _MATRICES[m]
+  rows = jnp.stack(_combine(g, list(kernel)))
+  kernels = _combine(g, [rows[:, j] for j in range(3)])
+  products = [_products(v, u, (2, 2 if transposed else 1))
+              for v, u in zip(_tiles(x, m), kernels, strict=True)]
+  # First the columns of the output, in the order in which they stand.
+  columns = jnp.stack([c.reshape(m + 2, batch, height // m, width // m, -1)
+                       for c in _combine(a, products)], axis=4)
+  columns = columns.reshape(m + 2, batch, height // m, width, -1)
+  return jnp.stack(_combine(a, list(columns)), axis=2).reshape(
+      batch, height, width, -1)
+
+
+def kernel_gradient(x: Array, d_y: Array) -> Array:
+  """The gradient of `convolve` with respect to its kernel, [3, 3, C, F].
+
+  Args:
+    x: [B, H, W, C].
+    d_y: [B, H, W, F], the gradient of the output.
+  """
+  m = tile(*x.shape[1:3])
+  _, g, a = _MATRICES[m]
+  rows = jnp.stack(_combine(_transpose(a), [d_y[:, i::m] for i in range(m)]))
+  tiles = _combine(_transpose(a), [rows[:, :, :, j::m] for j in range(m)])
+  products = [_products(v, t.reshape(m + 2, -1, d_y.shape[-1]), (1, 1))
+              for v, t in zip(_tiles(x, m), tiles, strict=True)]
+  columns = jnp.stack(_combine(_transpose(g), products), axis=1)
+  return jnp.stack(_combine(_transpose(g), list(columns)))
+
+
+def _tiles(x: Array, m: int) -> list[Array]:
+  """Every input tile combined both ways: m + 2 times [m + 2, tiles, C]."""
+  _, height, width, channels = x.shape
+  matrix, _, _ = _MATRICES[m]
+  x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+  rows = jnp.stack(_combine(matrix, [
+      x[:, i:i + height - m + 1:m] for i in range(m + 2)]))
+  columns = _combine(matrix, [
+      rows[:, :, :, j:j + width - m + 1:m] for j in range(m + 2)])
+  return [v.reshape(m + 2, -1, channels) for v in columns]
+
+
+def _combine(matrix: _Matrix, parts: Sequence[Array]) -> list[Array]:
+  """matrix @ parts, without the products by 0 and 1."""
+  def add(row):
+    terms = [x if c == 1 else -x if c == -1 else c * x
+             for c, x in zip(row, parts, strict=True) if c]
+    return sum(terms[1:], terms[0])
+  return [add(row) for row in matrix]
+
+
+def _transpose(matrix: _Matrix) -> _Matrix:
+  return tuple(zip(*matrix))
+
+
+def _products(v: Array, u: Array, contract: tuple[int, int]) -> Array:
+  """One matrix product a row: sums over one axis of v and one of u."""
+  return lax.dot_general(v, u, ((contract[:1], contract[1:]), ((0,), (0,))))
