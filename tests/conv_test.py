@@ -56,3 +56,27 @@ def test_per_client_kernels_in_a_scan(size):
   for i in range(3):
     np.testing.assert_allclose(together[i], grads(x[i], kernels[i]), rtol=1e-4,
                                atol=1e-4)
+
+
+@pytest.mark.parametrize('size', [2, 4, 8, 12, 20])
+def test_winograd(size):
+  """Wide enough for Winograd's method: 2x2 and 4x4 tiles, sliced batches."""
+  with jax.enable_x64(True):
+    x = draw((11, size, size, 16), 'float64', 0)
+    kernel = draw((3, 3, 16, 17), 'float64', 1)
+    got, back = jax.vjp(lambda x, w: conv(x, w, 1, 1), x, kernel)
+    want, back_want = jax.vjp(lambda x, w: reference(x, w, 1, 1), x, kernel)
+    for a, b in zip((got, *back(want)), (want, *back_want(want)), strict=True):
+      np.testing.assert_allclose(a, b, atol=1e-12 * np.abs(b).max())
+
+
+def test_other_backends_get_xlas_convolution():
+  """Lowered for a GPU: one convolution forward and two back, no product."""
+  def grads(x, kernel):
+    return jax.vjp(lambda x, w: conv(x, w, 1, 1), x, kernel)[1](x)
+  x, kernel = draw((2, 8, 8, 16), 'float32', 0), draw((3, 3, 16, 16),
+                                                      'float32', 1)
+  lowered = jax.jit(grads).trace(x, kernel).lower(
+      lowering_platforms=('cuda',)).as_text()
+  assert lowered.count('stablehlo.convolution') in (2, 3)
+  assert 'dot_general' not in lowered

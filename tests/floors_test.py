@@ -10,8 +10,9 @@ ROOT = pathlib.Path(__file__).parents[1] / 'fedu_jax'
 # A module may import only from floors below its own.
 FLOORS = [
     {'state', 'errors'},
-    {'trees', 'losses', 'conv', 'augment', 'partition', 'report', 'checkpoint',
-     'cifar'},
+    {'trees', 'losses', 'winograd', 'augment', 'partition', 'report',
+     'checkpoint', 'cifar'},
+    {'conv'},
     {'networks', 'local', 'aggregation', 'tfds_reader'},
     {'learners.byol', 'rules', 'evaluation', 'rounds', 'sources'},
     {'learners', 'scores'},
