@@ -19,7 +19,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.batch_size = 128  # incomplete batches are dropped
   config.clients = 5
   config.cohort = 0  # clients that train each round, drawn anew; 0 = all
-  config.execution = 'auto'  # vmap, map; auto = map on CPU, else vmap
+  config.execution = 'auto'  # map, one client after the other; vmap, at once
 
   config.data = ml_collections.ConfigDict()
   config.data.source = 'tfds:cifar10'  # digits, npz:<file>, folder:<dir>
@@ -38,6 +38,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.model.width = 64  # channels of the first stage
   config.model.hidden = 4096  # of projector and predictor
   config.model.features = 2048  # that projector and predictor put out
+  # bfloat16: products and maps between layers; parameters, statistics and the
+  # loss stay in float32. For accelerators: a CPU is slower for it.
+  config.model.dtype = 'float32'
 
   config.view = ml_collections.ConfigDict()
   config.view.scale = (0.08, 1.0)  # of the image's area

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from fedu_jax import winograd
-from fedu_jax.state import Array
+from fedu_jax.state import Array, PyTree
 
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 _SMALL = 4  # the largest side of an output map that is done as a product
@@ -54,9 +54,20 @@ def conv(x: Array, kernel: Array, stride: int, padding: int) -> Array:
     [B, H', W', F] with H' = (H + 2 padding - k) // stride + 1.
   """
   pads = ((padding, padding),) * 2
+  on_cpu = functools.partial(_on_cpu, stride=stride, pads=pads)
   return lax.platform_dependent(
-      x, kernel, cpu=functools.partial(_on_cpu, stride=stride, pads=pads),
+      x, kernel, cpu=functools.partial(_at_least_float32, on_cpu),
       default=functools.partial(_xla, stride=stride, pads=pads))
+
+
+def _at_least_float32(fn: Callable[..., PyTree], *args: Array) -> PyTree:
+  """Computes bfloat16 in float32 and rounds the results, as a CPU does anyway.
+  """
+  dtype = args[0].dtype
+  if dtype.itemsize >= 4:
+    return fn(*args)
+  return jax.tree.map(lambda y: y.astype(dtype),
+                      fn(*(x.astype(jnp.float32) for x in args)))
 
 
 def _xla(x: Array, kernel: Array, *, stride: int, pads: _Pads) -> Array:
@@ -77,7 +88,9 @@ def _backward(stride, padding, saved, d_y):
   def by_hand(x, kernel, d_y):
     return (_input_gradient(x, kernel, d_y, stride, padding),
             _kernel_gradient(x, kernel, d_y, stride, padding))
-  return lax.platform_dependent(*saved, d_y, cpu=by_hand, default=autodiff)
+  return lax.platform_dependent(
+      *saved, d_y, cpu=functools.partial(_at_least_float32, by_hand),
+      default=autodiff)
 
 
 conv.defvjp(_forward, _backward)
@@ -87,7 +100,7 @@ def _on_cpu(x: Array, kernel: Array, *, stride: int, pads: _Pads) -> Array:
   """The forward convolution, by what is fastest for its shape."""
   height, width = ((size + sum(pad) - k) // stride + 1
                    for size, pad, k in zip(x.shape[1:3], pads, kernel.shape))
-  if max(height, width) <= _MEDIUM and _suits_winograd(x, kernel, stride, pads):
+  if _winograd_wins(x, kernel, stride, pads):
     return winograd.convolve(x, kernel)
   if max(height, width) > _SMALL:
     return _xla(x, kernel, stride=stride, pads=pads)
@@ -99,7 +112,14 @@ def _on_cpu(x: Array, kernel: Array, *, stride: int, pads: _Pads) -> Array:
 def _suits_winograd(x: Array, kernel: Array, stride: int, pads: _Pads) -> bool:
   return (kernel.shape[:2] == (3, 3) and stride == 1
           and pads == ((1, 1), (1, 1)) and min(kernel.shape[2:]) >= _CHANNELS
-          and x.dtype.itemsize >= 4 and winograd.tile(*x.shape[1:3]) > 0)
+          and winograd.tile(*x.shape[1:3]) > 0)
+
+
+def _winograd_wins(x: Array, kernel: Array, stride: int, pads: _Pads) -> bool:
+  """Whether a convolution of x is faster so; for a kernel's gradient it is on
+  larger maps too."""
+  return (max(x.shape[1:3]) <= _MEDIUM
+          and _suits_winograd(x, kernel, stride, pads))
 
 
 def _patches(x: Array, kernel: Array, stride: int, pads: _Pads, height: int,
@@ -142,7 +162,7 @@ def _input_gradient(x: Array, kernel: Array, d_y: Array, stride: int,
 
   if stride == 1:
     pads = ((k - 1 - padding,) * 2,) * 2
-    if _suits_winograd(d_y, kernel, 1, pads) and max(counts) <= _MEDIUM:
+    if _winograd_wins(d_y, back, 1, pads):
       return winograd.convolve(d_y, jnp.flip(kernel, (0, 1)), transposed=True)
     return phase(0, 0)
   rows = [jnp.stack([phase(i, j) for j in range(stride)], axis=3)

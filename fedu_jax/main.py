@@ -1,13 +1,16 @@
 """Flags, devices and exit codes: `python -m fedu_jax.main --config=...`."""
 
+import os
 import sys
 from typing import Any
 
 from absl import app
 from absl import flags
 from absl import logging
+import jax
 from ml_collections import config_flags
 
+from fedu_jax import sources
 from fedu_jax import train
 from fedu_jax.errors import BadInput
 
@@ -47,9 +50,21 @@ def _parse(argv: list[str]) -> list[str]:
   return rest
 
 
+def _keep_compiled_programs() -> None:
+  """Lets the next start of a config load what this one compiles.
+
+  JAX's own variables go before: JAX_COMPILATION_CACHE_DIR for another folder,
+  JAX_ENABLE_COMPILATION_CACHE=false for none.
+  """
+  if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+    jax.config.update('jax_compilation_cache_dir',
+                      str(sources.user_cache('compiled')))
+
+
 def main(_: list[str]) -> None:
   """Runs the config, or says in one line why it cannot."""
   logging.set_verbosity(logging.ERROR)
+  _keep_compiled_programs()
   try:
     train.train_and_evaluate(_CONFIG.value, str(_WORKDIR.value))
   except BadInput as error:

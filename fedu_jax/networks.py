@@ -3,9 +3,14 @@
 The architecture is EasyFL's `resnet.py` and `model.py` (facts of the released
 code): a 3x3 stride-1 stem, no max-pool, explicit padding of 1, no bias in
 convolutions, PyTorch's BatchNorm and PyTorch's default initialisation.
+
+Every module has a `dtype`, that of its products and of the maps between layers;
+None means the parameters'. In bfloat16 parameters, BatchNorm's statistics and
+normalisation, the pooled features and all that leaves an MLP stay in float32.
 """
 
 from collections.abc import Sequence
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -32,32 +37,38 @@ class Conv(nn.Module):
   features: int
   size: int = 3
   stride: int = 1
+  dtype: str | None = None
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     shape = (self.size, self.size, x.shape[-1], self.features)
     kernel = self.param('kernel', _kernel_init, shape)
-    return conv_lib.conv(x, kernel, self.stride, self.size // 2)
+    dtype = self.dtype or kernel.dtype
+    return conv_lib.conv(x.astype(dtype), kernel.astype(dtype), self.stride,
+                         self.size // 2)
 
 
 class BatchNorm(nn.Module):
   """BatchNorm with PyTorch's conventions.
 
   In training it normalises by the biased variance of the batch and tracks the
-  unbiased one with momentum 0.1; in evaluation it uses what it tracked.
+  unbiased one with momentum 0.1; in evaluation it uses what it tracked. It
+  computes in the parameters' dtype and returns the input's.
   """
   momentum: float = 0.1
   epsilon: float = 1e-5
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool) -> Array:
-    shape = x.shape[-1:]
+    shape, dtype = x.shape[-1:], x.dtype
     scale = self.param('scale', nn.initializers.ones, shape)
     bias = self.param('bias', nn.initializers.zeros, shape)
     mean = self.variable('batch_stats', 'mean', jnp.zeros, shape)
     var = self.variable('batch_stats', 'var', jnp.ones, shape)
+    x = x.astype(scale.dtype)
     if not train:
-      return self._normalise(x, mean.value, var.value, scale, bias)
+      return self._normalise(
+          x, mean.value, var.value, scale, bias).astype(dtype)
     axes = tuple(range(x.ndim - 1))
     batch_mean = x.mean(axes)
     batch_var = jnp.square(x - batch_mean.reshape(_row(x))).mean(axes)
@@ -66,7 +77,8 @@ class BatchNorm(nn.Module):
       unbiased = batch_var * (count / max(count - 1, 1))
       mean.value += self.momentum * (batch_mean - mean.value)
       var.value += self.momentum * (unbiased - var.value)
-    return self._normalise(x, batch_mean, batch_var, scale, bias)
+    return self._normalise(
+        x, batch_mean, batch_var, scale, bias).astype(dtype)
 
   def _normalise(self, x, mean, var, scale, bias):
     factor = scale * jax.lax.rsqrt(var + self.epsilon)
@@ -82,65 +94,73 @@ def _row(x: Array) -> tuple[int, ...]:
 class Linear(nn.Module):
   """A dense layer with PyTorch's default initialisation."""
   features: int
+  dtype: str | None = None
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     fan_in = x.shape[-1]
     kernel = self.param('kernel', _kernel_init, (fan_in, self.features))
     bias = self.param('bias', _bias_init(fan_in), (self.features,))
-    return x @ kernel + bias.reshape(1, -1)
+    dtype = self.dtype or kernel.dtype
+    y = x.astype(dtype) @ kernel.astype(dtype)
+    return y.astype(bias.dtype) + bias.reshape(1, -1)
 
 
 class MLP(nn.Module):
   """Linear, BatchNorm, ReLU, Linear: the projector and the predictor."""
   hidden: int
   features: int
+  dtype: str | None = None
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool) -> Array:
-    x = Linear(self.hidden, name='linear1')(x)
+    x = Linear(self.hidden, self.dtype, name='linear1')(x)
     x = nn.relu(BatchNorm(name='bn')(x, train=train))
-    return Linear(self.features, name='linear2')(x)
+    return Linear(self.features, self.dtype, name='linear2')(x)
 
 
 class BasicBlock(nn.Module):
   """Two 3x3 convolutions; the shortcut is named so that DAPU leaves it out."""
   width: int
   stride: int
+  dtype: str | None = None
   expansion = 1
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool) -> Array:
-    y = Conv(self.width, 3, self.stride, name='conv1')(x)
+    conv = functools.partial(Conv, self.width, dtype=self.dtype)
+    y = conv(3, self.stride, name='conv1')(x)
     y = nn.relu(BatchNorm(name='bn1')(y, train=train))
-    y = Conv(self.width, 3, name='conv2')(y)
+    y = conv(3, name='conv2')(y)
     y = BatchNorm(name='bn2')(y, train=train)
-    return nn.relu(y + _shortcut(x, self.width, self.stride, train))
+    return nn.relu(y + _shortcut(self, x, train))
 
 
 class Bottleneck(nn.Module):
   """1x1, 3x3 (which carries the stride), 1x1 with four times the width."""
   width: int
   stride: int
+  dtype: str | None = None
   expansion = 4
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool) -> Array:
-    features = self.expansion * self.width
-    y = Conv(self.width, 1, name='conv1')(x)
+    conv = functools.partial(Conv, dtype=self.dtype)
+    y = conv(self.width, 1, name='conv1')(x)
     y = nn.relu(BatchNorm(name='bn1')(y, train=train))
-    y = Conv(self.width, 3, self.stride, name='conv2')(y)
+    y = conv(self.width, 3, self.stride, name='conv2')(y)
     y = nn.relu(BatchNorm(name='bn2')(y, train=train))
-    y = Conv(features, 1, name='conv3')(y)
+    y = conv(self.expansion * self.width, 1, name='conv3')(y)
     y = BatchNorm(name='bn3')(y, train=train)
-    return nn.relu(y + _shortcut(x, features, self.stride, train))
+    return nn.relu(y + _shortcut(self, x, train))
 
 
-def _shortcut(x, features, stride, train):
+def _shortcut(block, x, train):
   """Projects x where its shape changes; called inside a compact method."""
-  if stride == 1 and x.shape[-1] == features:
+  features = block.expansion * block.width
+  if block.stride == 1 and x.shape[-1] == features:
     return x
-  x = Conv(features, 1, stride, name='shortcut')(x)
+  x = Conv(features, 1, block.stride, block.dtype, name='shortcut')(x)
   return BatchNorm(name='shortcut_bn')(x, train=train)
 
 
@@ -149,17 +169,18 @@ class ResNet(nn.Module):
   block: type[nn.Module]
   stages: Sequence[int]
   width: int
+  dtype: str | None = None
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool) -> Array:
-    x = Conv(self.width, name='conv1')(x)
+    x = Conv(self.width, dtype=self.dtype, name='conv1')(x)
     x = nn.relu(BatchNorm(name='bn1')(x, train=train))
     for i, depth in enumerate(self.stages):
       for j in range(depth):
         stride = 2 if i > 0 and j == 0 else 1
-        x = self.block(self.width * 2**i, stride,
+        x = self.block(self.width * 2**i, stride, self.dtype,
                        name=f'layer{i + 1}_{j}')(x, train=train)
-    return x.mean((1, 2))
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32)).mean((1, 2))
 
 
 class Encoder(nn.Module):
@@ -181,33 +202,35 @@ class Nets(NamedTuple):
   predictor: nn.Module
 
 
-def _nets(block, stages, width, hidden, features) -> Nets:
-  return Nets(Encoder(ResNet(block, stages, width), MLP(hidden, features)),
-              MLP(hidden, features))
+def _nets(block, stages, width, hidden, features, dtype) -> Nets:
+  return Nets(Encoder(ResNet(block, stages, width, dtype),
+                      MLP(hidden, features, dtype)),
+              MLP(hidden, features, dtype))
 
 
-def resnet18(*, width: int = 64, hidden: int = 4096,
-             features: int = 2048) -> Nets:
+def resnet18(*, width: int = 64, hidden: int = 4096, features: int = 2048,
+             dtype: str | None = None) -> Nets:
   """ResNet-18 with its projector, and the predictor.
 
   Args:
     width: channels of the first stage; the representation has 8 times as many.
     hidden: units in the middle of the projector and of the predictor.
     features: units that both of them put out.
+    dtype: of the products and maps; None is the parameters', see the module.
   """
-  return _nets(BasicBlock, (2, 2, 2, 2), width, hidden, features)
+  return _nets(BasicBlock, (2, 2, 2, 2), width, hidden, features, dtype)
 
 
-def resnet50(*, width: int = 64, hidden: int = 4096,
-             features: int = 2048) -> Nets:
+def resnet50(*, width: int = 64, hidden: int = 4096, features: int = 2048,
+             dtype: str | None = None) -> Nets:
   """ResNet-50; arguments as in `resnet18`, 32 width features."""
-  return _nets(Bottleneck, (3, 4, 6, 3), width, hidden, features)
+  return _nets(Bottleneck, (3, 4, 6, 3), width, hidden, features, dtype)
 
 
-def resnet10(*, width: int = 64, hidden: int = 4096,
-             features: int = 2048) -> Nets:
+def resnet10(*, width: int = 64, hidden: int = 4096, features: int = 2048,
+             dtype: str | None = None) -> Nets:
   """One block a stage, for images too small or time too short for 18."""
-  return _nets(BasicBlock, (1, 1, 1, 1), width, hidden, features)
+  return _nets(BasicBlock, (1, 1, 1, 1), width, hidden, features, dtype)
 
 
 def init_online(nets: Nets, rng: Array, images: Array) -> Online:

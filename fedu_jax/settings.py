@@ -102,6 +102,7 @@ FIELDS: dict[str, Check] = {
     'model.width': _count(1),
     'model.hidden': _count(1),
     'model.features': _count(1),
+    'model.dtype': _one_of('float32', 'bfloat16'),
     'view.scale': _range(0, 1),
     'view.ratio': _range(0, 1e3),
     'view.flip': _real(0, 1),

@@ -205,6 +205,12 @@ def _open(path: pathlib.Path, size: int) -> np.ndarray:
                    f'({error}): repair or remove it') from error
 
 
+def user_cache(name: str) -> pathlib.Path:
+  """A folder of ours in the user's cache; not made yet."""
+  base = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
+  return pathlib.Path(base, 'fedu_jax', name).expanduser()
+
+
 class _Cache:
   """Decoded arrays, kept beside the data, or in the user's cache if they may
   not be written there.
@@ -218,9 +224,7 @@ class _Cache:
         beside, os.W_OK):
       folder = beside
     else:
-      base = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
-      place = hashlib.sha256(str(beside).encode()).hexdigest()[:16]
-      folder = pathlib.Path(base, 'fedu_jax', place).expanduser()
+      folder = user_cache(hashlib.sha256(str(beside).encode()).hexdigest()[:16])
     self._file = folder / f'.fedu_jax-{name}.npz'
 
   def get(self, read) -> Dataset:

@@ -1,10 +1,9 @@
 """From a config to a trained federation and its scores.
 
-The only module that reads a config's values: it binds names to functions, runs
-the rounds, keeps checkpoints, and reports.
+Reads the data and partitions it, runs the rounds, keeps checkpoints, scores,
+and reports.
 """
 
-from collections.abc import Callable
 import functools
 import json
 import pathlib
@@ -15,24 +14,19 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-import optax
 from rich.console import Console
 
 from fedu_jax import local
 from fedu_jax import networks
+from fedu_jax import program
 from fedu_jax import report
-from fedu_jax import rounds
 from fedu_jax import settings
 from fedu_jax import sources
 from fedu_jax import trees
 from fedu_jax.checkpoint import Checkpoints
 from fedu_jax.errors import BadInput
 from fedu_jax.scores import Scorer
-from fedu_jax.state import (
-    Array, ClientArrays, ClientState, Metrics, Online, ServerState)
-
-# Streams of the run's key: what is drawn from one never shifts another.
-_INIT, _SHUFFLE, _TRAIN, _COHORT = range(4)
+from fedu_jax.state import Array, ClientState, Metrics, Online, ServerState
 
 
 class Run(NamedTuple):
@@ -40,10 +34,6 @@ class Run(NamedTuple):
   server: ServerState
   clients: ClientState
   rng: Array  # the run's key
-
-
-RoundFn = Callable[[ServerState, ClientState, ClientArrays, Array],
-                   tuple[ServerState, ClientState, Metrics]]
 
 
 def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str, *,
@@ -79,7 +69,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str, *,
   nets = settings.bind(config, 'model')()
   rng = jax.random.key(config.seed)
   online = networks.init_online(
-      nets, jax.random.fold_in(rng, _INIT),
+      nets, jax.random.fold_in(rng, program.INIT),
       jnp.zeros((2, *data.train_images.shape[1:])))
   scorer = None
   if data.test_labels is not None and data.train_labels is not None:
@@ -159,58 +149,6 @@ def _partition(config: ml_collections.ConfigDict,
   return parts
 
 
-def _learner(config: ml_collections.ConfigDict, nets: networks.Nets):
-  """Binds the SSL method and its optimiser: SGD at the round's cosine rate."""
-  def make_tx(round_):
-    chosen = config.optimizer
-    rate = 0.5 * chosen.learning_rate * (
-        1 + jnp.cos(jnp.pi * round_ / config.rounds))
-    return optax.chain(optax.add_decayed_weights(chosen.weight_decay),
-                       optax.sgd(rate, momentum=chosen.momentum))
-  return settings.bind(
-      config, 'learner', make_tx=make_tx,
-      loss=settings.bind(config, 'loss'))(nets, settings.view(config))
-
-
-def make_round(config: ml_collections.ConfigDict, nets: networks.Nets,
-               num_clients: int) -> RoundFn:
-  """Builds a whole round, shuffling included, as one function to compile."""
-  local_update = functools.partial(
-      local.local_update, learner=_learner(config, nets),
-      distance=settings.bind(config, 'divergence'))
-  aggregate = settings.bind(config, 'aggregation')
-  rule = settings.bind(config, 'rule')
-  make_batches = functools.partial(
-      local.make_batches, batch_size=config.batch_size,
-      epochs=config.local_epochs)
-  sampled = 0 < config.cohort < num_clients
-
-  def cohort_of(rng, round_):
-    if not sampled:
-      return None
-    key = jax.random.fold_in(jax.random.fold_in(rng, _COHORT), round_)
-    return jnp.sort(jax.random.choice(
-        key, num_clients, (config.cohort,), replace=False))
-
-  def one_round(server, clients, arrays, rng):
-    cohort = cohort_of(rng, server.round)
-    ids = jnp.arange(num_clients) if cohort is None else cohort
-    mine = arrays if cohort is None else trees.take(arrays, cohort)
-    keys = rounds.client_rngs(
-        jax.random.fold_in(rng, _SHUFFLE), server.round, ids)
-    batches = jax.vmap(make_batches, in_axes=(0, 0, None))(
-        mine, keys, server.round)
-    next_cohort = cohort_of(rng, server.round + 1)
-    server, clients, metrics = rounds.run_round(
-        server, clients, batches, jax.random.fold_in(rng, _TRAIN),
-        local_update=local_update, aggregate=aggregate, rule=rule,
-        execution=config.execution, cohort=cohort, next_cohort=next_cohort)
-    after = jnp.arange(num_clients) if next_cohort is None else next_cohort
-    return server, clients, metrics | {'cohort': ids, 'next_cohort': after}
-
-  return one_round
-
-
 def _federate(parts: list[np.ndarray], folder: pathlib.Path, name: str, *,
               config: ml_collections.ConfigDict, nets: networks.Nets,
               online: Online, rng: Array, data: sources.Dataset,
@@ -225,6 +163,8 @@ def _federate(parts: list[np.ndarray], folder: pathlib.Path, name: str, *,
       ServerState(own, jnp.int32(0)),
       local.init_clients(own, np.array([len(part) for part in parts]),
                          memory=getattr(rule, 'memory', ())), rng)
+  # Placed as a restored checkpoint is, or a resumed run would compile anew.
+  start = jax.device_put(start, jax.devices()[0])
   checkpoints = Checkpoints(folder / 'checkpoints', keep=config.checkpoint.keep)
   run = checkpoints.restore(start) or start
   done = int(run.server.round)
@@ -237,14 +177,16 @@ def _federate(parts: list[np.ndarray], folder: pathlib.Path, name: str, *,
                           rounds=config.rounds) as reporter:
     if done < config.rounds:
       began = time.time()
-      one_round = jax.jit(
-          make_round(config, nets, len(parts)), donate_argnums=(0, 1)).lower(
-              run.server, run.clients, arrays, rng).compile()
+      one_round = program.compile_round(
+          config, nets, run.server, run.clients, arrays, rng)
       compile_seconds = time.time() - began
       console.print(f'{name}: compiled in {compile_seconds:.0f} s')
     while done < config.rounds:
       began = time.time()
-      server, clients, metrics = one_round(run.server, run.clients, arrays, rng)
+      # A round does not wait for the host: what would cross raises.
+      with jax.transfer_guard('disallow_explicit'):
+        server, clients, metrics = one_round(
+            run.server, run.clients, arrays, rng)
       metrics = jax.device_get(metrics)
       seconds = time.time() - began
       run, done = Run(server, clients, rng), done + 1

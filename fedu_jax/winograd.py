@@ -6,8 +6,8 @@ for each pixel and 2x2 tiles 4. What is left are (m + 2)^2 plain matrix products
 and sums of slices, which XLA's CPU backend runs well, in loops too.
 
 The price is rounding: in float32 the relative error of a convolution is 2 to
-5e-6 and of a kernel's gradient up to 1e-5, where plain sums have 1e-6. Do not
-use it in bfloat16.
+5e-6 and of a kernel's gradient up to 1e-5, where plain sums have 1e-6. Never
+use it in bfloat16: `conv.py` computes that in float32.
 """
 
 from collections.abc import Sequence

@@ -1,17 +1,19 @@
-"""What all tests share: strictness, two fake devices, a compilation cache."""
+"""What all tests share: strictness, and a compilation cache of their own."""
 
 import os
 import tempfile
 
 # Before JAX is imported, here and in the processes that tests start. Compiled
-# programs are kept for one session: several tests run the same config.
+# programs are kept for one session, where `fedu_jax.main` keeps them: several
+# tests run the same config.
 os.environ['JAX_PLATFORMS'] = 'cpu'
-os.environ['JAX_COMPILATION_CACHE_DIR'] = tempfile.mkdtemp(prefix='fedu_jax-')
-os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '1'
+os.environ['XDG_CACHE_HOME'] = tempfile.mkdtemp(prefix='fedu_jax-')
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+jax.config.update('jax_compilation_cache_dir', os.path.join(
+    os.environ['XDG_CACHE_HOME'], 'fedu_jax', 'compiled'))
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 

@@ -40,22 +40,30 @@ def test_value_and_gradients(k, stride, size, dtype, tolerance):
       np.testing.assert_allclose(a, b, atol=tolerance * np.abs(b).max())
 
 
-@pytest.mark.parametrize('size', [4, 9])
-def test_per_client_kernels_in_a_scan(size):
-  """vmap over kernels, under jit, in a scan: the same as one by one."""
-  x = draw((3, 2, size, size, 4), 'float32', 0)
-  kernels = draw((3, 3, 3, 4, 4), 'float32', 1)
+@pytest.mark.parametrize('k, size, stride, channels, dtype', [
+    (3, 4, 1, 4, 'float64'), (3, 9, 2, 4, 'float32'), (1, 9, 2, 4, 'float32'),
+    (3, 8, 1, 16, 'float64'), (3, 8, 1, 16, 'bfloat16'),
+    (3, 20, 1, 16, 'float32'), (3, 8, 2, 16, 'float32')])
+def test_per_client_kernels_in_a_scan(k, size, stride, channels, dtype):
+  """vmap over kernels, under jit, in a scan: the same as XLA's, one by one."""
+  tolerance = {'float64': 1e-12, 'float32': 1e-4, 'bfloat16': 0.05}[dtype]
+  with jax.enable_x64(dtype == 'float64'):
+    x = draw((3, 2, size, size, channels), dtype, 0)
+    kernels = draw((3, k, k, channels, channels), dtype, 1) / channels
 
-  def grads(x, kernel):
-    def step(total, _):
-      value = lambda w: jnp.sum(jnp.sin(conv(x, w, 1, 1)))
-      return total + jax.grad(value)(kernel), None
-    return lax.scan(step, jnp.zeros_like(kernel), length=2)[0]
+    def grads(convolve, x, kernel):
+      def step(kernel, _):
+        value = lambda x, w: jnp.sum(jnp.sin(convolve(x, w, stride, k // 2)))
+        d_x, d_w = jax.grad(value, (0, 1))(x, kernel)
+        return kernel - d_w / size**2, d_x
+      return lax.scan(step, kernel, length=2)
 
-  together = jax.jit(jax.vmap(grads))(x, kernels)
-  for i in range(3):
-    np.testing.assert_allclose(together[i], grads(x[i], kernels[i]), rtol=1e-4,
-                               atol=1e-4)
+    together = jax.jit(jax.vmap(lambda *a: grads(conv, *a)))(x, kernels)
+    for i in range(3):
+      alone = jax.jit(lambda *a: grads(reference, *a))(x[i], kernels[i])
+      for a, b in zip(together, alone, strict=True):
+        a, b = np.asarray(a[i], np.float64), np.asarray(b, np.float64)
+        np.testing.assert_allclose(a, b, atol=tolerance * np.abs(b).max())
 
 
 @pytest.mark.parametrize('size', [2, 4, 8, 12, 20])

@@ -7,6 +7,7 @@ import pytest
 
 from fedu_jax import networks
 from fedu_jax import trees
+import small
 
 IMAGES = jnp.zeros((2, 32, 32, 3))
 
@@ -73,3 +74,45 @@ def test_batch_norm_tracks_the_unbiased_variance():
   np.testing.assert_allclose(
       y, (x - stats['mean']) / np.sqrt(stats['var'] + 1e-5), rtol=1e-4,
       atol=1e-5)
+
+
+@pytest.mark.parametrize('block', [
+    networks.BasicBlock, networks.Bottleneck])
+def test_bfloat16_computes_narrow_and_keeps_wide(block):
+  """Near float32's numbers, and not the same; what is kept is float32."""
+  x = jnp.asarray(np.random.RandomState(0).rand(16, 8, 8, 3), jnp.float32)
+  outputs = []
+  for dtype in ('float32', 'bfloat16'):
+    encoder = networks.Encoder(networks.ResNet(block, (1, 1), 4, dtype),
+                               networks.MLP(32, 16, dtype))
+    variables = encoder.init(jax.random.key(0), x, train=True)
+    y, changed = jax.jit(lambda v, encoder=encoder: encoder.apply(
+        v, x, train=True, mutable=['batch_stats']))(variables)
+    features = encoder.apply(variables, x, method='features')
+    for leaf in jax.tree.leaves((variables, y, changed, features)):
+      assert leaf.dtype == jnp.float32
+    outputs.append((features, changed))
+  small.check_close(*outputs, rtol=0.02, atol=0.01)
+  assert np.abs(outputs[0][0] - outputs[1][0]).max() > 1e-4
+
+
+@pytest.mark.parametrize('make', [
+    networks.resnet10, networks.resnet18, networks.resnet50])
+def test_bfloat16_reaches_every_product(make):
+  nets = make(width=4, hidden=32, features=16, dtype='bfloat16')
+  online = jax.eval_shape(lambda: networks.init_online(
+      nets, jax.random.key(0), IMAGES))
+
+  def operands(jaxpr):
+    for eqn in jaxpr.eqns:
+      if eqn.primitive.name in ('dot_general', 'custom_vjp_call'):
+        yield from (v.aval.dtype for v in eqn.invars if v.aval.ndim > 1)
+      elif inner := eqn.params.get('jaxpr'):
+        yield from operands(getattr(inner, 'jaxpr', inner))
+  for module, variables, x in [
+      (nets.encoder, online.encoder, IMAGES),
+      (nets.predictor, online.predictor, jnp.zeros((2, 16)))]:
+    jaxpr = jax.make_jaxpr(lambda v, module=module, x=x: networks.forward(
+        module, v, x))(variables)
+    found = list(operands(jaxpr.jaxpr))
+    assert len(found) >= 4 and set(found) == {jnp.dtype('bfloat16')}

@@ -44,6 +44,12 @@ def finished(tmp_path_factory):
   return workdir, run(workdir)[0]
 
 
+def compiled_rounds():
+  """The rounds that the program has kept in the user's cache."""
+  cache = pathlib.Path(os.environ['XDG_CACHE_HOME'], 'fedu_jax', 'compiled')
+  return {path.name for path in cache.glob('jit_one_round*-cache')}
+
+
 def rows(workdir):
   text = (workdir / 'metrics.jsonl').read_text()
   return [json.loads(line) for line in text.splitlines()]
@@ -110,11 +116,15 @@ def test_a_finished_run_says_so_and_evaluates(finished):
 
 @pytest.mark.parametrize('cohort', [0, 2])
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, cohort):
-  """SIGKILL after the second round's line, then start again: bit-equal."""
+  """SIGKILL after the second round's line, then start again: bit-equal, and no
+  later start compiles the round again."""
   flags = (f'--config.cohort={cohort}', '--config.checkpoint.every=2',
            '--config.rounds=12')
   whole = tmp_path / 'whole'
+  before = compiled_rounds()
   run(whole, *flags)
+  kept = compiled_rounds()
+  assert len(kept - before) == 1
   killed = tmp_path / 'killed'
   with subprocess.Popen(command(killed, *flags), cwd=ROOT,
                         stdout=subprocess.DEVNULL,
@@ -128,6 +138,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, cohort):
   assert not (killed / 'summary.json').exists()
   printed, _ = run(killed, *flags)
   assert 'going on after round' in printed
+  assert compiled_rounds() == kept
   (step, a), (step_b, b) = raw_state(whole), raw_state(killed)
   assert step == step_b == 12
   assert jax.tree.structure(a) == jax.tree.structure(b)
@@ -271,9 +282,9 @@ def test_configs_are_sound(config):
     (99, 7.9e-6)])
 def test_the_rate_is_the_cosine_of_the_reference(round_, rate):
   """Facts B1's table of the rate, read off a step of the bound optimiser."""
-  from fedu_jax import networks, train
+  from fedu_jax import networks, program
   config = cifar10.get_config()
-  learner = train._learner(config, networks.resnet10(width=1))
+  learner = program.make_learner(config, networks.resnet10(width=1))
   make_tx = learner.step.keywords['make_tx']
   tx = make_tx(np.float32(round_))
   exact = 0.5 * 0.032 * (np.cos(np.pi * round_ / 100) + 1)

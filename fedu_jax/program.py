@@ -1,0 +1,89 @@
+"""From a config to a whole round as one compiled program."""
+
+from collections.abc import Callable
+import functools
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+
+from fedu_jax import local
+from fedu_jax import networks
+from fedu_jax import rounds
+from fedu_jax import settings
+from fedu_jax import trees
+from fedu_jax.state import (
+    Array, ClientArrays, ClientState, Learner, Metrics, ServerState)
+
+# Streams of the run's key: what is drawn from one never shifts another.
+INIT, _SHUFFLE, _TRAIN, _COHORT = range(4)
+
+RoundFn = Callable[[ServerState, ClientState, ClientArrays, Array],
+                   tuple[ServerState, ClientState, Metrics]]
+
+
+def make_learner(config: ml_collections.ConfigDict,
+                 nets: networks.Nets) -> Learner:
+  """Binds the SSL method and its optimiser: SGD at the round's cosine rate."""
+  def make_tx(round_):
+    chosen = config.optimizer
+    rate = 0.5 * chosen.learning_rate * (
+        1 + jnp.cos(jnp.pi * round_ / config.rounds))
+    return optax.chain(optax.add_decayed_weights(chosen.weight_decay),
+                       optax.sgd(rate, momentum=chosen.momentum))
+  return settings.bind(
+      config, 'learner', make_tx=make_tx,
+      loss=settings.bind(config, 'loss'))(nets, settings.view(config))
+
+
+def make_round(config: ml_collections.ConfigDict, nets: networks.Nets,
+               num_clients: int) -> RoundFn:
+  """Builds a whole round, shuffling included, as one function."""
+  local_update = functools.partial(
+      local.local_update, learner=make_learner(config, nets),
+      distance=settings.bind(config, 'divergence'))
+  aggregate = settings.bind(config, 'aggregation')
+  rule = settings.bind(config, 'rule')
+  make_batches = functools.partial(
+      local.make_batches, batch_size=config.batch_size,
+      epochs=config.local_epochs)
+  sampled = 0 < config.cohort < num_clients
+
+  def cohort_of(rng, round_):
+    if not sampled:
+      return None
+    key = jax.random.fold_in(jax.random.fold_in(rng, _COHORT), round_)
+    return jnp.sort(jax.random.choice(
+        key, num_clients, (config.cohort,), replace=False))
+
+  def one_round(server, clients, arrays, rng):
+    cohort = cohort_of(rng, server.round)
+    ids = jnp.arange(num_clients) if cohort is None else cohort
+    mine = arrays if cohort is None else trees.take(arrays, cohort)
+    keys = rounds.client_rngs(
+        jax.random.fold_in(rng, _SHUFFLE), server.round, ids)
+    batches = jax.vmap(make_batches, in_axes=(0, 0, None))(
+        mine, keys, server.round)
+    next_cohort = cohort_of(rng, server.round + 1)
+    server, clients, metrics = rounds.run_round(
+        server, clients, batches, jax.random.fold_in(rng, _TRAIN),
+        local_update=local_update, aggregate=aggregate, rule=rule,
+        execution=config.execution, cohort=cohort, next_cohort=next_cohort)
+    after = jnp.arange(num_clients) if next_cohort is None else next_cohort
+    return server, clients, metrics | {'cohort': ids, 'next_cohort': after}
+
+  return one_round
+
+
+def compile_round(config: ml_collections.ConfigDict, nets: networks.Nets,
+                  server: ServerState, clients: ClientState,
+                  arrays: ClientArrays, rng: Array) -> jax.stages.Compiled:
+  """Compiles a round for arguments like these; it serves all rounds.
+
+  The compiled program takes the last four arguments, and consumes the buffers
+  of `server` and `clients`: their successors are written in their place.
+  """
+  one_round = make_round(config, nets, len(clients.num_examples))
+  return jax.jit(one_round, donate_argnums=(0, 1)).lower(
+      server, clients, arrays, rng).compile()

@@ -1,0 +1,83 @@
+"""A round is one program: it takes its state in place, and needs no host."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fedu_jax
+from fedu_jax import local, program, report, settings, train
+from fedu_jax.state import ServerState
+import tiny
+
+
+def tiny_config():
+  config = tiny.get_config()
+  config.model.name = 'small:nets'
+  return config
+
+
+def compiled():
+  """The tiny config's round for two clients, and its arguments."""
+  config = tiny_config()
+  nets = settings.bind(config, 'model')()
+  images = np.random.RandomState(0).randint(0, 256, (72, 8, 8, 3))
+  parts = np.split(np.arange(72), [32])
+  arrays = fedu_jax.client_arrays(images.astype(np.uint8), parts)
+  online = fedu_jax.init_online(nets, jax.random.key(0),
+                                jnp.zeros((2, 8, 8, 3)))
+  args = (ServerState(online, jnp.int32(0)),
+          fedu_jax.init_clients(online, arrays.num_examples), arrays,
+          jax.random.key(1))
+  return program.compile_round(config, nets, *args), args
+
+
+def test_a_round_consumes_its_state_and_leaves_the_host_alone():
+  one_round, (server, clients, arrays, rng) = compiled()
+  text = one_round.as_text()
+  for word in ('callback', 'infeed', 'outfeed', 'send(', 'recv('):
+    assert word not in text
+  # All but a few numbers that a round writes without having read them.
+  networks = lambda: (server.online, clients.online, clients.target)
+  with jax.transfer_guard('disallow_explicit'):
+    for _ in range(2):
+      before = networks()
+      server, clients, _ = one_round(server, clients, arrays, rng)
+      assert all(x.is_deleted() for x in jax.tree.leaves(before))
+  # Each buffer of the state is written where its predecessor was.
+  size = sum(x.nbytes for x in jax.tree.leaves(networks()))
+  assert one_round.memory_analysis().alias_size_in_bytes >= size
+  assert server.round == 2
+
+
+def test_rounds_run_under_the_transfer_guard(tmp_path, monkeypatch):
+  """Images that stayed on the host are refused, not sent each round anew."""
+  on_host = lambda *args: jax.device_get(client_arrays(*args))
+  client_arrays = local.client_arrays
+  monkeypatch.setattr(local, 'client_arrays', on_host)
+  with pytest.raises(jax.errors.JaxRuntimeError, match='host-to-device'):
+    train.train_and_evaluate(tiny_config(), str(tmp_path / 'run'))
+
+
+def test_one_compilation_serves_all_rounds(tmp_path, monkeypatch):
+  """Counted from the second round on, when all that a run needs has run."""
+  compilations, counts = [], []
+
+  def listener(event, duration, **_):
+    del duration
+    if event.endswith('backend_compile_duration'):
+      compilations.append(event)
+
+  def add(self, row):
+    counts.append(len(compilations))
+    return original(self, row)
+  original = report.RoundReport.add
+  monkeypatch.setattr(report.RoundReport, 'add', add)
+  jax.monitoring.register_event_duration_secs_listener(listener)
+  try:
+    with jax.numpy_rank_promotion('allow'):
+      train.train_and_evaluate(tiny_config(), str(tmp_path / 'run'))
+  finally:
+    jax.monitoring.unregister_event_duration_listener(listener)
+  assert len(counts) == 4
+  assert 0 < counts[0] <= counts[1] == counts[2] == counts[3]
