@@ -16,11 +16,12 @@ import pytest
 
 import fedu_jax
 from fedu_jax import networks
-from fedu_jax.state import ServerState, StepState, Variables
+from fedu_jax.state import ServerState, StepState
 
 torch = pytest.importorskip(
     'torch', reason="parity needs PyTorch: pip install -e '.[parity]'")
-import torch_fedu  # noqa: E402  pylint: disable=wrong-import-position
+import torch_fedu  # noqa: E402
+from torch_weights import array, from_torch, online_from  # noqa: E402
 
 WIDTH, HIDDEN, FEATURES = 4, 24, 16
 DECAY, BATCH, SIZE = 0.99, 16, 11
@@ -51,61 +52,6 @@ def make(kind, seed=0):
   predictor = torch_fedu.mlp(FEATURES, HIDDEN, FEATURES)
   return encoder, predictor, ours(width=WIDTH, hidden=HIDDEN,
                                   features=FEATURES)
-
-
-def _array(tensor):
-  return jnp.asarray(tensor.detach().numpy().copy())
-
-
-def _conv(module):
-  return {'kernel': _array(module.weight).transpose(2, 3, 1, 0)}
-
-
-def _merge(pairs):
-  """From {name: (params, stats)} to the two nested dicts."""
-  return ({k: p for k, (p, _) in pairs.items()},
-          {k: s for k, (_, s) in pairs.items() if s})
-
-
-def _norm(module):
-  return ({'scale': _array(module.weight), 'bias': _array(module.bias)},
-          {'mean': _array(module.running_mean),
-           'var': _array(module.running_var)})
-
-
-def _mlp(module):
-  def linear(layer):
-    return {'kernel': _array(layer.weight).T, 'bias': _array(layer.bias)}, {}
-  return _merge({'linear1': linear(module[0]), 'bn': _norm(module[1]),
-                 'linear2': linear(module[3])})
-
-
-def _block(module):
-  pairs = {}
-  for i in (1, 2, 3):
-    if hasattr(module, f'conv{i}'):
-      pairs[f'conv{i}'] = (_conv(getattr(module, f'conv{i}')), {})
-      pairs[f'bn{i}'] = _norm(getattr(module, f'bn{i}'))
-  if len(module.shortcut):
-    pairs['shortcut'] = (_conv(module.shortcut[0]), {})
-    pairs['shortcut_bn'] = _norm(module.shortcut[1])
-  return _merge(pairs)
-
-
-def from_torch(module) -> Variables:
-  """Translates an encoder's or an MLP's parameters and buffers."""
-  if not isinstance(module, torch_fedu.Encoder):
-    return Variables(*_mlp(module))
-  stages = [2, 2, 2, 2] if len(module.layers) == 8 else [3, 4, 6, 3]
-  names = [f'layer{i + 1}_{j}' for i, n in enumerate(stages) for j in range(n)]
-  pairs = {'conv1': (_conv(module.conv1), {}), 'bn1': _norm(module.bn1)}
-  pairs |= {name: _block(x) for name, x in zip(names, module.layers)}
-  return Variables(*_merge({'backbone': _merge(pairs),
-                            'projector': _mlp(module.fc)}))
-
-
-def online_from(encoder, predictor):
-  return fedu_jax.Online(from_torch(encoder), from_torch(predictor))
 
 
 def check(ours, theirs, dtype):
@@ -154,13 +100,13 @@ def test_forward(kind, dtype):
   encoder.train()
   want = encoder(to_torch(x))
   got, after = networks.forward(nets.encoder, variables, x)
-  check(got, _array(want), dtype)
+  check(got, array(want), dtype)
   check(after, from_torch(encoder), dtype)  # every buffer moved alike
   encoder.eval()
   check(nets.encoder.apply(after._asdict(), x, train=False),
-        _array(encoder(to_torch(x))), dtype)
+        array(encoder(to_torch(x))), dtype)
   check(nets.encoder.apply(after._asdict(), x, train=False, method='features'),
-        _array(encoder.backbone(to_torch(x))), dtype)
+        array(encoder.backbone(to_torch(x))), dtype)
 
 
 def make_tx(dtype):
@@ -235,7 +181,7 @@ def test_three_steps(first_target, dtype):
   check(state.target, from_torch(theirs.target), dtype)
   start = online_from(encoder, predictor).encoder.params
   got = fedu_jax.trees.conv_distance(start, state.online.encoder.params)
-  check(got, _array(drift), dtype)
+  check(got, array(drift), dtype)
 
 
 @pytest.mark.parametrize('first_target, execution', [

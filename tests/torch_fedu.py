@@ -65,6 +65,7 @@ class Encoder(nn.Module):
 
   def __init__(self, block, stages, width, hidden, features):
     super().__init__()
+    self.stages = stages
     self.conv1 = nn.Conv2d(3, width, 3, 1, 1, bias=False)
     self.bn1 = nn.BatchNorm2d(width)
     inputs = width

@@ -1,0 +1,129 @@
+"""Our step beside its PyTorch rendering, on the same weights and views.
+
+  python -m benchmarks.peer_bench --width=64
+
+PyTorch runs channels_last, and under autocast if --dtype=bfloat16. Both sides
+get the views ready-made, so neither is charged for augmentation. The two take
+turns, run by run; the ratio stands last, and above 1 means that ours is faster.
+"""
+
+import multiprocessing
+import os
+import pathlib
+import statistics
+import sys
+import time
+
+# PyTorch needs room on the same GPU, and its rendering lies in tests/.
+os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
+sys.path.append(str(pathlib.Path(__file__).parents[1] / 'tests'))
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+
+from benchmarks import measure  # noqa: E402
+from benchmarks import work as work_lib  # noqa: E402
+from fedu_jax.state import Array  # noqa: E402
+
+
+def tinted(images: Array, rng: Array) -> Array:
+  """A view that costs nothing, yet two of them differ: another tint.
+
+  If it ignored its key, XLA would see one view twice and halve the work.
+  """
+  tint = jax.random.uniform(rng, (len(images), 1, 1, 3), minval=0.5)
+  return images.astype(jnp.float32) / 255 * tint
+
+
+def main(argv: list[str] | None = None) -> None:
+  """Checks one step of each against the other, then times them in turn."""
+  flags = measure.parser(__doc__.splitlines()[0])
+  flags.add_argument('--peer', default='eager', choices=['eager', 'compile'])
+  args = measure.parse(flags, argv)
+  try:
+    import torch_weights
+    from benchmarks import torch_peer
+  except ImportError as error:
+    raise SystemExit(f"peer_bench needs PyTorch ({error}): pip install -e "
+                     "'.[parity]'") from error
+  encoder, predictor = torch_peer.nets(args)
+  work = work_lib.make(args, view=tinted)
+  first = work_lib.start(work, torch_weights.online_from(encoder, predictor))
+  images, rngs = work_lib.batches(args)
+  rate = work.config.optimizer.learning_rate
+
+  context = multiprocessing.get_context('spawn')
+  pipe, theirs = context.Pipe()
+  peer = context.Process(target=torch_peer.serve, daemon=True, args=(
+      theirs, args, _views(images, rngs), rate, work.config.learner.decay))
+  peer.start()
+
+  def ask(what):
+    pipe.send(what)
+    while not pipe.poll(1):
+      if not peer.is_alive():
+        raise SystemExit('PyTorch\'s process died')
+    return pipe.recv()
+
+  began = time.time()
+  scan = work_lib.compiled(lambda *x: work_lib.steps(work, *x),
+                           jax.tree.map(jnp.array, first), images, rngs)
+  compile_seconds = time.time() - began
+  unlooped = work_lib.unlooped(work)
+
+  loss, *weights = ask('check')
+  state, losses = unlooped(jax.tree.map(jnp.array, first), images[:1],
+                           rngs[:1])
+  for module, new in zip((encoder, predictor), weights):
+    module.load_state_dict({k: _tensor(v) for k, v in new.items()})
+  params = lambda online: (online.encoder.params, online.predictor.params)
+  bound = work_lib.BOUND[args.dtype]
+  measure.check('losses', abs(float(losses[0]) - loss) / loss, bound / 10)
+  measure.check('weights after a step', measure.movement_error(
+      params(first.online), params(state.online),
+      params(torch_weights.online_from(encoder, predictor))), bound)
+
+  product, product_operations = measure.matmul(args.dtype)
+  name = f'PyTorch, {args.peer}'
+  runs = {'matmul': product, name: lambda: ask('time'),
+          'unlooped': work_lib.repeated(unlooped, first, images, rngs),
+          'scan': work_lib.repeated(scan, first, images, rngs)}
+  seconds = measure.interleave(runs, args.repetitions)
+  pipe.send('stop')
+  peer.join()
+
+  count = args.steps * args.batch
+  show = measure.quiet(args)
+  for run in (name, 'unlooped', 'scan'):
+    show(run, seconds[run], 'ms/image', 1e3 / count)
+  show('matrix products', [product_operations / x for x in seconds['matmul']],
+       'GFLOP/s', 1e-9)
+  for run in ('unlooped', 'scan'):
+    show(f'PyTorch over ours, {run}',
+         [a / b for a, b in zip(seconds[name], seconds[run])], '')
+  rate = product_operations / statistics.median(seconds['matmul'])
+  needed = work_lib.operations(work, args) * count / rate
+  measure.report(
+      args, compile_seconds=compile_seconds, peer=args.peer,
+      fraction_of_matmul_peak=needed / statistics.median(seconds['scan']),
+      scan_over_unlooped=measure.ratio(seconds['scan'], seconds['unlooped']),
+      milliseconds_per_image=1e3 * statistics.median(seconds['scan']) / count,
+      torch_over_unlooped=measure.ratio(seconds[name], seconds['unlooped']),
+      torch_over_jax=measure.ratio(seconds[name], seconds['scan']))
+
+
+def _views(images: Array, rngs: Array) -> list[tuple[np.ndarray, ...]]:
+  """The views that our step will draw, for PyTorch: [B, 3, H, W]."""
+  return [tuple(np.asarray(tinted(x, key).transpose(0, 3, 1, 2))
+                for key in jax.random.split(rng))
+          for x, rng in zip(images, rngs, strict=True)]
+
+
+def _tensor(x: np.ndarray):
+  import torch
+  return torch.from_numpy(np.ascontiguousarray(x))
+
+
+if __name__ == '__main__':
+  main()

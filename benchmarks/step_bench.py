@@ -1,0 +1,107 @@
+"""One BYOL step, looped and unlooped, for one client and for five.
+
+  python -m benchmarks.step_bench --width=64
+
+Every figure is milliseconds for one image of one client, augmentations
+included, as median (lowest to highest) of the repetitions. The ratios that the
+project holds itself to stand last.
+"""
+
+import argparse
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks import measure
+from benchmarks import work as work_lib
+
+_CLIENTS = 5
+
+
+def main(argv: list[str] | None = None) -> None:
+  """Checks that all ways agree, then times them in turn."""
+  flags = measure.parser(__doc__.splitlines()[0])
+  flags.add_argument(
+      '--executions', default='map,vmap',
+      help='how five clients run; vmap takes 3 times as long on CPU')
+  args = measure.parse(flags, argv, executions='map')
+  executions = args.executions.split(',')
+  work = work_lib.make(args)
+  first = work_lib.start(work)
+  images, rngs = work_lib.batches(args)
+  copy = lambda tree: jax.tree.map(jnp.array, tree)
+
+  began = time.time()
+  scan = work_lib.compiled(
+      lambda *x: work_lib.steps(work, *x), copy(first), images, rngs)
+  compile_seconds = time.time() - began
+  unlooped = work_lib.unlooped(work)
+  many = [work_lib.batches(args, seed) for seed in range(_CLIENTS)]
+  stacked = (jax.tree.map(lambda *x: jnp.stack(x), *[first] * _CLIENTS),
+             *(jnp.stack(x) for x in zip(*many)))
+  programs = {name: work_lib.compiled(work_lib.clients(work, name), *stacked)
+              for name in executions}
+  _check(args, first, scan(copy(first), images, rngs),
+         unlooped(copy(first), images, rngs),
+         {name: fn(copy(stacked[0]), *stacked[1:])
+          for name, fn in programs.items()})
+
+  product, product_operations = measure.matmul(args.dtype)
+  view = jax.jit(lambda x, rng: [
+      work.learner.step.keywords['view'](x, key)
+      for key in jax.random.split(rng)])
+  runs = {'matmul': product, 'augment': lambda: view(images[0], rngs[0]),
+          'unlooped': work_lib.repeated(unlooped, first, images, rngs),
+          'scan': work_lib.repeated(scan, first, images, rngs)}
+  runs |= {name: work_lib.repeated(fn, *stacked)
+           for name, fn in programs.items()}
+  seconds = measure.interleave(runs, args.repetitions)
+
+  count = args.steps * args.batch
+  show = measure.quiet(args)
+  for name in ('unlooped', 'scan'):
+    show(name, seconds[name], 'ms/image', 1e3 / count)
+  for name in executions:
+    show(f'{_CLIENTS} clients, {name}', seconds[name], 'ms/image',
+         1e3 / count / _CLIENTS)
+    show('  over one client', [
+        a / b / _CLIENTS
+        for a, b in zip(seconds[name], seconds['scan'])], '')
+  show('both augmentations', seconds['augment'], 'ms/image', 1e3 / args.batch)
+  show('matrix products', [product_operations / x for x in seconds['matmul']],
+       'GFLOP/s', 1e-9)
+  show('peak memory, one client', [measure.peak_memory(scan)], 'GB', 1e-9)
+  for name, fn in programs.items():
+    show(f'peak memory, {_CLIENTS} clients, {name}',
+         [measure.peak_memory(fn)], 'GB', 1e-9)
+  rate = product_operations / statistics.median(seconds['matmul'])
+  needed = work_lib.operations(work, args) * count / rate
+  measure.report(
+      args, compile_seconds=compile_seconds,
+      scan_over_unlooped=measure.ratio(seconds['scan'], seconds['unlooped']),
+      clients5_over_single=measure.ratio(
+          seconds[executions[0]], seconds['scan'], 1 / _CLIENTS),
+      augment_fraction=measure.ratio(
+          seconds['augment'], seconds['scan'], args.steps),
+      fraction_of_matmul_peak=needed / statistics.median(seconds['scan']),
+      execution=executions[0],
+      milliseconds_per_image=1e3 * statistics.median(seconds['scan']) / count)
+
+
+def _check(args: argparse.Namespace, first, scanned, one_by_one, many) -> None:
+  """All ways must have trained the same network, from the same start."""
+  params = lambda state: (state.online.encoder.params,
+                          state.online.predictor.params)
+  bound = work_lib.BOUND[args.dtype]
+  measure.check('scan and unlooped steps', measure.movement_error(
+      params(first), params(scanned[0]), params(one_by_one[0])), bound)
+  for name, (state, _) in many.items():
+    client0 = jax.tree.map(lambda x: x[0], state)
+    measure.check(f'{name} and one client', measure.movement_error(
+        params(first), params(client0), params(scanned[0])), bound)
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,81 @@
+"""The peer: the PyTorch rendering of the step, in a process of its own.
+
+Apart, so that neither library's threads wait in the other's way.
+"""
+
+import argparse
+import contextlib
+import copy
+import multiprocessing.connection
+import os
+import time
+
+import torch
+
+import torch_fedu
+
+
+def nets(args: argparse.Namespace):
+  """Encoder and predictor with PyTorch's own initial weights, seed 0."""
+  block, stages = {
+      'resnet10': (torch_fedu.Block, (1, 1, 1, 1)),
+      'resnet18': (torch_fedu.Block, (2, 2, 2, 2)),
+      'resnet50': (torch_fedu.Bottleneck, (3, 4, 6, 3)),
+      'benchmarks.work:tiny': (torch_fedu.Block, (1, 1))}[args.model]
+  torch.manual_seed(0)
+  encoder = torch_fedu.Encoder(block, stages, args.width, args.hidden,
+                               args.features)
+  return encoder, torch_fedu.mlp(args.features, args.hidden, args.features)
+
+
+def serve(pipe: multiprocessing.connection.Connection,
+          args: argparse.Namespace, views: list, rate: float,
+          decay: float) -> None:
+  """Answers 'check' with a step's loss and weights, 'time' with seconds.
+
+  Args:
+    pipe: to the benchmark.
+    args: its flags; `peer` says whether the step is compiled.
+    views: for each step a pair of arrays [B, 3, H, W] f32.
+    rate: the optimiser's learning rate.
+    decay: of the target's moving average.
+  """
+  device = 'cuda' if torch.cuda.is_available() else 'cpu'
+  if device == 'cpu':
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+  if args.peer == 'compile':
+    torch_fedu.loss_fn = torch.compile(torch_fedu.loss_fn)
+
+  def make(memory_format):
+    """A step, and the modules that it trains."""
+    encoder, predictor = nets(args)
+    modules = encoder, predictor, copy.deepcopy(encoder)
+    for module in modules:
+      module.to(device, memory_format=memory_format)
+    optimiser = torch_fedu.make_optimiser(encoder, predictor, rate)
+    pairs = [[torch.tensor(x, device=device).to(memory_format=memory_format)
+              for x in pair] for pair in views]
+
+    def step(i):
+      narrow = (torch.autocast(device, torch.bfloat16)
+                if args.dtype == 'bfloat16' else contextlib.nullcontext())
+      with narrow:
+        return torch_fedu.step(*modules, optimiser, *pairs[i], decay)
+    return step, modules
+
+  step, _ = make(torch.channels_last)
+  while (asked := pipe.recv()) != 'stop':
+    if asked == 'check':
+      # Not channels_last: with it PyTorch 2.13 gets the gradient of a strided
+      # 1x1 kernel wrong on CPU (github.com/pytorch/pytorch/pull/190773).
+      checked, modules = make(torch.contiguous_format)
+      loss = checked(0)
+      pipe.send((loss, *({name: x.cpu().numpy() for name, x in
+                          module.state_dict().items()} for module in modules)))
+      continue
+    began = time.perf_counter()
+    for i in range(len(views)):
+      step(i)  # returns a number, so the device is done with the loss
+    if device == 'cuda':
+      torch.cuda.synchronize()
+    pipe.send(time.perf_counter() - began)
