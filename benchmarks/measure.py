@@ -98,10 +98,12 @@ def ratio(over: list[float], under: list[float], factor: float = 1.0) -> float:
 
 def show(label: str, values: list[float], unit: str, factor: float = 1.0
          ) -> None:
-  """Prints the median and the range of the repetitions."""
+  """Prints the median of the repetitions, and their range if they are several.
+  """
   scaled = sorted(factor * x for x in values)
-  print(f'{label:<34}{statistics.median(scaled):9.2f}  '
-        f'({scaled[0]:.2f} to {scaled[-1]:.2f}) {unit}')
+  spread = f' ({scaled[0]:.2f} to {scaled[-1]:.2f})' if scaled[1:] else ''
+  print(f'{label:<34}{statistics.median(scaled):9.2f}{spread} {unit}',
+        flush=True)
 
 
 def matmul(dtype: str, side: int = 2048,
@@ -117,9 +119,9 @@ def matmul(dtype: str, side: int = 2048,
   return lambda: run(a, b), 2.0 * side**3 * times
 
 
-def peak_memory(compiled: jax.stages.Compiled) -> float:
+def peak_memory(compiled: jax.stages.Compiled) -> int:
   """Bytes that a program holds at once: arguments, results and its own."""
-  found = compiled.memory_analysis()
+  found: Any = compiled.memory_analysis()
   return (found.argument_size_in_bytes + found.output_size_in_bytes
           - found.alias_size_in_bytes + found.temp_size_in_bytes)
 

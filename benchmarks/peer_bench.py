@@ -38,7 +38,7 @@ def tinted(images: Array, rng: Array) -> Array:
 
 def main(argv: list[str] | None = None) -> None:
   """Checks one step of each against the other, then times them in turn."""
-  flags = measure.parser(__doc__.splitlines()[0])
+  flags = measure.parser((__doc__ or '').splitlines()[0])
   flags.add_argument('--peer', default='eager', choices=['eager', 'compile'])
   args = measure.parse(flags, argv)
   try:

@@ -16,13 +16,14 @@ import jax.numpy as jnp
 
 from benchmarks import measure
 from benchmarks import work as work_lib
+from fedu_jax import settings
 
 _CLIENTS = 5
 
 
 def main(argv: list[str] | None = None) -> None:
   """Checks that all ways agree, then times them in turn."""
-  flags = measure.parser(__doc__.splitlines()[0])
+  flags = measure.parser((__doc__ or '').splitlines()[0])
   flags.add_argument(
       '--executions', default='map,vmap',
       help='how five clients run; vmap takes 3 times as long on CPU')
@@ -49,9 +50,8 @@ def main(argv: list[str] | None = None) -> None:
           for name, fn in programs.items()})
 
   product, product_operations = measure.matmul(args.dtype)
-  view = jax.jit(lambda x, rng: [
-      work.learner.step.keywords['view'](x, key)
-      for key in jax.random.split(rng)])
+  draw = settings.view(work.config)
+  view = jax.jit(lambda x, rng: [draw(x, key) for key in jax.random.split(rng)])
   runs = {'matmul': product, 'augment': lambda: view(images[0], rngs[0]),
           'unlooped': work_lib.repeated(unlooped, first, images, rngs),
           'scan': work_lib.repeated(scan, first, images, rngs)}
@@ -72,10 +72,10 @@ def main(argv: list[str] | None = None) -> None:
   show('both augmentations', seconds['augment'], 'ms/image', 1e3 / args.batch)
   show('matrix products', [product_operations / x for x in seconds['matmul']],
        'GFLOP/s', 1e-9)
-  show('peak memory, one client', [measure.peak_memory(scan)], 'GB', 1e-9)
+  show('peak memory, one client', [measure.peak_memory(scan)], 'MB', 1e-6)
   for name, fn in programs.items():
     show(f'peak memory, {_CLIENTS} clients, {name}',
-         [measure.peak_memory(fn)], 'GB', 1e-9)
+         [measure.peak_memory(fn)], 'MB', 1e-6)
   rate = product_operations / statistics.median(seconds['matmul'])
   needed = work_lib.operations(work, args) * count / rate
   measure.report(

@@ -10,7 +10,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize('command', [
-    ['flake8', 'fedu_jax', 'configs', 'tests'], ['mypy']])
+    ['flake8', 'fedu_jax', 'configs', 'benchmarks', 'tests'], ['mypy']])
 def test_house(command):
   done = subprocess.run([sys.executable, '-m', *command], cwd=ROOT, text=True,
                         capture_output=True, check=False)

@@ -1,0 +1,92 @@
+"""The augmentation: its parts, another way to crop, and its share of a step.
+
+  python -m benchmarks.augment_bench --width=64
+
+Milliseconds for one view of one image. The crop is timed as two interpolation
+matrices, which is ours, and as gathers of the pixels under each output pixel,
+which give the same image.
+"""
+
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks import measure
+from benchmarks import work as work_lib
+from fedu_jax import augment
+from fedu_jax.state import Array
+
+
+def crop_by_gathers(image: Array, top: Array, left: Array, height: Array,
+                    width: Array) -> Array:
+  """`augment.crop_and_resize` for boxes no larger than the image.
+
+  Such a box is never shrunk, so two rows and two columns matter to a pixel.
+  """
+  def along(image, start, length, size):
+    centre = (jnp.arange(size) + 0.5) * (length / size) + start - 0.5
+    low = jnp.floor(centre)
+    share = (centre - low)[:, None, None]
+    inside = lambda at: jnp.clip(at, start, start + length - 1).astype(
+        jnp.int32)
+    return (1 - share) * image[inside(low)] + share * image[inside(low + 1)]
+  rows = along(image, top, height, image.shape[0])
+  return along(rows.swapaxes(0, 1), left, width,
+               image.shape[1]).swapaxes(0, 1)
+
+
+def main(argv: list[str] | None = None) -> None:
+  """Checks the two crops against each other, then times everything in turn."""
+  args = measure.parse(
+      measure.parser((__doc__ or '').splitlines()[0]), argv)
+  work = work_lib.make(args)
+  first = work_lib.start(work)
+  images, rngs = work_lib.batches(args)
+  x, rng = images[0], rngs[0]
+  choices = dict(work.config.view)
+  off = dict(flip=0., jitter=0., greyscale=0.)
+
+  def cropping(crop):
+    def one(image, key):
+      box = augment.crop_box(key, *image.shape[:2], scale=choices['scale'],
+                             ratio=choices['ratio'])
+      return crop(image.astype(jnp.float32) / 255, *box)
+    return jax.jit(lambda x, rng: jax.vmap(one)(
+        x, jax.random.split(rng, len(x))))
+  matrices = cropping(augment.crop_and_resize)
+  gathers = cropping(crop_by_gathers)
+  measure.check('matrices and gathers', float(jnp.abs(
+      matrices(x, rng) - gathers(x, rng)).max()), 1e-4)
+
+  whole = jax.jit(augment.make_view(**choices))
+  no_jitter = jax.jit(augment.make_view(**choices | dict(jitter=0.)))
+  only_crop = jax.jit(augment.make_view(**choices | off))
+  began = time.time()
+  scan = work_lib.compiled(lambda *a: work_lib.steps(work, *a),
+                           jax.tree.map(jnp.array, first), images, rngs)
+  compile_seconds = time.time() - began
+  seconds = measure.interleave({
+      'whole view': lambda: whole(x, rng),
+      'without jitter': lambda: no_jitter(x, rng),
+      'only the crop': lambda: only_crop(x, rng),
+      'crop by matrices': lambda: matrices(x, rng),
+      'crop by gathers': lambda: gathers(x, rng),
+      'step': work_lib.repeated(scan, first, images, rngs)}, args.repetitions)
+  show = measure.quiet(args)
+  for name, values in seconds.items():
+    count = args.batch * (args.steps if name == 'step' else 1)
+    show(name, values, 'ms/image', 1e3 / count)
+  measure.report(
+      args, compile_seconds=compile_seconds,
+      gathers_over_matrices=measure.ratio(seconds['crop by gathers'],
+                                          seconds['crop by matrices']),
+      milliseconds_per_view=1e3 * statistics.median(
+          seconds['whole view']) / args.batch,
+      augment_fraction=measure.ratio(seconds['whole view'], seconds['step'],
+                                     2 * args.steps))
+
+
+if __name__ == '__main__':
+  main()

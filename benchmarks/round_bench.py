@@ -1,0 +1,110 @@
+"""Whole rounds: clients x execution x batch, with their memory.
+
+  python -m benchmarks.round_bench --clients=1,5 --batches=32,128
+
+The program that is timed is the one that `fedu_jax.main` runs: shuffling,
+augmentation, training, divergence, aggregation and DAPU. Each client has
+--steps batches and passes over them once. Memory is what the compiler reports:
+arguments and results once, since the state is taken in place, and its
+temporaries.
+"""
+
+import argparse
+import itertools
+import statistics
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import measure
+from benchmarks import work as work_lib
+from fedu_jax import local
+from fedu_jax import program
+from fedu_jax.state import ServerState
+
+
+def main(argv: list[str] | None = None) -> None:
+  """Checks that the executions agree, then times all cases in turn."""
+  flags = measure.parser((__doc__ or '').splitlines()[0])
+  flags.add_argument('--clients', default='1,5')
+  flags.add_argument('--executions', default='map,vmap')
+  flags.add_argument('--batches', default='',
+                     help='several batch sizes instead of --batch')
+  args = measure.parse(flags, argv, clients='2')
+  clients = [int(x) for x in args.clients.split(',')]
+  executions = args.executions.split(',')
+  batches = [int(x) for x in (args.batches or str(args.batch)).split(',')]
+
+  runs, rows = {}, {}
+  for k, batch in itertools.product(clients, batches):
+    ends = {}
+    for execution in executions:
+      name = f'{k} clients, {execution}, batch {batch}'
+      runs[name], ends[execution], rows[name] = _case(args, k, batch, execution)
+    start, reference = ends[executions[0]]
+    for execution in executions[1:]:
+      measure.check(
+          f'{execution} and {executions[0]}',
+          measure.movement_error(start, ends[execution][1], reference),
+          work_lib.BOUND[args.dtype])
+  seconds = measure.interleave(runs, args.repetitions)
+
+  show = measure.quiet(args)
+  for name, row in rows.items():
+    row['milliseconds_per_image'] = (
+        1e3 * statistics.median(seconds[name]) / row['images'])
+    show(name, seconds[name], 'ms/image', 1e3 / row['images'])
+    for what in ('peak_memory', 'memory_per_client', 'state_per_client'):
+      show(f'  {what.replace("_", " ")}', [row[what]], 'MB', 1e-6)
+    show('  compilation', [row['compile_seconds']], 's')
+  found: dict[str, Any] = {}
+  if {1, 5} <= set(clients):
+    one, five = (f'{k} clients, {executions[0]}, batch {batches[-1]}'
+                 for k in (1, 5))
+    found['clients5_over_single'] = measure.ratio(
+        seconds[five], seconds[one], rows[one]['images'] / rows[five]['images'])
+  measure.report(
+      args, compile_seconds=max(x['compile_seconds'] for x in rows.values()),
+      rounds=list(rows.values()), **found)
+
+
+def _case(args: argparse.Namespace, k: int, batch: int, execution: str):
+  """A run of one case, where it starts and ends, and what is known of it."""
+  case = argparse.Namespace(**{**vars(args), 'batch': batch})
+  work = work_lib.make(case)
+  work.config.clients, work.config.execution = k, execution
+  work.config.local_epochs = 1
+  count = args.steps * batch
+  images = np.asarray(measure.random_images(k * count, args.size))
+  arrays = local.client_arrays(images, np.split(np.arange(k * count), k))
+  server = ServerState(jax.tree.map(jnp.array, work.online), jnp.int32(0))
+  states = local.init_clients(work.online, arrays.num_examples)
+  rng = jax.random.key(0)
+  began = time.time()
+  compiled = program.compile_round(
+      work.config, work.nets, server, states, arrays, rng)
+  compile_seconds = time.time() - began
+  peak = measure.peak_memory(compiled)
+  size = sum(x.nbytes for x in jax.tree.leaves(states))
+  box = [compiled(server, states, arrays, rng)[:2]]
+  end = jax.tree.map(np.asarray, _params(box[0][0].online))
+
+  def run():
+    server, states, metrics = compiled(*box[0], arrays, rng)
+    box[0] = server, states
+    return metrics
+  return run, (_params(work.online), end), dict(
+      clients=k, execution=execution, batch=batch, images=k * count,
+      compile_seconds=compile_seconds, peak_memory=peak,
+      memory_per_client=peak / k, state_per_client=size / k)
+
+
+def _params(online):
+  return online.encoder.params, online.predictor.params
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,44 @@
+"""The benchmarks run, check their own work, and report what they promise."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+FIELDS = {
+    'scan_over_unlooped', 'clients5_over_single', 'torch_over_jax',
+    'augment_fraction', 'fraction_of_matmul_peak', 'compile_seconds', 'device',
+    'dtype', 'width', 'batch'}
+
+
+@pytest.mark.parametrize('name, measured', [
+    ('step', {'scan_over_unlooped', 'clients5_over_single', 'augment_fraction',
+              'fraction_of_matmul_peak'}),
+    ('round', set()), ('augment', {'augment_fraction'}),
+    ('peer', {'scan_over_unlooped', 'torch_over_jax',
+              'fraction_of_matmul_peak'})])
+def test_quick(name, measured):
+  if name == 'peer':
+    pytest.importorskip(
+        'torch', reason="parity needs PyTorch: pip install -e '.[parity]'")
+  done = subprocess.run(
+      [sys.executable, '-m', f'benchmarks.{name}_bench', '--quick', '--json',
+       '--repetitions=2'], cwd=ROOT, text=True, capture_output=True,
+      check=False, timeout=300)
+  assert done.returncode == 0, done.stdout + done.stderr
+  found = json.loads(done.stdout)
+  assert FIELDS <= found.keys()
+  for field in measured | {'compile_seconds'}:
+    assert found[field] > 0
+  assert (found['dtype'], found['width'], found['batch']) == ('float32', 4, 8)
+
+
+def test_work_that_differs_is_not_timed():
+  from benchmarks import measure
+  measure.check('same', measure.movement_error([0.], [1.], [1.]), 0.01)
+  for other in (1.1, float('nan')):
+    with pytest.raises(SystemExit, match='nothing was timed'):
+      measure.check('other', measure.movement_error([0.], [other], [1.]), 0.01)
