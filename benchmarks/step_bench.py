@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> None:
   flags = measure.parser((__doc__ or '').splitlines()[0])
   flags.add_argument(
       '--executions', default='map,vmap',
-      help='how five clients run; vmap takes 3 times as long on CPU')
+      help='how five clients run; vmap takes 2.5 times as long on CPU')
   args = measure.parse(flags, argv, executions='map')
   executions = args.executions.split(',')
   work = work_lib.make(args)
