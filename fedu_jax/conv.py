@@ -1,18 +1,22 @@
 """The convolution: XLA's own, and on CPU one that is fast inside a loop too.
 
-Why it exists, measured on two cores (AMD EPYC, jax 0.10.2, float32, batch 128):
+Why it exists, measured on two cores (AMD EPYC, jax 0.10.2, float32, batch 128,
+median of 7 in a scan):
 
 - XLA's CPU backend runs the two backward convolutions that autodiff makes as
   naive loop nests when they stand inside `lax.scan` or `lax.map`: 25 times as
   long. Here they are written as forward convolutions and matrix products.
-- It computes 3x3 kernels at the rate of a matrix product, 160 GFLOP/s. With a
-  quarter of the multiplications (`winograd.py`) a layer takes, in ms for
-  forward / kernel gradient: 256 channels at 8x8, 22 / 26 instead of 62 / 94;
-  128 at 16x16, 37 / 36 instead of 63 / 131; 64 at 32x32, 60 (unchanged: there
-  memory is what it waits for) / 64 instead of 205.
+- It computes 3x3 kernels at the rate of a matrix product. With a quarter of the
+  multiplications (`winograd.py`) a layer takes, in ms for forward / kernel
+  gradient: 256 channels at 8x8, 29 / 29 instead of 65 / 79 (XLA's convolution /
+  a product of patches); 128 at 16x16, 43 / 35 instead of 67 / 98; 64 at 32x32,
+  72 / 68 instead of 133 / 125. With 16 channels at 32x32 the forward is slower.
 - A strided convolution's input gradient as a convolution of the spread-out
-  output gradient multiplies zeros: 133 ms instead of 60 (64 to 128 channels).
-- Its convolution of 2x2 maps runs at a hundredth of its speed on large ones.
+  output gradient multiplies zeros: 99 ms instead of 82 (64 to 128 channels).
+- On 2x2 maps it takes 1513 ms where a product of patches takes 12 (512
+  channels).
+
+Each part is under jit, so that it is traced once for all layers of a shape.
 
 Delete the CPU half when `lax.conv_general_dilated` with autodiff costs the same
 inside a scan as outside, and what remains of it when XLA has Winograd's method.
@@ -31,8 +35,11 @@ from fedu_jax.state import Array, PyTree
 
 _LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 _SMALL = 4  # the largest side of an output map that is done as a product
-_MEDIUM = 16  # the largest side at which Winograd's method wins forward
-_CHANNELS = 16  # the fewest channels for which it does
+# Where Winograd's method wins: its kernel gradient from 16 channels on, its
+# convolution from 16 channels on maps of up to 16, and from 64 on larger ones.
+_CHANNELS = 16
+_MEDIUM = 16
+_MANY = 64
 # A kernel's gradient is summed over slices of the batch that fit the cache:
 _TILES = 256  # Winograd tiles in a slice
 _PATCHES = 2**20  # numbers in a slice of patches
@@ -86,8 +93,8 @@ def _backward(stride, padding, saved, d_y):
                    x, kernel)[1](d_y)
 
   def by_hand(x, kernel, d_y):
-    return (_input_gradient(x, kernel, d_y, stride, padding),
-            _kernel_gradient(x, kernel, d_y, stride, padding))
+    return (_input_gradient(x, kernel, d_y, stride=stride, padding=padding),
+            _kernel_gradient(x, kernel, d_y, stride=stride, padding=padding))
   return lax.platform_dependent(
       *saved, d_y, cpu=functools.partial(_at_least_float32, by_hand),
       default=autodiff)
@@ -96,6 +103,7 @@ def _backward(stride, padding, saved, d_y):
 conv.defvjp(_forward, _backward)
 
 
+@functools.partial(jax.jit, static_argnames=('stride', 'pads'))
 def _on_cpu(x: Array, kernel: Array, *, stride: int, pads: _Pads) -> Array:
   """The forward convolution, by what is fastest for its shape."""
   height, width = ((size + sum(pad) - k) // stride + 1
@@ -116,10 +124,8 @@ def _suits_winograd(x: Array, kernel: Array, stride: int, pads: _Pads) -> bool:
 
 
 def _winograd_wins(x: Array, kernel: Array, stride: int, pads: _Pads) -> bool:
-  """Whether a convolution of x is faster so; for a kernel's gradient it is on
-  larger maps too."""
-  return (max(x.shape[1:3]) <= _MEDIUM
-          and _suits_winograd(x, kernel, stride, pads))
+  return (_suits_winograd(x, kernel, stride, pads)
+          and (max(x.shape[1:3]) <= _MEDIUM or min(kernel.shape[2:]) >= _MANY))
 
 
 def _patches(x: Array, kernel: Array, stride: int, pads: _Pads, height: int,
@@ -132,7 +138,8 @@ def _patches(x: Array, kernel: Array, stride: int, pads: _Pads, height: int,
   return jnp.concatenate(rows, axis=-1).reshape(-1, kernel[..., 0].size)
 
 
-def _input_gradient(x: Array, kernel: Array, d_y: Array, stride: int,
+@functools.partial(jax.jit, static_argnames=('stride', 'padding'))
+def _input_gradient(x: Array, kernel: Array, d_y: Array, *, stride: int,
                     padding: int) -> Array:
   """One convolution of `d_y` for each of the stride's phases, interleaved.
 
@@ -172,7 +179,8 @@ def _input_gradient(x: Array, kernel: Array, d_y: Array, stride: int,
   return d_x[:, :x.shape[1], :x.shape[2]]
 
 
-def _kernel_gradient(x: Array, kernel: Array, d_y: Array, stride: int,
+@functools.partial(jax.jit, static_argnames=('stride', 'padding'))
+def _kernel_gradient(x: Array, kernel: Array, d_y: Array, *, stride: int,
                      padding: int) -> Array:
   """Products of tiles or patches with `d_y`, summed over slices of the batch.
   """

@@ -120,17 +120,18 @@ def local_update(client: ClientState, batches: Batches, rng: Array, *,
   start = client.online.encoder.params
   state = learner.init(client, batches.round)
 
+  @jax.jit  # so that it is traced once for both of its uses
+  def train(state, number, index):
+    return learner.step(state, batches.images[index],
+                        jax.random.fold_in(rng, number))
+
+  def skip(*args):
+    _, metrics = jax.eval_shape(train, *args)
+    return args[0], jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics)
+
   def step(state, work):
     number, index, mask = work
-
-    def train(state):
-      return learner.step(state, batches.images[index],
-                          jax.random.fold_in(rng, number))
-
-    def skip(state):
-      _, metrics = jax.eval_shape(train, state)
-      return state, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics)
-    return jax.lax.cond(mask, train, skip, state)
+    return jax.lax.cond(mask, train, skip, state, number, index)
 
   numbers = jnp.arange(len(batches.mask))
   state, metrics = jax.lax.scan(

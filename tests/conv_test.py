@@ -66,12 +66,13 @@ def test_per_client_kernels_in_a_scan(k, size, stride, channels, dtype):
         np.testing.assert_allclose(a, b, atol=tolerance * np.abs(b).max())
 
 
-@pytest.mark.parametrize('size', [2, 4, 8, 12, 20])
-def test_winograd(size):
+@pytest.mark.parametrize('size, channels', [
+    (2, 16), (4, 16), (8, 16), (12, 16), (20, 16), (20, 64)])
+def test_winograd(size, channels):
   """Wide enough for Winograd's method: 2x2 and 4x4 tiles, sliced batches."""
   with jax.enable_x64(True):
-    x = draw((11, size, size, 16), 'float64', 0)
-    kernel = draw((3, 3, 16, 17), 'float64', 1)
+    x = draw((11, size, size, channels), 'float64', 0)
+    kernel = draw((3, 3, channels, channels + 1), 'float64', 1)
     got, back = jax.vjp(lambda x, w: conv(x, w, 1, 1), x, kernel)
     want, back_want = jax.vjp(lambda x, w: reference(x, w, 1, 1), x, kernel)
     for a, b in zip((got, *back(want)), (want, *back_want(want)), strict=True):
