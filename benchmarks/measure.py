@@ -21,7 +21,7 @@ FIELDS = (
 
 Seconds = dict[str, list[float]]  # name of a run -> one figure a repetition
 
-_QUICK = dict(model='benchmarks.work:tiny', width=4, hidden=32, features=16,
+_QUICK = dict(model='resnet6', width=4, hidden=32, features=16,
               batch=8, size=8)
 
 

@@ -21,7 +21,7 @@ def nets(args: argparse.Namespace):
       'resnet10': (torch_fedu.Block, (1, 1, 1, 1)),
       'resnet18': (torch_fedu.Block, (2, 2, 2, 2)),
       'resnet50': (torch_fedu.Bottleneck, (3, 4, 6, 3)),
-      'benchmarks.work:tiny': (torch_fedu.Block, (1, 1))}[args.model]
+      'resnet6': (torch_fedu.Block, (1, 1))}[args.model]
   torch.manual_seed(0)
   encoder = torch_fedu.Encoder(block, stages, args.width, args.hidden,
                                args.features)

@@ -30,16 +30,6 @@ class Work(NamedTuple):
   online: Online
 
 
-def tiny(*, width: int, hidden: int, features: int,
-         dtype: str) -> networks.Nets:
-  """Two blocks, all that a ResNet is made of: what `--quick` compiles."""
-  return networks.Nets(
-      networks.Encoder(networks.ResNet(networks.BasicBlock, (1, 1), width,
-                                       dtype),
-                       networks.MLP(hidden, features, dtype)),
-      networks.MLP(hidden, features, dtype))
-
-
 def make(args: argparse.Namespace, **learner: Any) -> Work:
   """The paper's setting with the flags' network; `learner` swaps its pieces."""
   config = cifar10.get_config()
@@ -54,8 +44,7 @@ def make(args: argparse.Namespace, **learner: Any) -> Work:
   if learner:
     made = made._replace(step=functools.partial(made.step, **learner))
   image = jnp.zeros((2, args.size, args.size, 3))
-  online = jax.jit(lambda rng: networks.init_online(nets, rng, image))(
-      jax.random.key(0))
+  online = networks.init_online(nets, jax.random.key(0), image)
   return Work(config, nets, made, online)
 
 

@@ -34,10 +34,12 @@ def get_config() -> ml_collections.ConfigDict:
   config.partition.min_examples = 10  # dirichlet
 
   config.model = ml_collections.ConfigDict()
-  config.model.name = 'resnet18'  # resnet50, resnet10
+  config.model.name = 'resnet18'  # resnet50, resnet10, resnet6
   config.model.width = 64  # channels of the first stage
   config.model.hidden = 4096  # of projector and predictor
   config.model.features = 2048  # that projector and predictor put out
+  config.model.projector_layers = 2  # 1, a linear layer alone; 0, none
+  config.model.predictor_layers = 2
   # bfloat16: products and maps between layers; parameters, statistics and the
   # loss stay in float32. For accelerators: a CPU is slower for it.
   config.model.dtype = 'float32'
@@ -54,19 +56,24 @@ def get_config() -> ml_collections.ConfigDict:
   config.view.greyscale = 0.2
 
   config.learner = ml_collections.ConfigDict()
-  config.learner.name = 'byol'
+  config.learner.name = 'byol'  # simsiam, simclr, moco, supervised
   config.learner.decay = 0.99  # of the target's moving average
   # In a client's first round the released code's target is the online encoder
   # itself ('alias'); the paper's text reads as a copy that follows ('copy').
   config.learner.first_target = 'alias'
+  config.learner.stop_gradient = True  # byol, simsiam
+  config.learner.ema = True  # byol; False: the target is the online encoder
+  config.learner.temperature = 0.07  # simclr, moco
+  config.learner.queue_size = 4096  # moco: keys of a client
 
   config.loss = ml_collections.ConfigDict()
   config.loss.name = 'regression_loss'
 
   config.optimizer = ml_collections.ConfigDict()  # SGD, made anew each round
-  config.optimizer.learning_rate = 0.032  # falls as a cosine over the rounds
+  config.optimizer.learning_rate = 0.032  # see schedule
   config.optimizer.momentum = 0.9
   config.optimizer.weight_decay = 5e-4  # on everything, BatchNorm too
+  config.optimizer.schedule = 'cosine'  # over the rounds; constant
 
   config.divergence = ml_collections.ConfigDict()
   # The released code's measure; squared_distance is the paper's, and wants
@@ -74,7 +81,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.divergence.name = 'conv_distance'
 
   config.aggregation = ml_collections.ConfigDict()
-  config.aggregation.name = 'fedavg'
+  config.aggregation.name = 'fedavg'  # fedavg_target, ldawa
 
   config.rule = ml_collections.ConfigDict()
   # dapu, global_predictor (FedBYOL), local_predictor, fedema, fedema_auto
@@ -82,10 +89,13 @@ def get_config() -> ml_collections.ConfigDict:
   config.rule.threshold = 0.4  # dapu: below it, take the global predictor
   config.rule.scale = 0.8  # fedema
   config.rule.tau = 0.7  # fedema_auto
+  config.rule.reset_missed = True  # fedema: a client that missed a round
+  # Which encoder becomes the global one: online, target, both, neither.
+  config.rule.updates = 'online'
 
   config.evaluation = ml_collections.ConfigDict()
   config.evaluation.every = 10  # rounds between kNN readings; 0 = never
-  config.evaluation.alone = False  # also train client 0 alone, to compare
+  config.evaluation.alone = 0  # clients to train alone too, to compare
   config.evaluation.knn_neighbours = 200
   config.evaluation.knn_temperature = 0.1
   config.evaluation.probe_epochs = 200
@@ -94,6 +104,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.evaluation.probe_standardise = False  # features before the probe
   config.evaluation.labels_per_class = 0  # for a second, few-label probe
   config.evaluation.few_draws = 10  # of those labels; the mean is reported
+  config.evaluation.semi_hidden = 4096  # units of the semi-supervised head
+  config.evaluation.semi_epochs = 100
 
   config.checkpoint = ml_collections.ConfigDict()
   config.checkpoint.every = 5  # rounds

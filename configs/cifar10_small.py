@@ -49,7 +49,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.learner.first_target = 'copy'
   config.optimizer.learning_rate = 0.03
 
-  config.evaluation.alone = True
+  config.evaluation.alone = 1
   config.evaluation.probe_batch_size = 512
   config.evaluation.probe_standardise = True
   config.evaluation.labels_per_class = 10

@@ -47,7 +47,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.optimizer.learning_rate = 0.06
 
   config.evaluation.every = 2
-  config.evaluation.alone = True
+  config.evaluation.alone = 1
   config.evaluation.knn_neighbours = 20
   config.evaluation.probe_batch_size = 128
   config.evaluation.probe_standardise = True

@@ -31,6 +31,13 @@ class Checkpoints:
     return self._manager.restore(
         step, args=ocp.args.StandardRestore(abstract))
 
+  def restore_plain(self) -> PyTree | None:
+    """Returns the newest state as nested dicts of arrays, or None."""
+    step = self._manager.latest_step()
+    if step is None:
+      return None
+    return self._manager.restore(step, args=ocp.args.StandardRestore())
+
   def save(self, step: int, state: PyTree) -> None:
     """Writes a state; returns when it is on disk. A step is written once."""
     if step != self._manager.latest_step():

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import functools
+from typing import Any
 
 from flax import linen as nn
 import jax
@@ -10,6 +11,7 @@ from jax.typing import ArrayLike
 import numpy as np
 import optax
 
+from fedu_jax.losses import unit
 from fedu_jax.state import Array, Variables
 
 
@@ -20,13 +22,27 @@ def _embed(images, variables, *, apply, module, batch_size):
       images.reshape(-1, batch_size, *images.shape[1:]))
 
 
+def features(module: nn.Module, variables: Variables, images: Array) -> Array:
+  """What lies below the projector: [B, H, W, C] f32 -> [B, D]."""
+  z: Any = module.apply(variables._asdict(), images, train=False,
+                        method='features')
+  return z
+
+
+def projections(module: nn.Module, variables: Variables,
+                images: Array) -> Array:
+  """What the projector puts out: [B, H, W, C] f32 -> [B, D]."""
+  z: Any = module.apply(variables._asdict(), images, train=False)
+  return z
+
+
 def embed(apply: Callable[..., Array], module: nn.Module, variables: Variables,
           images: np.ndarray, *, batch_size: int = 500) -> Array:
   """Embeds images batch by batch, without augmentation.
 
   Args:
-    apply: (module, variables, images [B, H, W, C] f32 in 0..1) -> [B, D];
-      compiled once for each module.
+    apply: `features`, `projections`, or another (module, variables, images
+      [B, H, W, C] f32 in 0..1) -> [B, D]; compiled once for each module.
     module: the encoder.
     variables: the encoder's.
     images: [N, H, W, C] u8.
@@ -48,8 +64,6 @@ def embed(apply: Callable[..., Array], module: nn.Module, variables: Variables,
 @functools.partial(jax.jit, static_argnames=('k', 'temperature', 'num_classes'))
 def _knn(bank, bank_labels, queries, query_labels, *, k, temperature,
          num_classes):
-  def unit(x):
-    return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
   bank = unit(bank)
 
   def hit(query):
@@ -90,6 +104,32 @@ def standardise(train: Array, test: Array) -> tuple[Array, Array]:
   mean, deviation = train.mean(0, keepdims=True), train.std(0, keepdims=True)
   deviation = jnp.maximum(deviation, 1e-6)
   return (train - mean) / deviation, (test - mean) / deviation
+
+
+def alignment(z1: Array, z2: Array) -> Array:
+  """The mean squared distance of two views' unit features, [] f32.
+
+  Args:
+    z1: [N, D], features of one view of each image.
+    z2: [N, D], of another (Wang & Isola 2020, alpha = 2).
+  """
+  return jnp.mean(jnp.sum(jnp.square(unit(z1) - unit(z2)), axis=-1))
+
+
+def uniformity(z: Array, *, temperature: float = 2.0) -> Array:
+  """The log of the mean Gaussian potential over pairs of images, [] f32.
+
+  Args:
+    z: [N, D], features of different images (Wang & Isola 2020).
+    temperature: t in exp(-t distance^2).
+  """
+  z = unit(z)
+
+  def potential(row):
+    distance = 2 - 2 * z @ row
+    return jnp.sum(jnp.exp(-temperature * distance)) - 1  # not with itself
+  total = jnp.sum(jax.lax.map(potential, z, batch_size=256))
+  return jnp.log(total / (len(z) * (len(z) - 1)))
 
 
 def _batched(x, batch_size):

@@ -9,13 +9,14 @@ import numpy as np
 
 from fedu_jax import trees
 from fedu_jax.state import (
-    Array, Batches, ClientArrays, ClientState, Learner, Metrics, Online, PyTree)
+    Array, Batches, ClientArrays, ClientState, Learner, Memory, Metrics, Online,
+    PyTree)
 
 Distance = Callable[[PyTree, PyTree], Array]  # encoder params x2 -> []
 
 
 def init_clients(online: Online, num_examples: ArrayLike, *,
-                 memory: PyTree = ()) -> ClientState:
+                 memory: Memory = Memory()) -> ClientState:
   """Makes the clients that have not trained yet, stacked.
 
   Args:
@@ -38,19 +39,21 @@ def init_clients(online: Online, num_examples: ArrayLike, *,
   return clients._replace(num_examples=jnp.asarray(num_examples, jnp.float32))
 
 
-def client_arrays(images: np.ndarray,
+def client_arrays(images: PyTree,
                   parts: Sequence[np.ndarray]) -> ClientArrays:
   """Stacks the clients' images, each padded to the largest client's count.
 
   Args:
-    images: [N, H, W, C] u8, everyone's.
+    images: [N, H, W, C] u8, everyone's; or a tree of such, as Labelled is.
     parts: for each client, the rows of `images` that it owns.
   """
   most = max(len(part) for part in parts)
-  stacked = np.zeros((len(parts), most, *images.shape[1:]), images.dtype)
-  for i, part in enumerate(parts):
-    stacked[i, :len(part)] = images[part]
-  return ClientArrays(jnp.asarray(stacked),
+  def stack(x):
+    stacked = np.zeros((len(parts), most, *x.shape[1:]), x.dtype)
+    for i, part in enumerate(parts):
+      stacked[i, :len(part)] = x[part]
+    return jnp.asarray(stacked)
+  return ClientArrays(jax.tree.map(stack, images),
                       jnp.array([len(part) for part in parts], jnp.int32))
 
 
@@ -75,7 +78,7 @@ def make_batches(arrays: ClientArrays, rng: Array, round: Array, *,
   Raises:
     ValueError: no client can fill a batch (N < B).
   """
-  rows = arrays.images.shape[0]
+  rows = len(jax.tree.leaves(arrays.images)[0])
   most = rows // batch_size
   if not most:
     raise ValueError(f'a batch of {batch_size} needs as many examples; the '
@@ -122,7 +125,7 @@ def local_update(client: ClientState, batches: Batches, rng: Array, *,
 
   @jax.jit  # so that it is traced once for both of its uses
   def train(state, number, index):
-    return learner.step(state, batches.images[index],
+    return learner.step(state, trees.take(batches.images, index),
                         jax.random.fold_in(rng, number))
 
   def skip(*args):

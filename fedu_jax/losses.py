@@ -1,15 +1,25 @@
-"""Losses between a prediction and its regression target: [B, D] x2 -> [B]."""
+"""Losses on embeddings. Those of `config.loss`: [B, D], [B, D] -> [B]."""
 
+import jax
 import jax.numpy as jnp
+import optax
 
 from fedu_jax.state import Array
+
+
+def unit(x: Array) -> Array:
+  """Scales rows to length one: [..., D].
+
+  The norm is bounded below by 1e-12, as PyTorch's `normalize` does.
+  """
+  square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
+  return x / jnp.sqrt(jnp.maximum(square, 1e-24))
 
 
 def regression_loss(prediction: Array, target: Array) -> Array:
   """BYOL's loss: the squared distance of the two vectors on the unit sphere.
 
-  Equal to 2 - 2 cos(prediction, target). The norm is bounded below by 1e-12,
-  as PyTorch's `normalize` does.
+  Equal to 2 - 2 cos(prediction, target).
 
   Args:
     prediction: [B, D].
@@ -18,7 +28,51 @@ def regression_loss(prediction: Array, target: Array) -> Array:
   Returns:
     [B], each in 0..4.
   """
-  def unit(x):
-    square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
-    return x / jnp.sqrt(jnp.maximum(square, 1e-24))
   return 2 - 2 * jnp.sum(unit(prediction) * unit(target), axis=-1)
+
+
+def nt_xent(z1: Array, z2: Array, *, temperature: float,
+            negatives: Array | None = None) -> Array:
+  """SimCLR's loss: each view must find its other among all of the batch.
+
+  Cross entropy over cosine similarities, without a view's own (Chen et al.
+  2020; EasyFL fedssl, client.py:info_nce_loss).
+
+  Args:
+    z1: [B, D], embeddings of the first views.
+    z2: [B, D], of the second views of the same images.
+    temperature: divides the similarities.
+    negatives: [N, D], further embeddings that match none.
+
+  Returns:
+    [2 B], one loss for each view.
+  """
+  z = unit(jnp.concatenate([z1, z2]))
+  count = len(z)
+  logits = z @ z.T / temperature
+  logits = jnp.where(jnp.eye(count, dtype=bool), -jnp.inf, logits)
+  if negatives is not None:
+    logits = jnp.concatenate(
+        [logits, z @ unit(negatives).T / temperature], axis=1)
+  other = jnp.roll(jnp.arange(count), count // 2)
+  return optax.softmax_cross_entropy_with_integer_labels(logits, other)
+
+
+def info_nce(query: Array, key: Array, queue: Array, *,
+             temperature: float) -> Array:
+  """MoCo's loss: a query must find its key among those of a queue.
+
+  Args:
+    query: [B, D].
+    key: [B, D], the other views'; no gradient reaches it.
+    queue: [N, D], unit vectors, keys of earlier batches.
+    temperature: divides the similarities.
+
+  Returns:
+    [B].
+  """
+  query, key = unit(query), unit(jax.lax.stop_gradient(key))
+  positive = jnp.sum(query * key, axis=-1, keepdims=True)
+  logits = jnp.concatenate([positive, query @ queue.T], axis=1) / temperature
+  return optax.softmax_cross_entropy_with_integer_labels(
+      logits, jnp.zeros(len(query), jnp.int32))

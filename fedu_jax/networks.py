@@ -9,7 +9,7 @@ None means the parameters'. In bfloat16 parameters, BatchNorm's statistics and
 normalisation, the pooled features and all that leaves an MLP stay in float32.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import functools
 import math
 from typing import Any, NamedTuple
@@ -107,16 +107,23 @@ class Linear(nn.Module):
 
 
 class MLP(nn.Module):
-  """Linear, BatchNorm, ReLU, Linear: the projector and the predictor."""
+  """Linear, BatchNorm, ReLU, Linear: the projector and the predictor.
+
+  One layer is a Linear alone, and none returns what it is given.
+  """
   hidden: int
   features: int
   dtype: str | None = None
+  layers: int = 2
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool) -> Array:
-    x = Linear(self.hidden, self.dtype, name='linear1')(x)
-    x = nn.relu(BatchNorm(name='bn')(x, train=train))
-    return Linear(self.features, self.dtype, name='linear2')(x)
+    if self.layers == 2:
+      x = Linear(self.hidden, self.dtype, name='linear1')(x)
+      x = nn.relu(BatchNorm(name='bn')(x, train=train))
+    if self.layers:
+      x = Linear(self.features, self.dtype, name='linear2')(x)
+    return x
 
 
 class BasicBlock(nn.Module):
@@ -202,13 +209,16 @@ class Nets(NamedTuple):
   predictor: nn.Module
 
 
-def _nets(block, stages, width, hidden, features, dtype) -> Nets:
+def _nets(block: type[nn.Module], stages: Sequence[int], *, width: int = 64,
+          hidden: int = 4096, features: int = 2048, projector_layers: int = 2,
+          predictor_layers: int = 2, dtype: str | None = None) -> Nets:
+  head = functools.partial(MLP, hidden, features, dtype)
   return Nets(Encoder(ResNet(block, stages, width, dtype),
-                      MLP(hidden, features, dtype)),
-              MLP(hidden, features, dtype))
+                      head(projector_layers)), head(predictor_layers))
 
 
 def resnet18(*, width: int = 64, hidden: int = 4096, features: int = 2048,
+             projector_layers: int = 2, predictor_layers: int = 2,
              dtype: str | None = None) -> Nets:
   """ResNet-18 with its projector, and the predictor.
 
@@ -216,21 +226,35 @@ def resnet18(*, width: int = 64, hidden: int = 4096, features: int = 2048,
     width: channels of the first stage; the representation has 8 times as many.
     hidden: units in the middle of the projector and of the predictor.
     features: units that both of them put out.
+    projector_layers: 2, 1 (a Linear alone), or 0 (no projector).
+    predictor_layers: likewise.
     dtype: of the products and maps; None is the parameters', see the module.
   """
-  return _nets(BasicBlock, (2, 2, 2, 2), width, hidden, features, dtype)
+  return _nets(BasicBlock, (2, 2, 2, 2), **locals())
 
 
 def resnet50(*, width: int = 64, hidden: int = 4096, features: int = 2048,
+             projector_layers: int = 2, predictor_layers: int = 2,
              dtype: str | None = None) -> Nets:
   """ResNet-50; arguments as in `resnet18`, 32 width features."""
-  return _nets(Bottleneck, (3, 4, 6, 3), width, hidden, features, dtype)
+  return _nets(Bottleneck, (3, 4, 6, 3), **locals())
 
 
 def resnet10(*, width: int = 64, hidden: int = 4096, features: int = 2048,
+             projector_layers: int = 2, predictor_layers: int = 2,
              dtype: str | None = None) -> Nets:
   """One block a stage, for images too small or time too short for 18."""
-  return _nets(BasicBlock, (1, 1, 1, 1), width, hidden, features, dtype)
+  return _nets(BasicBlock, (1, 1, 1, 1), **locals())
+
+
+def resnet6(*, width: int = 64, hidden: int = 4096, features: int = 2048,
+            projector_layers: int = 2, predictor_layers: int = 2,
+            dtype: str | None = None) -> Nets:
+  """Two blocks, all that a ResNet is made of: compiles in seconds, for trials.
+
+  Arguments as in `resnet18`, 2 width features.
+  """
+  return _nets(BasicBlock, (1, 1), **locals())
 
 
 def init_online(nets: Nets, rng: Array, images: Array) -> Online:
@@ -241,12 +265,20 @@ def init_online(nets: Nets, rng: Array, images: Array) -> Online:
     rng: a key.
     images: [B, H, W, C] f32, for their shape alone.
   """
-  rng_encoder, rng_predictor = jax.random.split(rng)
-  encoder = nets.encoder.init(rng_encoder, images, train=True)
-  z = nets.encoder.apply(encoder, images, train=False)
-  predictor = nets.predictor.init(rng_predictor, z, train=True)
-  return Online(Variables(encoder['params'], encoder['batch_stats']),
-                Variables(predictor['params'], predictor['batch_stats']))
+  @jax.jit  # one program in place of one for each operation
+  def draw(rng):
+    rng_encoder, rng_predictor = jax.random.split(rng)
+    encoder = nets.encoder.init(rng_encoder, images, train=True)
+    z = nets.encoder.apply(encoder, images, train=False)
+    predictor = nets.predictor.init(rng_predictor, z, train=True)
+    return Online(_variables(encoder), _variables(predictor))
+  return draw(rng)
+
+
+def _variables(collections: Mapping[str, Any]) -> Variables:
+  """A head without layers, or without BatchNorm, lacks a collection."""
+  return Variables(collections.get('params', {}),
+                   collections.get('batch_stats', {}))
 
 
 def forward(module: nn.Module, variables: Variables,
@@ -254,4 +286,4 @@ def forward(module: nn.Module, variables: Variables,
   """Runs a module in training mode; returns its output and new statistics."""
   y, changed = module.apply(variables._asdict(), x, train=True,
                             mutable=['batch_stats'])
-  return y, variables._replace(batch_stats=changed['batch_stats'])
+  return y, variables._replace(batch_stats=changed.get('batch_stats', {}))

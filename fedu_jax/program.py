@@ -5,6 +5,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 import ml_collections
 import optax
 
@@ -14,10 +15,11 @@ from fedu_jax import rounds
 from fedu_jax import settings
 from fedu_jax import trees
 from fedu_jax.state import (
-    Array, ClientArrays, ClientState, Learner, Metrics, ServerState)
+    Array, ClientArrays, ClientState, Learner, Memory, Metrics, Online,
+    ServerState)
 
 # Streams of the run's key: what is drawn from one never shifts another.
-INIT, _SHUFFLE, _TRAIN, _COHORT = range(4)
+INIT, _SHUFFLE, _TRAIN, _COHORT, _MEMORY = range(5)
 
 RoundFn = Callable[[ServerState, ClientState, ClientArrays, Array],
                    tuple[ServerState, ClientState, Metrics]]
@@ -25,16 +27,40 @@ RoundFn = Callable[[ServerState, ClientState, ClientArrays, Array],
 
 def make_learner(config: ml_collections.ConfigDict,
                  nets: networks.Nets) -> Learner:
-  """Binds the SSL method and its optimiser: SGD at the round's cosine rate."""
+  """Binds the SSL method and its optimiser: SGD at the round's rate."""
   def make_tx(round_):
     chosen = config.optimizer
-    rate = 0.5 * chosen.learning_rate * (
-        1 + jnp.cos(jnp.pi * round_ / config.rounds))
+    rate = chosen.learning_rate
+    if chosen.schedule == 'cosine':
+      rate = 0.5 * rate * (1 + jnp.cos(jnp.pi * round_ / config.rounds))
     return optax.chain(optax.add_decayed_weights(chosen.weight_decay),
                        optax.sgd(rate, momentum=chosen.momentum))
   return settings.bind(
       config, 'learner', make_tx=make_tx,
       loss=settings.bind(config, 'loss'))(nets, settings.view(config))
+
+
+def init_state(config: ml_collections.ConfigDict, nets: networks.Nets,
+               online: Online, num_examples: ArrayLike,
+               rng: Array, image: Array) -> tuple[ServerState, ClientState]:
+  """Makes the server and its clients, who have not trained yet.
+
+  Args:
+    config: the whole config.
+    nets: the networks.
+    online: the server's first network; it is copied, since rounds consume it.
+    num_examples: [K], the clients' data sizes.
+    rng: the run's key.
+    image: [1, H, W, C] f32, for its shape alone.
+  """
+  rule = settings.find('rule', config.rule.name)
+  own = jax.tree.map(jnp.array, online)
+  memory = Memory(
+      make_learner(config, nets).memory(
+          own, jax.random.fold_in(rng, _MEMORY), image),
+      getattr(rule, 'memory', ()))
+  return (ServerState(own, jnp.int32(0)),
+          local.init_clients(own, num_examples, memory=memory))
 
 
 def make_round(config: ml_collections.ConfigDict, nets: networks.Nets,

@@ -17,6 +17,8 @@ import tensorboardX
 
 Row = dict[str, Any]
 
+PLAIN = ('alignment', 'uniformity')  # scores that are no accuracies
+
 
 def write_json(path: pathlib.Path, value: Any) -> None:
   """Writes a JSON file at once or not at all; numbers not finite are null."""
@@ -71,6 +73,17 @@ def score_table(scores: dict[str, Row]) -> Table:
   for name, row in scores.items():
     table.add_row(name, *(f'{100 * row[c]:.2f}' if c in row else '-'
                           for c in columns))
+  return table
+
+
+def plain_table(title: str, scores: Row) -> Table:
+  """Tabulates scores by name: accuracies in per cent, others as they are."""
+  table = Table(box=box.SIMPLE, title=title, show_header=False)
+  table.add_column('score')
+  table.add_column('value', justify='right')
+  for name, value in scores.items():
+    table.add_row(name, f'{value:.4f}' if name in PLAIN
+                  else f'{100 * value:.2f} %')
   return table
 
 

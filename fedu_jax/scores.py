@@ -1,7 +1,7 @@
 """The accuracies of one encoder on one data set, as the config asks for them.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,45 +22,73 @@ class Scorer(NamedTuple):
   test_labels: np.ndarray
   settings: ml_collections.ConfigDict  # config.evaluation
   seed: int
+  view: dict[str, Any] = {}  # config.view
+  data_dir: str = ''  # where other data sets lie
+  classifies: bool = False  # the predictor's output is one logit a class
 
-  def _embed(self, encoder: Variables, below_projector: bool):
-    apply = _below if below_projector else _above
-    return [evaluation.embed(apply, self.nets.encoder, encoder, images)
+  @property
+  def num_classes(self) -> int:
+    return int(max(self.train_labels.max(), self.test_labels.max())) + 1
+
+  def embed(self, encoder: Variables, images: np.ndarray, *,
+            below_projector: bool = True) -> jax.Array:
+    """Features [N, D], or what the projector makes of them."""
+    apply = (evaluation.features if below_projector
+             else evaluation.projections)
+    return evaluation.embed(apply, self.nets.encoder, encoder, images)
+
+  def _both(self, encoder: Variables, below_projector: bool):
+    return [self.embed(encoder, images, below_projector=below_projector)
             for images in (self.train_images, self.test_images)]
 
-  def knn(self, encoder: Variables) -> float:
-    """The kNN monitor, on the projector's output."""
-    bank, queries = self._embed(encoder, below_projector=False)
+  def knn(self, encoder: Variables, *, below_projector: bool = False) -> float:
+    """kNN, by default the released code's monitor on the projector's output."""
+    bank, queries = self._both(encoder, below_projector)
     return float(evaluation.knn_accuracy(
         bank, self.train_labels, queries, self.test_labels,
         k=self.settings.knn_neighbours,
         temperature=self.settings.knn_temperature))
 
-  def all(self, online: Online) -> dict[str, float]:
-    """kNN, the linear probe and, if asked for, the probe on few labels."""
-    train, test = self._embed(online.encoder, below_projector=True)
+  def _probe(self, train, labels, test, rng) -> float:
+    return float(evaluation.linear_probe(
+        train, labels, test, jnp.asarray(self.test_labels), rng,
+        num_classes=self.num_classes, epochs=self.settings.probe_epochs,
+        batch_size=self.settings.probe_batch_size,
+        learning_rate=self.settings.probe_learning_rate))
+
+  def _features(self, encoder: Variables):
+    """Of training and test images, as the probes want them."""
+    train, test = self._both(encoder, True)
     if self.settings.probe_standardise:
       train, test = evaluation.standardise(train, test)
-    labels = jnp.asarray(self.train_labels)
-    test_labels = jnp.asarray(self.test_labels)
-    classes = int(max(labels.max(), test_labels.max())) + 1
+    return train, test, jnp.asarray(self.train_labels)
+
+  def linear(self, encoder: Variables) -> float:
+    """The linear probe on features below the projector."""
+    train, test, labels = self._features(encoder)
+    return self._probe(train, labels, test, jax.random.key(self.seed))
+
+  def all(self, online: Online) -> dict[str, float]:
+    """kNN, the linear probe and, if asked for, the probe on few labels."""
+    train, test, labels = self._features(online.encoder)
     rng = jax.random.key(self.seed)
-
-    def probe(rows, rng):
-      return evaluation.linear_probe(
-          train[rows], labels[rows], test, test_labels, rng,
-          num_classes=classes, epochs=self.settings.probe_epochs,
-          batch_size=self.settings.probe_batch_size,
-          learning_rate=self.settings.probe_learning_rate)
-
-    scores = {'linear': float(probe(slice(None), rng))}
+    scores = {'linear': self._probe(train, labels, test, rng)}
     if self.settings.labels_per_class:
-      rows = self._few(classes)
-      few = [float(probe(x, key))
+      rows = self._few(self.num_classes)
+      few = [self._probe(train[x], labels[x], test, key)
              for x, key in zip(rows, jax.random.split(rng, len(rows)))]
       scores[f'linear, {self.settings.labels_per_class} labels a class'] = (
           float(np.mean(few)))
+    if self.classifies:
+      scores['classifier'] = self._classifier(online)
     return scores | {'knn': self.knn(online.encoder)}
+
+  def _classifier(self, online: Online) -> float:
+    """The accuracy of a supervised federation's own classifier."""
+    z = self.embed(online.encoder, self.test_images, below_projector=False)
+    logits: Any = self.nets.predictor.apply(online.predictor._asdict(), z,
+                                       train=False)
+    return float(jnp.mean(jnp.argmax(logits, -1) == self.test_labels))
 
   def _few(self, classes: int) -> np.ndarray:
     """Draws the few labelled examples, several times: [draws, examples]."""
@@ -89,12 +117,3 @@ class Scorer(NamedTuple):
       encoder = forward(encoder, images[order[start:start + size]])
     drawn, fitted = self.all(online), self.all(online._replace(encoder=encoder))
     return {name: max(drawn[name], fitted[name]) for name in drawn}
-
-
-def _below(module, variables, images):
-  return module.apply(variables._asdict(), images, train=False,
-                      method='features')
-
-
-def _above(module, variables, images):
-  return module.apply(variables._asdict(), images, train=False)

@@ -31,14 +31,16 @@ from fedu_jax.learners.byol import FIRST_TARGETS
 # Section -> where its name is looked up, and which names are meant to be used.
 _NAMED = {
     'partition': (partition, ('by_class', 'iid', 'dirichlet', 'natural')),
-    'model': (networks, ('resnet18', 'resnet50', 'resnet10')),
-    'learner': (learners, ('byol',)),
+    'model': (networks, ('resnet18', 'resnet50', 'resnet10', 'resnet6')),
+    'learner': (learners, ('byol', 'simsiam', 'simclr', 'moco', 'supervised')),
     'loss': (losses, ('regression_loss',)),
     'divergence': (trees, ('conv_distance', 'squared_distance')),
-    'aggregation': (aggregation, ('fedavg',)),
+    'aggregation': (aggregation, ('fedavg', 'fedavg_target', 'ldawa')),
     'rule': (rules, ('dapu', 'global_predictor', 'local_predictor', 'fedema',
                      'fedema_auto')),
 }
+
+SCHEDULES = ('cosine', 'constant')  # of the learning rate, over the rounds
 
 _BOUND = ('make_tx', 'loss')  # what `train` binds, beside a section's fields
 
@@ -102,6 +104,8 @@ FIELDS: dict[str, Check] = {
     'model.width': _count(1),
     'model.hidden': _count(1),
     'model.features': _count(1),
+    'model.projector_layers': _count(0, 2),
+    'model.predictor_layers': _count(0, 2),
     'model.dtype': _one_of('float32', 'bfloat16'),
     'view.scale': _range(0, 1),
     'view.ratio': _range(0, 1e3),
@@ -115,18 +119,25 @@ FIELDS: dict[str, Check] = {
     'learner.name': _text,
     'learner.decay': _real(0, 1),
     'learner.first_target': _one_of(*FIRST_TARGETS),
+    'learner.stop_gradient': _flag,
+    'learner.ema': _flag,
+    'learner.temperature': _real(0, above=True),
+    'learner.queue_size': _count(1),
     'loss.name': _text,
     'divergence.name': _text,
     'optimizer.learning_rate': _real(0),
     'optimizer.momentum': _real(0, 1),
     'optimizer.weight_decay': _real(0),
+    'optimizer.schedule': _one_of(*SCHEDULES),
     'aggregation.name': _text,
     'rule.name': _text,
     'rule.threshold': _real(0),
     'rule.scale': _real(0),
     'rule.tau': _real(0),
+    'rule.updates': _one_of(*rules.UPDATES),
+    'rule.reset_missed': _flag,
     'evaluation.every': _count(0),
-    'evaluation.alone': _flag,
+    'evaluation.alone': _count(0),
     'evaluation.knn_neighbours': _count(1),
     'evaluation.knn_temperature': _real(0, above=True),
     'evaluation.probe_epochs': _count(1),
@@ -135,6 +146,8 @@ FIELDS: dict[str, Check] = {
     'evaluation.probe_standardise': _flag,
     'evaluation.labels_per_class': _count(0),
     'evaluation.few_draws': _count(1),
+    'evaluation.semi_hidden': _count(1),
+    'evaluation.semi_epochs': _count(1),
     'checkpoint.every': _count(1),
     'checkpoint.keep': _count(1),
 }
@@ -184,6 +197,13 @@ def check(config: ml_collections.ConfigDict) -> None:
   if config.cohort > config.clients:
     raise BadInput(f'config.cohort is {config.cohort}, but there are '
                    f'{config.clients} clients: at most that, or 0 for all')
+  if config.evaluation.alone > config.clients:
+    raise BadInput(f'config.evaluation.alone is {config.evaluation.alone}, but '
+                   f'there are {config.clients} clients')
+  enqueued = 2 * config.batch_size
+  if config.learner.name == 'moco' and config.learner.queue_size % enqueued:
+    raise BadInput(f'config.learner.queue_size is {config.learner.queue_size}; '
+                   f'it must be a multiple of {enqueued}, twice batch_size')
 
 
 def find(section: str, name: str) -> Callable[..., Any]:

@@ -36,6 +36,12 @@ class StepState(NamedTuple):
   first: Array  # [] bool; the client's first round (see byol's first_target)
 
 
+class Memory(NamedTuple):
+  """What a swapped-in learner or rule must remember of a client."""
+  learner: PyTree = ()
+  rule: PyTree = ()
+
+
 class ClientState(NamedTuple):
   """What a client keeps between rounds; stacked, every leaf gains [K]."""
   online: Online
@@ -43,7 +49,7 @@ class ClientState(NamedTuple):
   num_examples: Array  # [] f32; its weight in the mean
   divergence: Array  # [] f32; the encoder's drift in its last local training
   last_round: Array  # [] i32; -1 = never trained
-  memory: PyTree = ()  # what a swapped-in learner or rule must remember
+  memory: Memory = Memory()
 
 
 class ServerState(NamedTuple):
@@ -53,15 +59,21 @@ class ServerState(NamedTuple):
   memory: PyTree = ()
 
 
+class Labelled(NamedTuple):
+  """Images for the supervised upper bound; no SSL method sees labels."""
+  images: Any  # [N, H, W, C] u8, on the host or the device
+  labels: Any  # [N] i32
+
+
 class ClientArrays(NamedTuple):
   """One client's images, padded to the largest client's count."""
-  images: Array  # [N, H, W, C] u8
+  images: PyTree  # [N, H, W, C] u8, or Labelled
   num_examples: Array  # [] i32; rows from here on are padding
 
 
 class Batches(NamedTuple):
   """One client's work order for one round."""
-  images: Array  # [N, H, W, C] u8
+  images: PyTree  # [N, H, W, C] u8, or Labelled
   index: Array  # type: ignore[assignment]  # [S, B] i32, rows of `images`
   mask: Array  # [S] bool; a False step is skipped (ragged clients)
   round: Array  # [] i32
@@ -72,3 +84,5 @@ class Learner(NamedTuple):
   init: Callable[[ClientState, Array], PyTree]  # (client, round) -> state
   step: Callable[..., tuple[PyTree, Metrics]]  # (state, images, rng)
   final: Callable[[ClientState, PyTree], ClientState]
+  # (online, rng, images [1, H, W, C] f32) -> a client's first memory.learner
+  memory: Callable[[Online, Array, Array], PyTree] = lambda *_: ()

@@ -5,10 +5,9 @@ and reports.
 """
 
 import functools
-import json
 import pathlib
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,20 +19,14 @@ from fedu_jax import local
 from fedu_jax import networks
 from fedu_jax import program
 from fedu_jax import report
+from fedu_jax import runs
 from fedu_jax import settings
 from fedu_jax import sources
 from fedu_jax import trees
 from fedu_jax.checkpoint import Checkpoints
 from fedu_jax.errors import BadInput
 from fedu_jax.scores import Scorer
-from fedu_jax.state import Array, ClientState, Metrics, Online, ServerState
-
-
-class Run(NamedTuple):
-  """The whole state of a run: what a checkpoint holds."""
-  server: ServerState
-  clients: ClientState
-  rng: Array  # the run's key
+from fedu_jax.state import Array, Labelled, Metrics, Online, PyTree
 
 
 def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str, *,
@@ -54,43 +47,40 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str, *,
   began = time.time()
   console = console or Console(highlight=False)
   settings.check(config)
-  folder = _claim(pathlib.Path(workdir), config, write=False)
+  folder = runs.claim(pathlib.Path(workdir), config, write=False)
   data = sources.load(
       config.data.source, data_dir=config.data.dir,
       image_size=config.data.image_size, max_examples=config.data.max_examples)
   parts = _partition(config, data)
-  _claim(folder, config, write=True)
+  runs.claim(folder, config, write=True)
   shown = data.owners if data.train_labels is None else data.train_labels
   if shown is not None:
     console.print(report.client_table(shown, parts, data.owner_names))
     report.write_json(folder / 'partition.json', [
         np.bincount(shown[part]) for part in parts])
 
-  nets = settings.bind(config, 'model')()
+  nets, online = runs.networks_of(config, data)
+  scorer = runs.scorer_of(config, nets, data)
   rng = jax.random.key(config.seed)
-  online = networks.init_online(
-      nets, jax.random.fold_in(rng, program.INIT),
-      jnp.zeros((2, *data.train_images.shape[1:])))
-  scorer = None
-  if data.test_labels is not None and data.train_labels is not None:
-    assert data.test_images is not None  # labels never come without images
-    scorer = Scorer(nets, data.train_images, data.train_labels,
-                    data.test_images, data.test_labels, config.evaluation,
-                    config.seed)
 
   federate = functools.partial(
       _federate, config=config, nets=nets, online=online, rng=rng,
       data=data, scorer=scorer, console=console)
   federation, speed = federate(parts, folder, 'federation')
-  alone = None
-  if config.evaluation.alone:
-    alone, _ = federate(parts[:1], folder / 'alone', 'client 0 alone')
+  alone = [
+      federate([parts[k]], folder / f'alone{k}', f'client {k} alone')[0]
+      for k in range(config.evaluation.alone)]
 
   scores = {}
   if scorer:
     scores['untrained'] = scorer.untrained(online)
-    if alone:
-      scores['client 0 alone'] = scorer.all(alone)
+    for k, own in enumerate(alone):
+      scores[f'client {k} alone'] = scorer.all(own)
+    if len(alone) > 1:
+      scores[f'mean of {len(alone)} alone'] = {
+          name: float(np.mean([scores[f'client {k} alone'][name]
+                               for k in range(len(alone))]))
+          for name in scores['client 0 alone']}
     scores['federation'] = scorer.all(federation)
     console.print(report.score_table(scores))
   else:
@@ -98,32 +88,6 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str, *,
   summary = _summary(config, scores, speed, time.time() - began)
   report.write_json(folder / 'summary.json', summary)
   return summary
-
-
-def _claim(folder: pathlib.Path, config: ml_collections.ConfigDict, *,
-           write: bool) -> pathlib.Path:
-  """Makes sure that the folder is this config's; where data lies may change.
-  """
-  mine = settings.flatten(config)
-  del mine['data.dir']
-  path = folder / 'config.json'
-  try:
-    if path.exists():
-      theirs = json.loads(path.read_text())
-      if changed := settings.differences(theirs, mine):
-        raise BadInput(
-            f'{folder} belongs to another config, which differs in '
-            f'{", ".join(changed)}: choose another --workdir')
-    elif folder.is_dir() and any(p.name != 'config.part'
-                                 for p in folder.iterdir()):
-      raise BadInput(f'{folder} is not empty and not a run of ours: choose '
-                     'another --workdir')
-    elif write:
-      folder.mkdir(parents=True, exist_ok=True)
-      report.write_json(path, mine)
-  except (OSError, json.JSONDecodeError) as error:
-    raise BadInput(f'--workdir {folder} cannot be used ({error})') from error
-  return folder
 
 
 def _partition(config: ml_collections.ConfigDict,
@@ -155,14 +119,16 @@ def _federate(parts: list[np.ndarray], folder: pathlib.Path, name: str, *,
               scorer: Scorer | None, console: Console
               ) -> tuple[Online, dict[str, float]]:
   """Runs all rounds over the given clients, or what is left of them."""
-  arrays = local.client_arrays(data.train_images, parts)
-  rule = settings.find('rule', config.rule.name)
-  # Copies, since a round donates the buffers that it is given.
-  own = jax.tree.map(jnp.array, online)
-  start = Run(
-      ServerState(own, jnp.int32(0)),
-      local.init_clients(own, np.array([len(part) for part in parts]),
-                         memory=getattr(rule, 'memory', ())), rng)
+  examples: PyTree = data.train_images
+  if runs.labelled(config):
+    if data.train_labels is None:
+      raise BadInput(f'learner {config.learner.name} needs labels, and '
+                     f'{config.data.source} has none')
+    examples = Labelled(data.train_images, data.train_labels)
+  arrays = local.client_arrays(examples, parts)
+  start = runs.Run(*program.init_state(
+      config, nets, online, np.array([len(part) for part in parts]), rng,
+      jnp.zeros((1, *data.train_images.shape[1:]))), rng)
   # Placed as a restored checkpoint is, or a resumed run would compile anew.
   start = jax.device_put(start, jax.devices()[0])
   checkpoints = Checkpoints(folder / 'checkpoints', keep=config.checkpoint.keep)
@@ -189,7 +155,7 @@ def _federate(parts: list[np.ndarray], folder: pathlib.Path, name: str, *,
             run.server, run.clients, arrays, rng)
       metrics = jax.device_get(metrics)
       seconds = time.time() - began
-      run, done = Run(server, clients, rng), done + 1
+      run, done = runs.Run(server, clients, rng), done + 1
       row = _row(done, metrics, seconds, config, online)
       if scorer and config.evaluation.every and (
           done % config.evaluation.every == 0 or done == config.rounds):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from fedu_jax.state import Array, Metrics, PyTree
 
 
-def where(condition: Array, a: PyTree, b: PyTree) -> PyTree:
+def where(condition: Array | bool, a: PyTree, b: PyTree) -> PyTree:
   """Returns tree `a` where the scalar `condition` holds, else tree `b`."""
   return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)
 
@@ -24,7 +24,7 @@ def put(tree: PyTree, index: Array, rows: PyTree) -> PyTree:
 def equal(a: PyTree, b: PyTree) -> Array:
   """Returns whether two trees hold the same numbers, as [] bool."""
   same = jax.tree.map(lambda x, y: jnp.all(x == y), a, b)
-  return jnp.all(jnp.stack(jax.tree.leaves(same)))
+  return jnp.all(jnp.array(jax.tree.leaves(same), bool))
 
 
 def blend(a: PyTree, b: PyTree, weight: Array) -> PyTree:
@@ -94,6 +94,25 @@ def squared_distance(a: PyTree, b: PyTree) -> Array:
   """The paper's divergence: the squared L2 norm over all parameters, [] f32."""
   squares = jax.tree.map(lambda x, y: jnp.sum(jnp.square(x - y)), a, b)
   return jnp.sum(jnp.stack(jax.tree.leaves(squares)))
+
+
+def weighted_cosine_mean(trees: PyTree, centre: PyTree,
+                         weights: Array) -> PyTree:
+  """Averages stacked trees, each leaf first scaled by its cosine to a centre's.
+
+  Args:
+    trees: a tree whose leaves have a leading axis [K].
+    centre: a tree like one of them.
+    weights: [K], not negative.
+  """
+  def scaled(tree):
+    def leaf(x, c):
+      norms = jnp.linalg.norm(x.ravel()) * jnp.linalg.norm(c.ravel())
+      cosine = jnp.sum(x * c) / jnp.where(norms > 0, norms, 1)
+      # A leaf of zeros has no direction; it counts as it is.
+      return x * jnp.where(norms > 0, jnp.minimum(cosine, 1), 1)
+    return jax.tree.map(leaf, tree, centre)
+  return weighted_mean(jax.vmap(scaled)(trees), weights)
 
 
 def num_bytes(tree: PyTree) -> int:

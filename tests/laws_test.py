@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import fedu_jax
-from fedu_jax import rules, trees
-from fedu_jax.state import ServerState
+from fedu_jax import aggregation, rules, trees
+from fedu_jax.state import Memory, ServerState
 import small
 
 RULES = {
@@ -24,11 +24,12 @@ RULES = {
 def trained_client(divergence=0.3, last_round=2, seed=1):
   """A client whose every number differs from the server's."""
   client = small.client(0, fedu_jax.init_clients(
-      small.online(), np.array([8]), memory=rules.FedEMAMemory(0.)))
+      small.online(), np.array([8]),
+      memory=Memory(rule=rules.FedEMAMemory(0.))))
   return small.noise(client, seed)._replace(
       num_examples=jnp.float32(8), divergence=jnp.float32(divergence),
-      last_round=jnp.int32(last_round), memory=rules.FedEMAMemory(
-          jnp.float32(0)))
+      last_round=jnp.int32(last_round),
+      memory=Memory(rule=rules.FedEMAMemory(jnp.float32(0))))
 
 
 def a_server(seed=2):
@@ -92,7 +93,7 @@ def test_rules_of_a_client_that_never_trained(name):
   client = RULES[name](trained_client(last_round=-1), server)
   small.check_equal(client.online, server.online)
   small.check_equal(client.target, server.online.encoder)
-  assert client.memory.scale == 0  # and has nothing to remember yet
+  assert client.memory.rule.scale == 0  # and has nothing to remember yet
 
 
 @pytest.mark.parametrize('name', list(RULES))
@@ -171,14 +172,103 @@ def test_fedema_auto_sets_its_scale_once():
   server = a_server()
   first = trained_client(divergence=0.2)
   after = RULES['fedema_auto'](first, server)
-  np.testing.assert_allclose(after.memory.scale, 0.7 / 0.2, rtol=1e-6)
+  np.testing.assert_allclose(after.memory.rule.scale, 0.7 / 0.2, rtol=1e-6)
   small.check_close(after.online, fedu_jax.fedema(first, server,
                                                   scale=3.5).online)
   later = after._replace(divergence=jnp.float32(0.1))
   again = RULES['fedema_auto'](later, server)
-  np.testing.assert_allclose(again.memory.scale, 3.5, rtol=1e-6)
+  np.testing.assert_allclose(again.memory.rule.scale, 3.5, rtol=1e-6)
   small.check_close(again.online, fedu_jax.fedema(later, server,
                                                   scale=3.5).online)
+
+
+@pytest.mark.parametrize('reset, last_round, taken', [
+    (True, 2, False), (True, 1, True), (False, 1, False)])
+def test_fedema_resets_who_missed_a_round(reset, last_round, taken):
+  """The server has done 3 rounds; who trained in the third has last_round 2."""
+  before, server = trained_client(last_round=last_round), a_server()
+  after = fedu_jax.fedema(before, server, scale=0.7, reset_missed=reset)
+  assert trees.equal(after.online, server.online) == taken
+  assert trees.equal(after.target, server.online.encoder) == taken
+
+
+@pytest.mark.parametrize('updates, online, target', [
+    ('online', True, False), ('target', False, True), ('both', True, True),
+    ('neither', False, False)])
+@pytest.mark.parametrize('predictor', [True, False])
+def test_which_encoder_becomes_the_global_one(updates, online, target,
+                                              predictor):
+  """The protocol of FedU's ablation, and the predictor apart from it."""
+  before, server = trained_client(divergence=0.3), a_server()
+  after = fedu_jax.dapu(before, server, threshold=1.0 if predictor else 0.1,
+                        updates=updates)
+  pick = lambda flag, a, b: a if flag else b
+  ours = server.online
+  small.check_equal(after.online.encoder,
+                    pick(online, ours.encoder, before.online.encoder))
+  small.check_equal(after.target, pick(target, ours.encoder, before.target))
+  small.check_equal(after.online.predictor, pick(
+      predictor, ours.predictor, before.online.predictor))
+  with pytest.raises(ValueError, match="'online', 'target'"):
+    fedu_jax.dapu(before, server, threshold=1.0, updates='encoder')
+
+
+# --- aggregations ----------------------------------------------------------
+
+
+def some_clients(count=3):
+  _, clients, _ = small.federation(sizes=(8, 12, 9)[:count])
+  return small.noise(clients)._replace(num_examples=clients.num_examples)
+
+
+def test_averaging_targets_leaves_predictors_as_ever():
+  server, clients = a_server(), some_clients()
+  plain = fedu_jax.aggregate(server, clients)
+  got = aggregation.fedavg_target(server, clients)
+  small.check_equal(got.online.predictor, plain.online.predictor)
+  small.check_close(got.online.encoder, trees.weighted_mean(
+      clients.target, clients.num_examples))
+  assert got.round == plain.round
+
+
+def test_ldawa_in_numpy():
+  """Each array by its cosine to the server's; statistics by a plain mean."""
+  server, clients = a_server(), some_clients()
+  got = aggregation.ldawa(server, clients)
+  def want(ours, theirs):
+    ours, theirs = np.asarray(ours), np.asarray(theirs)
+    total = 0
+    for x in theirs:
+      cosine = (x * ours).sum() / np.linalg.norm(x) / np.linalg.norm(ours)
+      total = total + cosine * x
+    return total / len(theirs)
+  for mine, uploads, old in ((got.online.encoder, clients.online.encoder,
+                              server.online.encoder),
+                             (got.online.predictor, clients.online.predictor,
+                              server.online.predictor)):
+    small.check_close(mine.params, jax.tree.map(
+        want, old.params, uploads.params))
+    small.check_close(mine.batch_stats, jax.tree.map(
+        lambda x: x.mean(0), uploads.batch_stats))
+
+
+@pytest.mark.parametrize('name', ['fedavg', 'fedavg_target', 'ldawa'])
+def test_an_aggregation_of_equals_and_of_nobody(name):
+  """Clients that equal the server change nothing; weight 0 is not read."""
+  aggregate = getattr(aggregation, name)
+  server, clients = a_server(), some_clients()
+  same = lambda tree, count: jax.tree.map(
+      lambda x: jnp.stack([x] * count), tree)
+  equal = clients._replace(online=same(server.online, 3),
+                           target=same(server.online.encoder, 3))
+  small.check_close(aggregate(server, equal).online, server.online)
+  spoil = lambda tree: jax.tree.map(lambda x: x.at[1].set(jnp.nan), tree)
+  spoilt = equal._replace(
+      online=spoil(equal.online), target=spoil(equal.target),
+      num_examples=equal.num_examples.at[1].set(0))
+  small.check_close(aggregate(server, spoilt).online, server.online)
+  nobody = clients._replace(num_examples=0 * clients.num_examples)
+  small.check_equal(aggregate(server, nobody).online, server.online)
 
 
 # --- rounds ----------------------------------------------------------------

@@ -11,15 +11,9 @@ from fedu_jax.state import ServerState
 import tiny
 
 
-def tiny_config():
-  config = tiny.get_config()
-  config.model.name = 'small:nets'
-  return config
-
-
 def compiled():
   """The tiny config's round for two clients, and its arguments."""
-  config = tiny_config()
+  config = tiny.get_config()
   nets = settings.bind(config, 'model')()
   images = np.random.RandomState(0).randint(0, 256, (72, 8, 8, 3))
   parts = np.split(np.arange(72), [32])
@@ -56,7 +50,7 @@ def test_rounds_run_under_the_transfer_guard(tmp_path, monkeypatch):
   client_arrays = local.client_arrays
   monkeypatch.setattr(local, 'client_arrays', on_host)
   with pytest.raises(jax.errors.JaxRuntimeError, match='host-to-device'):
-    train.train_and_evaluate(tiny_config(), str(tmp_path / 'run'))
+    train.train_and_evaluate(tiny.get_config(), str(tmp_path / 'run'))
 
 
 def test_one_compilation_serves_all_rounds(tmp_path, monkeypatch):
@@ -76,7 +70,7 @@ def test_one_compilation_serves_all_rounds(tmp_path, monkeypatch):
   jax.monitoring.register_event_duration_secs_listener(listener)
   try:
     with jax.numpy_rank_promotion('allow'):
-      train.train_and_evaluate(tiny_config(), str(tmp_path / 'run'))
+      train.train_and_evaluate(tiny.get_config(), str(tmp_path / 'run'))
   finally:
     jax.monitoring.unregister_event_duration_listener(listener)
   assert len(counts) == 4

@@ -19,12 +19,6 @@ NETS = networks.Nets(
 SIZE, BATCH = 6, 4
 
 
-def nets(*, width, hidden, features, dtype):
-  """NETS, for a config that names its model 'small:nets'."""
-  del width, hidden, features, dtype
-  return NETS
-
-
 def make_tx(round_):
   return optax.sgd(0.05 / (1 + round_), momentum=0.9)
 

@@ -168,3 +168,55 @@ def average(modules, counts):
                if value.is_floating_point() else value)
         for name, value in states[0].items()})
   return mean
+
+
+# --- the rivals ------------------------------------------------------------
+
+
+def simsiam_loss(encoder, predictor, x1, x2):
+  """Half the negative cosine of each direction."""
+  z1, z2 = encoder(x1), encoder(x2)
+  p1, p2 = predictor(z1), predictor(z2)
+  return -(F.cosine_similarity(p1, z2.detach()).mean()
+           + F.cosine_similarity(p2, z1.detach()).mean()) / 2
+
+
+def simclr_loss(encoder, x1, x2, temperature):
+  """Each of 2 B views classifies its other among the 2 B - 1 that remain."""
+  z = F.normalize(encoder(torch.cat([x1, x2])), dim=1)
+  count = len(x1)
+  total = 0
+  for i in range(2 * count):
+    others = [j for j in range(2 * count) if j != i]
+    logits = torch.stack([z[i] @ z[j] for j in others]) / temperature
+    partner = others.index((i + count) % (2 * count))
+    total = total + F.cross_entropy(logits[None], torch.tensor([partner]))
+  return total / (2 * count)
+
+
+class MoCo:
+  """Query encoder, key encoder and a queue with a pointer."""
+
+  def __init__(self, encoder, queue, decay, temperature):
+    self.query, self.key = encoder, copy.deepcopy(encoder)
+    self.queue, self.pointer = queue.clone(), 0
+    self.decay, self.temperature = decay, temperature
+
+  def loss(self, x1, x2):
+    with torch.no_grad():
+      for old, new in zip(self.key.parameters(), self.query.parameters()):
+        old.copy_(old * self.decay + (1 - self.decay) * new)
+    queue = self.queue.clone()
+    both, keys = 0, []
+    for query_images, key_images in ((x1, x2), (x2, x1)):
+      q = F.normalize(self.query(query_images), dim=1)
+      with torch.no_grad():
+        k = F.normalize(self.key(key_images), dim=1)
+      logits = torch.cat([(q * k).sum(1, keepdim=True), q @ queue.T], 1)
+      both = both + F.cross_entropy(logits / self.temperature,
+                                    torch.zeros(len(q), dtype=torch.long))
+      keys.insert(0, k)
+    for k in torch.cat(keys):
+      self.queue[self.pointer] = k
+      self.pointer = (self.pointer + 1) % len(self.queue)
+    return both

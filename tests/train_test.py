@@ -16,7 +16,7 @@ import pytest
 from fedu_jax import settings
 from fedu_jax.checkpoint import Checkpoints
 from fedu_jax.errors import BadInput
-from configs import cifar10, cifar100, cifar10_small, quickstart
+from configs import cifar10, cifar100, cifar10_small, methods, quickstart
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = 'tests/tiny.py'
@@ -90,7 +90,7 @@ def test_what_a_run_leaves(finished):
     # The decision follows from the divergence of the same line.
     assert row['global_predictor'] == [d < 0.4 for d in clients['divergence']]
     layers = [v for k, v in clients.items() if k.startswith('divergence/')]
-    assert len(layers) == 9  # a ResNet-10's convolutions, without shortcuts
+    assert len(layers) == 5  # a ResNet-6's convolutions, without shortcut
     np.testing.assert_allclose(np.mean(layers, 0), clients['divergence'],
                                rtol=1e-5)
     assert row['bytes_up'] == row['bytes_down'] > 0
@@ -112,6 +112,61 @@ def test_a_finished_run_says_so_and_evaluates(finished):
   assert (workdir / 'metrics.jsonl').read_text() == before
   again = json.loads((workdir / 'summary.json').read_text())
   assert again['scores'] == first['scores']
+
+
+def evaluate(workdir, *flags, code=0):
+  done = subprocess.run(
+      [sys.executable, '-m', 'fedu_jax.evaluate', f'--workdir={workdir}',
+       *flags], cwd=ROOT, text=True, capture_output=True, check=False,
+      timeout=600)
+  assert done.returncode == code, done.stdout + done.stderr
+  if code:
+    line, = done.stderr.strip().splitlines()
+    assert line.startswith('error: '), done.stderr
+  return done.stdout + done.stderr
+
+
+def test_a_checkpoint_is_scored_by_every_protocol(finished):
+  workdir, _ = finished
+  asked = ('linear,knn,knn_features,semi:0.1,semi:0.1:balanced,finetune:0.05,'
+           'transfer:digits,geometry')
+  printed = evaluate(workdir, f'--protocol={asked}')
+  found = json.loads((workdir / 'evaluation.json').read_text())['federation']
+  assert list(found) == asked.split(',')
+  summary = json.loads((workdir / 'summary.json').read_text())
+  assert found['linear']['linear'] == summary['linear_accuracy']
+  assert found['knn']['knn'] == summary['knn_accuracy']
+  # Its own images are 400 of the digits: more labels, another probe.
+  assert 0 < found['transfer:digits']['transfer to digits'] <= 1
+  assert (found['transfer:digits']['transfer to digits']
+          != found['linear']['linear'])
+  for name in ('linear', 'semi 10 %', 'semi 10 %, balanced', 'finetune 5 %',
+               'alignment', 'uniformity'):
+    assert name in printed
+  # What is known is read; the untrained encoder is another.
+  path = workdir / 'evaluation.json'
+  found['knn']['knn'] = 0.4242
+  path.write_text(json.dumps({'federation': found}))
+  assert '42.42 %' in evaluate(workdir, '--protocol=knn')
+  assert '42.42 %' not in evaluate(workdir, '--protocol=knn',
+                                   '--encoder=untrained')
+
+
+@pytest.mark.parametrize('flags, complaint', [
+    (['--protocol=lineal'], 'choose from linear'),
+    (['--protocol=semi:2'], 'use semi:<share'),
+    (['--protocol=semi:0.1:balance'], 'use semi:<share'),
+    (['--protocol=linear:3'], 'takes no choice'),
+    (['--protocol=transfer:npz:none.npz'], 'no file'),
+    (['--encoder=alone0'], 'has no checkpoints')])
+def test_bad_protocols_are_one_line_and_code_two(finished, flags, complaint):
+  workdir, _ = finished
+  assert complaint in evaluate(workdir, *flags, code=2)
+
+
+def test_a_folder_without_a_run_is_not_scored(tmp_path):
+  assert 'holds no run' in evaluate(tmp_path, code=2)
+  assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize('cohort', [0, 2])
@@ -200,6 +255,10 @@ def test_a_folder_of_clients(tmp_path):
     (['--config.data.max_examples=5000'], 'data has 1438'),
     (['--config.partition.name=dirichlet', '--config.partition.alpha=0.01',
       '--config.clients=100'], 'raise partition.alpha'),
+    (['--config.rule.updates=encoder'], 'one of online, target'),
+    (['--config.evaluation.alone=6'], 'there are 5 clients'),
+    (['--config.learner.name=moco', '--config.learner.queue_size=100'],
+     'multiple of 64'),
     (['stray'], 'unexpected argument'),
     (['--confg=x'], 'confg'),
 ])
@@ -275,6 +334,19 @@ def test_cifar10_is_the_papers_setting():
     cifar10, cifar100, cifar10_small, quickstart])
 def test_configs_are_sound(config):
   settings.check(config.get_config())
+
+
+@pytest.mark.parametrize('name', list(methods.METHODS))
+def test_methods_are_sound(name):
+  """Each can be bound, and says what it is by its name."""
+  config = methods.get_config(name)
+  settings.check(config)
+  for section in ('model', 'learner', 'aggregation', 'rule'):
+    settings.bind(config, section)
+  flat = settings.flatten(config)
+  changed = {key for key, value in settings.flatten(
+      cifar10.get_config()).items() if value != flat[key]}
+  assert bool(changed) == (name != 'fedu')
 
 
 @pytest.mark.parametrize('round_, rate', [

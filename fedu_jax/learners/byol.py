@@ -13,38 +13,21 @@ import optax
 
 from fedu_jax import networks
 from fedu_jax import trees
+from fedu_jax.learners import descent
 from fedu_jax.losses import regression_loss
 from fedu_jax.state import (
     Array, ClientState, Learner, Metrics, Online, StepState, Variables)
 
-View = Callable[[Array, Array], Array]  # (images u8, rng) -> images f32
 Loss = Callable[[Array, Array], Array]  # [B, D], [B, D] -> [B]
-MakeTx = Callable[[Array], optax.GradientTransformation]  # round -> transform
 
 FIRST_TARGETS = ('copy', 'alias')
 
 
-def _params(online: Online):
-  return online.encoder.params, online.predictor.params
-
-
-def _with_params(online: Online, params) -> Online:
-  encoder, predictor = params
-  return Online(online.encoder._replace(params=encoder),
-                online.predictor._replace(params=predictor))
-
-
-def _two_views(module, variables, x1, x2):
-  """Two separate forward passes: each view has its own batch statistics."""
-  y1, variables = networks.forward(module, variables, x1)
-  y2, variables = networks.forward(module, variables, x2)
-  return y1, y2, variables
-
-
 def byol_step(state: StepState, images: Array, rng: Array, *,
-              nets: networks.Nets, view: View, make_tx: MakeTx,
+              nets: networks.Nets, view: descent.View, make_tx: descent.MakeTx,
               loss: Loss = regression_loss, decay: float = 0.99,
-              first_target: str = 'copy') -> tuple[StepState, Metrics]:
+              first_target: str = 'copy', stop_gradient: bool = True,
+              ema: bool = True) -> tuple[StepState, Metrics]:
   """One optimiser step on the online network and one EMA step of the target.
 
   The loss is the sum over both directions, without a factor of one half, and
@@ -63,48 +46,49 @@ def byol_step(state: StepState, images: Array, rng: Array, *,
     first_target: 'copy', a target of its own from the start; or 'alias', in
       the client's first round the target is the online encoder itself, shared
       BatchNorm buffers included, as in the released code.
+    stop_gradient: False lets the gradient into the target's side. Only where
+      the target is the online encoder itself can it move anything: a target of
+      its own is no parameter of the optimiser, in the released code neither.
+    ema: False makes the target the online encoder itself in every round.
 
   Returns:
     The new state, and the metric 'loss' [].
   """
-  rng1, rng2 = jax.random.split(rng)
-  x1, x2 = view(images, rng1), view(images, rng2)
-  aliased = first_target == 'alias'
+  x1, x2 = (view(images, key) for key in jax.random.split(rng))
+  aliased = first_target == 'alias' or not ema
+  itself = state.first if ema else True
 
-  def objective(params):
-    online = _with_params(state.online, params)
-    z1, z2, encoder = _two_views(nets.encoder, online.encoder, x1, x2)
-    p1, p2, predictor = _two_views(nets.predictor, online.predictor, z1, z2)
+  def objective(online):
+    z1, z2, encoder = descent.two_views(nets.encoder, online.encoder, x1, x2)
+    p1, p2, predictor = descent.two_views(
+        nets.predictor, online.predictor, z1, z2)
     target = state.target
     if aliased:
-      target = trees.where(state.first, encoder, target)
-    t1, t2, target = _two_views(nets.encoder, target, x1, x2)
-    # No gradient may reach the target: it is the regression's fixed point.
-    t1, t2 = jax.lax.stop_gradient((t1, t2))
+      target = trees.where(itself, encoder, target)
+    t1, t2, target = descent.two_views(nets.encoder, target, x1, x2)
+    if stop_gradient:
+      # No gradient may reach the target: it is the regression's fixed point.
+      t1, t2 = jax.lax.stop_gradient((t1, t2))
     value = (loss(p1, t2) + loss(p2, t1)).mean()
     return value, (Online(encoder, predictor), target)
 
-  params = _params(state.online)
-  (value, (online, target)), grads = jax.value_and_grad(
-      objective, has_aux=True)(params)
-  updates, opt_state = make_tx(state.round).update(
-      grads, state.opt_state, params)
-  params = optax.apply_updates(params, updates)
-  online = _with_params(online, params)
+  value, online, target, opt_state = descent.descend(
+      objective, state.online, state.opt_state, make_tx(state.round))
   target = target._replace(params=optax.incremental_update(
       online.encoder.params, target.params, 1 - decay))
   if aliased:
     shared = Variables(online.encoder.params, target.batch_stats)
-    target = trees.where(state.first, shared, target)
+    target = trees.where(itself, shared, target)
     online = online._replace(
-        encoder=trees.where(state.first, shared, online.encoder))
+        encoder=trees.where(itself, shared, online.encoder))
   state = state._replace(online=online, target=target, opt_state=opt_state)
   return state, {'loss': value}
 
 
-def byol(nets: networks.Nets, view: View, *, make_tx: MakeTx,
+def byol(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,
          loss: Loss = regression_loss, decay: float = 0.99,
-         first_target: str = 'copy') -> Learner:
+         first_target: str = 'copy', stop_gradient: bool = True,
+         ema: bool = True) -> Learner:
   """Builds BYOL as a Learner; the arguments are those of `byol_step`.
 
   The optimiser is made anew each round, so its momentum starts from zero, as
@@ -118,7 +102,7 @@ def byol(nets: networks.Nets, view: View, *, make_tx: MakeTx,
                      f'not {first_target!r}')
 
   def init(client: ClientState, round_: Array) -> StepState:
-    opt_state = make_tx(round_).init(_params(client.online))
+    opt_state = make_tx(round_).init(descent.params_of(client.online))
     return StepState(client.online, client.target, opt_state, round_,
                      client.last_round < 0)
 
@@ -127,5 +111,5 @@ def byol(nets: networks.Nets, view: View, *, make_tx: MakeTx,
 
   step = functools.partial(
       byol_step, nets=nets, view=view, make_tx=make_tx, loss=loss, decay=decay,
-      first_target=first_target)
+      first_target=first_target, stop_gradient=stop_gradient, ema=ema)
   return Learner(init, step, final)

@@ -1,0 +1,145 @@
+"""FedU's rivals, upper bounds and ablations, each as a change to a config.
+
+  python -m fedu_jax.main --config=configs/methods.py:simclr --workdir=/tmp/run
+
+Sizes, temperatures and rates are the released code's (EasyFL fedssl, model.py
+and client.py); what it does not have is said at the method.
+"""
+
+from collections.abc import Callable
+
+import ml_collections
+
+from configs import cifar10
+
+
+def fedu(config: ml_collections.ConfigDict) -> None:
+  """What configs/cifar10.py is."""
+  del config
+
+
+def fedbyol(config: ml_collections.ConfigDict) -> None:
+  """BYOL on clients, encoder and predictor averaged and shared."""
+  config.rule.name = 'global_predictor'
+
+
+def fedema(config: ml_collections.ConfigDict) -> None:
+  """Zhuang et al. 2022, with a constant scale."""
+  config.rule.name = 'fedema'
+
+
+def fedema_auto(config: ml_collections.ConfigDict) -> None:
+  """Zhuang et al. 2022, with the scale set by each client's first drift."""
+  config.rule.name = 'fedema_auto'
+
+
+def ldawa(config: ml_collections.ConfigDict) -> None:
+  """Rehman et al. 2023: the server weighs layer by layer."""
+  config.rule.name = 'global_predictor'
+  config.aggregation.name = 'ldawa'
+
+
+def simsiam(config: ml_collections.ConfigDict) -> None:
+  """Chen & He 2021, on clients."""
+  config.learner.name = 'simsiam'
+  config.rule.name = 'global_predictor'
+
+
+def simclr(config: ml_collections.ConfigDict) -> None:
+  """Chen et al. 2020, on clients; it has no predictor."""
+  config.learner.name = 'simclr'
+  config.learner.temperature = 0.07
+  config.model.predictor_layers = 0
+  config.rule.name = 'global_predictor'
+
+
+def moco(config: ml_collections.ConfigDict) -> None:
+  """He et al. 2020 (v1): a linear head, half the jitter, a constant rate."""
+  config.learner.name = 'moco'
+  config.learner.temperature = 0.07
+  config.model.projector_layers = 1
+  config.model.predictor_layers = 0
+  config.model.features = 128
+  config.optimizer.schedule = 'constant'
+  config.view.brightness = 0.4
+  config.view.contrast = 0.4
+  config.view.saturation = 0.4
+  config.view.hue = 0.1
+  config.rule.name = 'global_predictor'
+
+
+def moco_v2(config: ml_collections.ConfigDict) -> None:
+  """Chen et al. 2020 (v2): a head of two layers, and a warmer softmax."""
+  view = config.view.to_dict()
+  moco(config)
+  config.view.update(view)
+  config.learner.temperature = 0.2
+  config.model.projector_layers = 2
+  wide = {'resnet50': 32, 'resnet6': 2}.get(config.model.name, 8)
+  config.model.hidden = wide * config.model.width  # as the representation
+  config.optimizer.schedule = 'cosine'
+
+
+def supervised(config: ml_collections.ConfigDict) -> None:
+  """FedAvg with labels (McMahan et al. 2017), an upper bound.
+
+  The setting of the paper's row is not published; this trains as the others do.
+  """
+  config.learner.name = 'supervised'
+  config.model.projector_layers = 0
+  config.model.predictor_layers = 1
+  config.model.features = 100 if config.data.source.endswith('100') else 10
+  config.rule.name = 'global_predictor'
+
+
+def centralised(config: ml_collections.ConfigDict) -> None:
+  """BYOL with all images on one client, an upper bound."""
+  config.clients = 1
+  config.partition.name = 'iid'
+  config.rule.name = 'global_predictor'
+
+
+def no_stop_gradient(config: ml_collections.ConfigDict) -> None:
+  """FedBYOL whose gradient may reach the target's side."""
+  fedbyol(config)
+  config.learner.stop_gradient = False
+
+
+def no_ema(config: ml_collections.ConfigDict) -> None:
+  """FedBYOL whose target is the online encoder itself."""
+  fedbyol(config)
+  config.learner.ema = False
+
+
+def no_ema_no_stop_gradient(config: ml_collections.ConfigDict) -> None:
+  """Both: nothing then keeps the features from becoming one point."""
+  no_ema(config)
+  config.learner.stop_gradient = False
+
+
+def no_predictor(config: ml_collections.ConfigDict) -> None:
+  """FedBYOL whose projector's output regresses the target's."""
+  fedbyol(config)
+  config.model.predictor_layers = 0
+
+
+def one_layer_predictor(config: ml_collections.ConfigDict) -> None:
+  """FedBYOL with a linear predictor."""
+  fedbyol(config)
+  config.model.predictor_layers = 1
+
+
+METHODS: dict[str, Callable[[ml_collections.ConfigDict], None]] = {
+    method.__name__: method for method in (
+        fedu, fedbyol, fedema, fedema_auto, ldawa, simsiam, simclr, moco,
+        moco_v2, supervised, centralised, no_stop_gradient, no_ema,
+        no_ema_no_stop_gradient, no_predictor, one_layer_predictor)}
+
+
+def get_config(name: str = 'fedu') -> ml_collections.ConfigDict:
+  """Returns the paper's setting on CIFAR-10, changed for a method."""
+  if name not in METHODS:
+    raise ValueError(f'no method {name!r}: choose {", ".join(METHODS)}')
+  config = cifar10.get_config()
+  METHODS[name](config)
+  return config

@@ -1,0 +1,50 @@
+"""What the commands share: exit codes, flags, and compiled programs kept."""
+
+import os
+import sys
+from typing import NoReturn
+
+from absl import flags
+import jax
+
+from fedu_jax import sources
+
+
+def refuse(message: object) -> NoReturn:
+  """Ends the program with one line on stderr and exit code 2."""
+  print('error:', ' '.join(str(message).split()), file=sys.stderr)
+  sys.exit(2)
+
+
+def parse(argv: list[str], *, arguments: int = 0) -> list[str]:
+  """Parses the flags; whatever is wrong with them is refused.
+
+  Args:
+    argv: the command line.
+    arguments: how many may stand beside the flags.
+
+  Returns:
+    The program's name and the arguments.
+  """
+  try:
+    rest = flags.FLAGS(argv)
+  except ModuleNotFoundError as error:
+    refuse(f'a config cannot be loaded ({error}): start from the folder that '
+           'holds configs/')
+  except Exception as error:
+    # A config file is code, and can raise anything.
+    refuse(f'in the flags or the config: {error} ({type(error).__name__})')
+  if len(rest) > 1 + arguments:
+    refuse(f'unexpected argument {rest[-1]!r}: flags are --name=value')
+  return rest
+
+
+def keep_compiled_programs() -> None:
+  """Lets the next start of a config load what this one compiles.
+
+  JAX's own variables go before: JAX_COMPILATION_CACHE_DIR for another folder,
+  JAX_ENABLE_COMPILATION_CACHE=false for none.
+  """
+  if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+    jax.config.update('jax_compilation_cache_dir',
+                      str(sources.user_cache('compiled')))

@@ -1,0 +1,97 @@
+"""What the SSL methods share: two views, one gradient, one optimiser step."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+from fedu_jax import networks
+from fedu_jax.state import (
+    Array, ClientState, Learner, Metrics, Online, PyTree, Variables)
+
+View = Callable[[Array, Array], Array]  # (images u8, rng) -> images f32
+MakeTx = Callable[[Array], optax.GradientTransformation]  # round -> transform
+
+
+class OnlineState(NamedTuple):
+  """The carry of a method that trains an online network and nothing else."""
+  online: Online
+  opt_state: PyTree
+  round: Array  # [] i32; sets the learning rate
+
+
+def params_of(online: Online) -> PyTree:
+  """What the optimiser moves: the encoder's and the predictor's params."""
+  return online.encoder.params, online.predictor.params
+
+
+def _with_params(online: Online, params: PyTree) -> Online:
+  encoder, predictor = params
+  return Online(online.encoder._replace(params=encoder),
+                online.predictor._replace(params=predictor))
+
+
+def two_views(module: Any, variables: Variables, x1: Array,
+              x2: Array) -> tuple[Array, Array, Variables]:
+  """Two separate forward passes: each view has its own batch statistics."""
+  y1, variables = networks.forward(module, variables, x1)
+  y2, variables = networks.forward(module, variables, x2)
+  return y1, y2, variables
+
+
+def descend(objective: Callable[[Online], tuple[Array, tuple[Online, PyTree]]],
+            online: Online, opt_state: PyTree,
+            tx: optax.GradientTransformation
+            ) -> tuple[Array, Online, PyTree, PyTree]:
+  """One optimiser step on the online network.
+
+  Args:
+    objective: online -> (loss [], (the online network with the statistics that
+      the forward passes left, anything else)).
+    online: where the gradient is taken.
+    opt_state: the optimiser's.
+    tx: the optimiser.
+
+  Returns:
+    The loss, the network after the step, the objective's anything else, and
+    the optimiser's state.
+  """
+  params = params_of(online)
+  (value, (online, aux)), grads = jax.value_and_grad(
+      lambda params: objective(_with_params(online, params)),
+      has_aux=True)(params)
+  updates, opt_state = tx.update(grads, opt_state, params)
+  params = optax.apply_updates(params, updates)
+  return value, _with_params(online, params), aux, opt_state
+
+
+def online_learner(
+    objective: Callable[[Online, PyTree, Array], tuple[Array, Online]], *,
+    make_tx: MakeTx) -> Learner:
+  """Builds the Learner of a method whose clients train an online network only.
+
+  The optimiser is made anew each round, as in the reference (EasyFL fedssl,
+  client.py:load_optimizer).
+
+  Args:
+    objective: (online, images, rng) -> (loss [], online with new statistics).
+    make_tx: round -> the optimiser.
+  """
+  def init(client: ClientState, round_: Array) -> OnlineState:
+    return OnlineState(client.online,
+                       make_tx(round_).init(params_of(client.online)), round_)
+
+  def step(state: OnlineState, images: PyTree,
+           rng: Array) -> tuple[OnlineState, Metrics]:
+    def of(online):
+      value, online = objective(online, images, rng)
+      return value, (online, ())
+    value, online, _, opt_state = descend(
+        of, state.online, state.opt_state, make_tx(state.round))
+    return OnlineState(online, opt_state, state.round), {'loss': value}
+
+  def final(client: ClientState, state: OnlineState) -> ClientState:
+    return client._replace(online=state.online)
+
+  return Learner(init, step, final)

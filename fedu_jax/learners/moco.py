@@ -1,0 +1,98 @@
+"""MoCo v1 and v2: a query must find its key among those of a queue."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from fedu_jax import networks
+from fedu_jax.learners import descent
+from fedu_jax.losses import info_nce, unit
+from fedu_jax.state import (
+    Array, ClientState, Learner, Metrics, Online, PyTree, Variables)
+
+
+class MoCoMemory(NamedTuple):
+  """The keys of a client's last batches, which outlive its rounds."""
+  queue: Array  # [N, D], unit vectors
+  next: Array  # [] i32, the row that is replaced next
+
+
+class MoCoState(NamedTuple):
+  """The carry of MoCo's scan over steps."""
+  online: Online
+  target: Variables  # the key encoder
+  memory: MoCoMemory
+  opt_state: PyTree
+  round: Array
+
+
+def moco(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,
+         temperature: float = 0.07, decay: float = 0.99,
+         queue_size: int = 4096) -> Learner:
+  """Builds MoCo as a Learner (He et al. 2020; EasyFL fedssl, model.py).
+
+  Symmetric, as in the released code: each view is query and key, so a step
+  enqueues 2 B keys. The key encoder moves before the loss is taken, starts each
+  round from the online encoder's parameters, and keeps its own statistics. The
+  released code shuffles the keys' batch, which changes nothing where the batch
+  is not split over devices. v1 has a projector of one layer and temperature
+  0.07; v2 one of two and 0.2. The predictor is not used.
+
+  Args:
+    nets: the encoder's and the predictor's modules.
+    view: (images, rng) -> one random view of each image, f32.
+    make_tx: round -> the optimiser.
+    temperature: of the softmax over keys.
+    decay: of the key encoder's moving average.
+    queue_size: N, keys of a client; a multiple of twice the batch.
+  """
+  def memory(online: Online, rng: Array, image: Array) -> MoCoMemory:
+    """Random keys, the same for all clients, as the released code sends."""
+    z = jax.eval_shape(lambda: networks.forward(
+        nets.encoder, online.encoder, image)[0])
+    return MoCoMemory(
+        unit(jax.random.normal(rng, (queue_size, z.shape[-1]), z.dtype)),
+        jnp.int32(0))
+
+  def init(client: ClientState, round_: Array) -> MoCoState:
+    target = client.target._replace(params=client.online.encoder.params)
+    return MoCoState(client.online, target, client.memory.learner,
+                     make_tx(round_).init(descent.params_of(client.online)),
+                     round_)
+
+  def step(state: MoCoState, images: Array,
+           rng: Array) -> tuple[MoCoState, Metrics]:
+    if queue_size % (2 * len(images)):
+      raise ValueError(f'a queue of {queue_size} keys is no multiple of the '
+                       f'{2 * len(images)} that a step enqueues')
+    x1, x2 = (view(images, key) for key in jax.random.split(rng))
+    target = state.target._replace(params=optax.incremental_update(
+        state.online.encoder.params, state.target.params, 1 - decay))
+    k2, k1, target = descent.two_views(nets.encoder, target, x2, x1)
+    keys = unit(jnp.concatenate([k1, k2]))
+
+    def objective(online):
+      q1, q2, encoder = descent.two_views(
+          nets.encoder, online.encoder, x1, x2)
+      loss = lambda q, k: info_nce(q, k, state.memory.queue,
+                                   temperature=temperature).mean()
+      return (loss(q1, k2) + loss(q2, k1),
+              (online._replace(encoder=encoder), ()))
+
+    value, online, _, opt_state = descent.descend(
+        objective, state.online, state.opt_state, make_tx(state.round))
+    start = state.memory.next
+    queue = jax.lax.dynamic_update_slice_in_dim(
+        state.memory.queue, keys, start, axis=0)
+    memory = MoCoMemory(queue, (start + len(keys)) % queue_size)
+    return (MoCoState(online, target, memory, opt_state, state.round),
+            {'loss': value})
+
+  def final(client: ClientState, state: MoCoState) -> ClientState:
+    return client._replace(
+        online=state.online, target=state.target,
+        memory=client.memory._replace(learner=state.memory))
+
+  return Learner(init, step, final, memory)

@@ -1,0 +1,32 @@
+"""SimCLR: two views of an image attract, all others of the batch repel."""
+
+import jax
+import jax.numpy as jnp
+
+from fedu_jax import networks
+from fedu_jax.learners import descent
+from fedu_jax.losses import nt_xent
+from fedu_jax.state import Array, Learner, Online
+
+
+def simclr(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,
+           temperature: float = 0.07) -> Learner:
+  """Builds SimCLR as a Learner (Chen et al. 2020; EasyFL fedssl, client.py).
+
+  Both views go through the encoder in one pass, with common batch statistics,
+  as in the released code. The predictor is not used.
+
+  Args:
+    nets: the encoder's and the predictor's modules.
+    view: (images, rng) -> one random view of each image, f32.
+    make_tx: round -> the optimiser.
+    temperature: the released code's 0.07.
+  """
+  def objective(online: Online, images: Array, rng: Array):
+    views = [view(images, key) for key in jax.random.split(rng)]
+    z, encoder = networks.forward(
+        nets.encoder, online.encoder, jnp.concatenate(views))
+    loss = nt_xent(*jnp.split(z, 2), temperature=temperature).mean()
+    return loss, online._replace(encoder=encoder)
+
+  return descent.online_learner(objective, make_tx=make_tx)

@@ -1,0 +1,37 @@
+"""SimSiam: the online network predicts itself, without a target of its own."""
+
+import jax
+
+from fedu_jax import networks
+from fedu_jax.learners import descent
+from fedu_jax.losses import regression_loss
+from fedu_jax.state import Array, Learner, Online
+
+
+def simsiam(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,
+            stop_gradient: bool = True) -> Learner:
+  """Builds SimSiam as a Learner (Chen & He 2021; EasyFL fedssl, model.py).
+
+  The loss is half the negative cosine of each direction, summed: in -1..1. No
+  target is kept; FedSimSiam shares encoder and predictor, which is the rule
+  `global_predictor`.
+
+  Args:
+    nets: the encoder's and the predictor's modules.
+    view: (images, rng) -> one random view of each image, f32.
+    make_tx: round -> the optimiser.
+    stop_gradient: False lets the gradient into the side that is predicted.
+  """
+  def cosine(prediction, target):  # -cos, from 2 - 2 cos
+    return regression_loss(prediction, target).mean() / 2 - 1
+
+  def objective(online: Online, images: Array, rng: Array):
+    x1, x2 = (view(images, key) for key in jax.random.split(rng))
+    z1, z2, encoder = descent.two_views(nets.encoder, online.encoder, x1, x2)
+    p1, p2, predictor = descent.two_views(
+        nets.predictor, online.predictor, z1, z2)
+    if stop_gradient:
+      z1, z2 = jax.lax.stop_gradient((z1, z2))
+    return ((cosine(p1, z2) + cosine(p2, z1)) / 2, Online(encoder, predictor))
+
+  return descent.online_learner(objective, make_tx=make_tx)

@@ -1,0 +1,35 @@
+"""Supervised training: the upper bound that FedU is compared with."""
+
+import optax
+
+from fedu_jax import networks
+from fedu_jax.learners import descent
+from fedu_jax.state import Array, Labelled, Learner, Online
+
+
+def supervised(nets: networks.Nets, view: descent.View, *,
+               make_tx: descent.MakeTx) -> Learner:
+  """Builds classification as a Learner: FedAvg of McMahan et al. (2017).
+
+  The predictor is the classifier: one layer with as many features as there are
+  classes, on an encoder without a projector. The paper does not state its
+  augmentation; here it is one view as everywhere else.
+
+  Args:
+    nets: the encoder's and the classifier's modules.
+    view: (images, rng) -> one random view of each image, f32.
+    make_tx: round -> the optimiser.
+  """
+  def objective(online: Online, examples: Labelled, rng: Array):
+    z, encoder = networks.forward(
+        nets.encoder, online.encoder, view(examples.images, rng))
+    logits, predictor = networks.forward(nets.predictor, online.predictor, z)
+    loss = optax.softmax_cross_entropy_with_integer_labels(
+        logits, examples.labels).mean()
+    return loss, Online(encoder, predictor)
+
+  return descent.online_learner(objective, make_tx=make_tx)
+
+
+# The clients' arrays must hold labels beside the images.
+supervised.labelled = True  # type: ignore[attr-defined]

@@ -1,0 +1,176 @@
+"""Ways to ask what an encoder is worth, each chosen by its name in a text.
+
+'linear,knn,semi:0.01,transfer:digits': names, with what follows a colon as the
+protocol's own choice. A protocol is (scorer, online, choice) -> scores.
+"""
+
+from collections.abc import Callable
+import functools
+import json
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from fedu_jax import augment
+from fedu_jax import evaluation
+from fedu_jax import report
+from fedu_jax import runs
+from fedu_jax import semi_supervised
+from fedu_jax import sources
+from fedu_jax.errors import BadInput
+from fedu_jax.scores import Scorer
+from fedu_jax.state import Online
+
+Protocol = Callable[[Scorer, Online, str], dict[str, float]]
+
+
+def linear(scorer: Scorer, online: Online, choice: str) -> dict[str, float]:
+  """The linear probe on features below the projector."""
+  _nothing('linear', choice)
+  return {'linear': scorer.linear(online.encoder)}
+
+
+def knn(scorer: Scorer, online: Online, choice: str) -> dict[str, float]:
+  """The released code's monitor, on the projector's output."""
+  _nothing('knn', choice)
+  return {'knn': scorer.knn(online.encoder)}
+
+
+def knn_features(scorer: Scorer, online: Online,
+                 choice: str) -> dict[str, float]:
+  """kNN on features below the projector."""
+  _nothing('knn_features', choice)
+  return {'knn, features': scorer.knn(online.encoder, below_projector=True)}
+
+
+def semi(scorer: Scorer, online: Online, choice: str, *,
+         fine_tune: bool = False) -> dict[str, float]:
+  """A head on a share of the labels, as released: semi:0.01.
+
+  semi:0.01:balanced takes the labelled examples evenly by class.
+  """
+  name = 'finetune' if fine_tune else 'semi'
+  ratio, _, how = choice.partition(':')
+  try:
+    rows = semi_supervised.labelled_rows(
+        scorer.train_labels, float(ratio), balanced=how == 'balanced')
+    if how not in ('', 'balanced'):
+      raise ValueError(f'{how!r} is not balanced')
+  except ValueError as error:
+    raise BadInput(f'protocol {name}:{choice} ({error}): use {name}:<share of '
+                   f'the labels>, such as {name}:0.01 or {name}:0.01:balanced'
+                   ) from error
+  accuracy = semi_supervised.semi_supervised(
+      scorer.nets.encoder, online.encoder, scorer.train_images[rows],
+      scorer.train_labels[rows], scorer.test_images, scorer.test_labels,
+      jax.random.key(scorer.seed), num_classes=scorer.num_classes,
+      fine_tune=fine_tune, hidden=scorer.settings.semi_hidden,
+      epochs=scorer.settings.semi_epochs)
+  return {f'{name} {100 * float(ratio):g} %' + (f', {how}' if how else ''):
+          accuracy}
+
+
+def transfer(scorer: Scorer, online: Online, choice: str) -> dict[str, float]:
+  """The linear probe on another data set: transfer:digits, transfer:tfds:...
+  """
+  data = sources.load(choice, data_dir=scorer.data_dir,
+                      image_size=scorer.train_images.shape[1])
+  if data.train_labels is None or data.test_labels is None:
+    raise BadInput(f'protocol transfer:{choice} needs labelled training and '
+                   'test images: choose another data set')
+  assert data.test_images is not None  # labels never come without images
+  there = scorer._replace(
+      train_images=data.train_images, train_labels=data.train_labels,
+      test_images=data.test_images, test_labels=data.test_labels)
+  return {f'transfer to {choice.removeprefix("tfds:")}':
+          there.linear(online.encoder)}
+
+
+def geometry(scorer: Scorer, online: Online, choice: str) -> dict[str, float]:
+  """Alignment and uniformity (Wang & Isola 2020) of the test images' features.
+
+  Without labels: how close two views of an image lie, and how evenly images
+  spread over the sphere; the lower, the better, for both.
+  """
+  _nothing('geometry', choice)
+  rngs = jax.random.split(jax.random.key(scorer.seed))
+  draw = jax.jit(augment.make_view(**scorer.view))
+  views = [np.asarray(np.round(255 * np.concatenate([
+      draw(scorer.test_images[i:i + 500], jax.random.fold_in(rng, i))
+      for i in range(0, len(scorer.test_images), 500)]))).astype(np.uint8)
+      for rng in rngs]
+  z1, z2 = (scorer.embed(online.encoder, x) for x in views)
+  return {'alignment': float(evaluation.alignment(z1, z2)),
+          'uniformity': float(evaluation.uniformity(
+              scorer.embed(online.encoder, scorer.test_images)))}
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    'linear': linear, 'knn': knn, 'knn_features': knn_features, 'semi': semi,
+    'finetune': functools.partial(semi, fine_tune=True), 'transfer': transfer,
+    'geometry': geometry}
+
+
+def parse(text: str) -> list[tuple[str, Protocol, str]]:
+  """Reads a list of protocols: [(as written, function, choice)].
+
+  Raises:
+    BadInput: a name is none of them.
+  """
+  found = []
+  for part in text.split(','):
+    name, _, choice = part.strip().partition(':')
+    if name not in PROTOCOLS:
+      raise BadInput(f'protocol {part.strip()!r}: choose from '
+                     f'{", ".join(PROTOCOLS)}')
+    found.append((part.strip(), PROTOCOLS[name], choice))
+  return found
+
+
+def ask(workdir: str, protocol: str, *, encoder: str = 'federation',
+        data_dir: str = '', console: Console | None = None
+        ) -> dict[str, float]:
+  """Scores an encoder of a run by several protocols.
+
+  What was scored before, and is asked again, is read from `evaluation.json`.
+
+  Args:
+    workdir: the folder of a run.
+    protocol: as `parse` reads it.
+    encoder: 'federation', 'untrained', or 'alone0' and so on.
+    data_dir: where data sets lie; '' for TFDS's default.
+    console: where to print.
+
+  Returns:
+    The scores by name, also written to `evaluation.json`.
+
+  Raises:
+    BadInput: the folder holds no such run, or a protocol cannot be carried out.
+  """
+  console = console or Console(highlight=False)
+  asked = parse(protocol)
+  folder = pathlib.Path(workdir)
+  config = runs.config_of(folder, data_dir)
+  path = folder / 'evaluation.json'
+  known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+  mine = known.setdefault(encoder, {})
+  missing = [(name, fn, choice) for name, fn, choice in asked
+             if name not in mine]
+  if missing:
+    scorer, online = runs.restore(config, folder, encoder)
+    for name, fn, choice in missing:
+      with console.status(f'{encoder}: {name}'):
+        mine[name] = fn(scorer, online, choice)
+      report.write_json(path, known)
+  scores = {key: value for name, _, _ in asked
+            for key, value in mine[name].items()}
+  console.print(report.plain_table(encoder, scores))
+  return scores
+
+
+def _nothing(name: str, choice: str) -> None:
+  if choice:
+    raise BadInput(f'protocol {name} takes no choice, not {choice!r}')

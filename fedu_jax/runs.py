@@ -1,0 +1,143 @@
+"""A run and its folder: whose it is, what it holds, and what it left there."""
+
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+from flax import serialization
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from fedu_jax import networks
+from fedu_jax import program
+from fedu_jax import report
+from fedu_jax import settings
+from fedu_jax import sources
+from fedu_jax.checkpoint import Checkpoints
+from fedu_jax.errors import BadInput
+from fedu_jax.scores import Scorer
+from fedu_jax.state import Array, ClientState, Online, ServerState
+
+
+class Run(NamedTuple):
+  """The whole state of a run: what a checkpoint holds."""
+  server: ServerState
+  clients: ClientState
+  rng: Array  # the run's key
+
+
+def networks_of(config: ml_collections.ConfigDict, data: sources.Dataset
+                ) -> tuple[networks.Nets, Online]:
+  """Makes the networks, and draws the one that the server sends out first."""
+  nets = settings.bind(config, 'model')()
+  rng = jax.random.fold_in(jax.random.key(config.seed), program.INIT)
+  return nets, networks.init_online(
+      nets, rng, jnp.zeros((2, *data.train_images.shape[1:])))
+
+
+def labelled(config: ml_collections.ConfigDict) -> bool:
+  """Whether the learner trains on labels: the supervised upper bound."""
+  return getattr(settings.find('learner', config.learner.name), 'labelled',
+                 False)
+
+
+def scorer_of(config: ml_collections.ConfigDict, nets: networks.Nets,
+              data: sources.Dataset) -> Scorer | None:
+  """Makes what scores encoders; None if the data has no labelled test half."""
+  if data.test_labels is None or data.train_labels is None:
+    return None
+  assert data.test_images is not None  # labels never come without images
+  return Scorer(nets, data.train_images, data.train_labels, data.test_images,
+                data.test_labels, config.evaluation, config.seed,
+                dict(config.view), config.data.dir,
+                classifies=labelled(config))
+
+
+def claim(folder: pathlib.Path, config: ml_collections.ConfigDict, *,
+           write: bool) -> pathlib.Path:
+  """Makes sure that the folder is this config's; where data lies may change.
+  """
+  mine = settings.flatten(config)
+  del mine['data.dir']
+  path = folder / 'config.json'
+  try:
+    if path.exists():
+      theirs = json.loads(path.read_text())
+      if changed := settings.differences(theirs, mine):
+        raise BadInput(
+            f'{folder} belongs to another config, which differs in '
+            f'{", ".join(changed)}: choose another --workdir')
+    elif folder.is_dir() and any(p.name != 'config.part'
+                                 for p in folder.iterdir()):
+      raise BadInput(f'{folder} is not empty and not a run of ours: choose '
+                     'another --workdir')
+    elif write:
+      folder.mkdir(parents=True, exist_ok=True)
+      report.write_json(path, mine)
+  except (OSError, json.JSONDecodeError) as error:
+    raise BadInput(f'--workdir {folder} cannot be used ({error})') from error
+  return folder
+
+
+def config_of(folder: pathlib.Path, data_dir: str = ''
+              ) -> ml_collections.ConfigDict:
+  """Reads the config of the run in a folder.
+
+  Args:
+    folder: the run's.
+    data_dir: where its data lies, which is not kept with it.
+
+  Raises:
+    BadInput: there is none, or not one of this version.
+  """
+  path = folder / 'config.json'
+  try:
+    flat = json.loads(path.read_text())
+  except (OSError, json.JSONDecodeError) as error:
+    raise BadInput(f'{folder} holds no run ({error}): give the --workdir of '
+                   'one that has started') from error
+  nested: dict[str, Any] = {}
+  for name, value in (flat | {'data.dir': data_dir}).items():
+    *sections, last = name.split('.')
+    place = nested
+    for section in sections:
+      place = place.setdefault(section, {})
+    place[last] = tuple(value) if isinstance(value, list) else value
+  config = ml_collections.ConfigDict(nested)
+  settings.check(config)
+  return config
+
+
+def restore(config: ml_collections.ConfigDict, folder: pathlib.Path,
+            encoder: str) -> tuple[Scorer, Online]:
+  """Loads a network of a run, and what scores it.
+
+  Args:
+    config: the run's, with the place of its data.
+    folder: the run's.
+    encoder: 'federation', 'untrained', or 'alone0' and so on.
+
+  Raises:
+    BadInput: there is no such checkpoint, or nothing to score it on.
+  """
+  where = folder if encoder == 'federation' else folder / encoder
+  saved = where / 'checkpoints'
+  if encoder != 'untrained' and not saved.is_dir():
+    raise BadInput(f'{where} has no checkpoints: choose federation, untrained '
+                   'or, if clients were trained alone too, alone0')
+  data = sources.load(
+      config.data.source, data_dir=config.data.dir,
+      image_size=config.data.image_size, max_examples=config.data.max_examples)
+  nets, online = networks_of(config, data)
+  scorer = scorer_of(config, nets, data)
+  if scorer is None:
+    raise BadInput(f'{config.data.source} has no labelled test images')
+  if encoder != 'untrained':
+    checkpoints = Checkpoints(saved, keep=config.checkpoint.keep)
+    state: Any = checkpoints.restore_plain()
+    checkpoints.close()
+    if state is None:
+      raise BadInput(f'{saved} is empty: the run saved nothing yet')
+    online = serialization.from_state_dict(online, state['server']['online'])
+  return scorer, online

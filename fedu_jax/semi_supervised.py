@@ -1,0 +1,159 @@
+"""What an encoder is worth with few labels: a head on it, or all of it."""
+
+import functools
+from typing import Any
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from fedu_jax import evaluation
+from fedu_jax import networks
+from fedu_jax.state import Array, PyTree, Variables
+
+
+def labelled_rows(labels: np.ndarray, ratio: float, *,
+                  balanced: bool = False) -> np.ndarray:
+  """Chooses which training examples have labels.
+
+  Args:
+    labels: [N] i32, in the order of the training file.
+    ratio: of the examples that are labelled, in 0..1.
+    balanced: evenly by class, the first of each; otherwise the first of the
+      file, as the released code does.
+
+  Returns:
+    Rows of `labels`, ascending.
+
+  Raises:
+    ValueError: the ratio leaves no example.
+  """
+  count = round(ratio * len(labels))
+  if not 0 < count <= len(labels):
+    raise ValueError(f'{ratio:g} of {len(labels)} examples is {count}')
+  if not balanced:
+    return np.arange(count)
+  rank = np.empty(len(labels), int)  # of an example among its own class
+  for c in np.unique(labels):
+    mine = np.flatnonzero(labels == c)
+    rank[mine] = np.arange(len(mine))
+  return np.sort(np.lexsort((labels, rank))[:count])
+
+
+def semi_supervised(
+    module: nn.Module, encoder: Variables, images: np.ndarray,
+    labels: np.ndarray, test_images: np.ndarray, test_labels: np.ndarray,
+    rng: Array, *, num_classes: int, fine_tune: bool = False, layers: int = 2,
+    hidden: int = 4096, epochs: int = 100, batch_size: int = 128,
+    learning_rate: float = 1e-3) -> float:
+  """Accuracy of a classifier trained on few labels, on features of an encoder.
+
+  Without `fine_tune` it is the released code's protocol (EasyFL fedssl,
+  semi_supervised_evaluation.py): Adam on the head alone; BatchNorm, the
+  encoder's too, in training mode in the first epoch and in evaluation mode
+  after; the best test accuracy of all epochs. With it all parameters are
+  trained, BatchNorm stays in training mode, and the last epoch counts, since
+  to choose by test accuracy would be to look at the answers.
+
+  Args:
+    module: the encoder.
+    encoder: its variables.
+    images: [N, H, W, C] u8, those with labels.
+    labels: [N] i32.
+    test_images: [Q, H, W, C] u8.
+    test_labels: [Q] i32.
+    rng: a key, for the head's weights and the order of examples.
+    num_classes: C.
+    fine_tune: whether the encoder is trained as well.
+    layers: of the head: 2, with BatchNorm between, or 1.
+    hidden: units in the middle of the head.
+    epochs: passes over the labelled images.
+    batch_size: an incomplete last batch of an epoch is left out.
+    learning_rate: Adam's, constant.
+  """
+  head = networks.MLP(hidden, num_classes, layers=layers)
+  rng_head, rng_order = jax.random.split(rng)
+  size = min(batch_size, len(images))
+  embed = functools.partial(evaluation.embed, evaluation.features, module)
+  features = embed(encoder, images[:2])
+  drawn: Any = head.init(rng_head, features, train=False)
+  top = Variables(drawn['params'], drawn.get('batch_stats', {}))
+  tx = optax.adam(learning_rate)
+  params = (encoder.params, top.params) if fine_tune else top.params
+  state = (encoder, top, tx.init(params))
+  train = functools.partial(_epoch, module=module, head=head, tx=tx, size=size)
+  pixels, targets = jnp.asarray(images), jnp.asarray(labels)
+
+  def order(e):
+    return jax.random.permutation(jax.random.fold_in(rng_order, e), len(images))
+
+  def score(state, test):
+    logits: Any = head.apply(state[1]._asdict(), test, train=False)
+    return float(jnp.mean(jnp.argmax(logits, -1) == jnp.asarray(test_labels)))
+
+  state = train(state, pixels, targets, order(0),
+                mode='tune' if fine_tune else 'warm')
+  if fine_tune:
+    for e in range(1, epochs):
+      state = train(state, pixels, targets, order(e), mode='tune')
+    return score(state, embed(state[0], test_images))
+  # The encoder no longer changes: its features are taken once.
+  known = embed(state[0], images)
+  test = embed(state[0], test_images)
+  best = score(state, test)
+  for e in range(1, epochs):
+    state = train(state, known, targets, order(e), mode='head')
+    best = max(best, score(state, test))
+  return best
+
+
+def _scaled(images: Array) -> Array:
+  return images.astype(jnp.float32) / 255
+
+
+@functools.partial(jax.jit, static_argnames=(
+    'module', 'head', 'tx', 'size', 'mode'))
+def _epoch(state: PyTree, inputs: Array, labels: Array, order: Array, *,
+           module: Any, head: Any, tx: Any, size: int, mode: str) -> PyTree:
+  """One pass; `mode` says what is trained and what the inputs are.
+
+  'tune': everything, on images; 'warm': the head, on images, statistics
+  moving; 'head': the head, on features, statistics at rest.
+  """
+  def logits(encoder, top, x):
+    if mode == 'head':
+      return head.apply(top._asdict(), x, train=False), (encoder, top)
+    z, changed = module.apply(
+        encoder._asdict(), _scaled(x), train=True, method='features',
+        mutable=['batch_stats'])
+    # The projector is not run, and keeps its statistics.
+    stats = {**encoder.batch_stats, **changed['batch_stats']}
+    encoder = encoder._replace(batch_stats=stats)
+    y, top = networks.forward(head, top, z)
+    return y, (encoder, top)
+
+  def step(state, rows):
+    encoder, top, opt_state = state
+    params = (encoder.params, top.params) if mode == 'tune' else top.params
+
+    def loss(params):
+      moved = encoder, top._replace(params=params)
+      if mode == 'tune':
+        moved = (encoder._replace(params=params[0]),
+                 top._replace(params=params[1]))
+      y, after = logits(*moved, inputs[rows])
+      return optax.softmax_cross_entropy_with_integer_labels(
+          y, labels[rows]).mean(), after
+
+    grads, (encoder, top) = jax.grad(loss, has_aux=True)(params)
+    updates, opt_state = tx.update(grads, opt_state, params)
+    params = optax.apply_updates(params, updates)
+    if mode == 'tune':
+      return (encoder._replace(params=params[0]),
+              top._replace(params=params[1]), opt_state), None
+    return (encoder, top._replace(params=params), opt_state), None
+
+  steps = len(order) // size
+  return jax.lax.scan(step, state, order[:steps * size].reshape(steps, size))[0]

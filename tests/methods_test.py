@@ -1,0 +1,294 @@
+"""SimSiam, SimCLR, MoCo, supervised training and BYOL's ablations."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fedu_jax
+from fedu_jax import learners, losses, networks, program, rounds
+from fedu_jax.state import Labelled, Memory, ServerState
+import small
+
+QUEUE = 32
+
+
+def make(name, **choices):
+  return getattr(learners, name)(small.NETS, small.view,
+                                 make_tx=small.make_tx, **choices)
+
+
+def start(learner, sizes=(8,)):
+  memory = Memory(learner=learner.memory(
+      small.online(), jax.random.key(5), jnp.zeros((1, small.SIZE, small.SIZE,
+                                                    3))))
+  return fedu_jax.init_clients(small.online(), np.array(sizes), memory=memory)
+
+
+def run(learner, steps=1):
+  client = small.client(0, start(learner))
+  state = learner.init(client, jnp.int32(0))
+  step = jax.jit(learner.step)
+  for s in range(steps):
+    state, metrics = step(state, jnp.asarray(small.images(8)),
+                          jax.random.key(s))
+  return client, learner.final(client, state), metrics
+
+
+# --- losses ----------------------------------------------------------------
+
+
+def test_nt_xent_in_numpy():
+  draw = np.random.RandomState(0)
+  z1, z2, more = (draw.randn(n, 4).astype(np.float32) for n in (3, 3, 5))
+  z = np.concatenate([z1, z2, more])
+  z /= np.linalg.norm(z, axis=1, keepdims=True)
+  want = []
+  for i in range(6):
+    others = [j for j in range(len(z)) if j != i]
+    logits = np.array([z[i] @ z[j] for j in others]) / 0.2
+    want.append(np.log(np.exp(logits).sum())
+                - logits[others.index((i + 3) % 6)])
+  np.testing.assert_allclose(
+      losses.nt_xent(z1, z2, temperature=0.2, negatives=more), want, rtol=1e-5)
+  fewer = losses.nt_xent(z1, z2, temperature=0.2)
+  assert (fewer < np.array(want)).all()  # fewer to be mistaken for
+
+
+def test_info_nce_in_numpy():
+  draw = np.random.RandomState(0)
+  q, k, queue = (draw.randn(n, 4).astype(np.float32) for n in (3, 3, 7))
+  unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)
+  queue = unit(queue)
+  logits = np.concatenate([(unit(q) * unit(k)).sum(1, keepdims=True),
+                           unit(q) @ queue.T], 1) / 0.07
+  want = np.log(np.exp(logits).sum(1)) - logits[:, 0]
+  got = functools.partial(losses.info_nce, temperature=0.07)
+  np.testing.assert_allclose(got(q, k, queue), want, rtol=1e-4)
+  grads = jax.grad(lambda k: got(q, k, queue).sum())(k)
+  np.testing.assert_array_equal(grads, 0)
+
+
+# --- methods ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize('name, low, high', [
+    ('simsiam', -1, 1), ('simclr', 0, np.inf), ('moco', 0, np.inf)])
+def test_a_method_trains_what_it_says(name, low, high):
+  choices = {'queue_size': QUEUE} if name == 'moco' else {}
+  before, after, metrics = run(make(name, **choices), steps=2)
+  assert low <= metrics['loss'] <= high
+  moved = lambda a, b: any((x != y).any() for x, y in zip(
+      jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+  assert moved(before.online.encoder, after.online.encoder)
+  assert moved(before.online.predictor, after.online.predictor) == (
+      name == 'simsiam')
+  assert moved(before.target, after.target) == (name == 'moco')
+
+
+def test_moco_fills_its_queue_in_a_circle():
+  before, after, _ = run(make('moco', queue_size=QUEUE), steps=1)
+  start, end = before.memory.learner, after.memory.learner
+  np.testing.assert_allclose(np.linalg.norm(end.queue, axis=1), 1, rtol=1e-5)
+  assert end.next == 16 and (end.queue[:16] != start.queue[:16]).all()
+  np.testing.assert_array_equal(end.queue[16:], start.queue[16:])
+  _, after, _ = run(make('moco', queue_size=QUEUE), steps=2)
+  assert after.memory.learner.next == 0
+  with pytest.raises(ValueError, match='no multiple'):
+    run(make('moco', queue_size=24))
+
+
+def test_moco_resets_its_key_encoder_each_round():
+  learner = make('moco', queue_size=QUEUE)
+  _, after, _ = run(learner, steps=2)
+  state = learner.init(after, jnp.int32(1))
+  small.check_equal(state.target.params, after.online.encoder.params)
+  small.check_equal(state.target.batch_stats, after.target.batch_stats)
+  small.check_equal(state.memory, after.memory.learner)
+
+
+def test_without_stop_gradient_simsiam_moves_elsewhere():
+  _, with_stop, _ = run(make('simsiam'))
+  _, without, _ = run(make('simsiam', stop_gradient=False))
+  leaf = lambda c: c.online.encoder.params['projector']['linear2']['kernel']
+  assert np.abs(leaf(with_stop) - leaf(without)).max() > 1e-6
+
+
+def test_byol_without_ema_is_its_own_target():
+  learner = small.learner(ema=False)
+  client = small.client(0, start(learner))._replace(last_round=jnp.int32(3))
+  client = client._replace(target=small.noise(client.target))  # not looked at
+  state = learner.init(client, jnp.int32(4))
+  state, metrics = jax.jit(learner.step)(
+      state, jnp.asarray(small.images(8)), jax.random.key(0))
+  small.check_equal(state.target, state.online.encoder)
+  # The same as the released code's first round, where target and online alias.
+  alias = small.learner(first_target='alias')
+  first = client._replace(last_round=jnp.int32(-1))
+  other, want = jax.jit(alias.step)(
+      alias.init(first, jnp.int32(4)), jnp.asarray(small.images(8)),
+      jax.random.key(0))
+  np.testing.assert_allclose(metrics['loss'], want['loss'], rtol=1e-6)
+  small.check_close(state.online, other.online)
+
+
+def test_stop_gradient_matters_only_where_the_target_is_the_online_encoder():
+  def end(**choices):
+    learner = small.learner(**choices)
+    client = small.client(0, start(learner))
+    client = client._replace(target=small.noise(client.target)._replace(
+        batch_stats=client.target.batch_stats))
+    return jax.jit(learner.step)(
+        learner.init(client, jnp.int32(0)), jnp.asarray(small.images(8)),
+        jax.random.key(0))[0].online.encoder.params
+  small.check_close(end(stop_gradient=False), end())
+  leaf = lambda p: p['projector']['linear2']['kernel']
+  assert np.abs(leaf(end(ema=False, stop_gradient=False))
+                - leaf(end(ema=False))).max() > 1e-6
+
+
+@pytest.mark.parametrize('layers', [0, 1])
+def test_heads_with_fewer_layers(layers):
+  """A predictor of one layer has no BatchNorm, of none no parameters."""
+  nets = networks.resnet10(width=2, hidden=8, features=4,
+                           predictor_layers=layers)
+  online = jax.eval_shape(lambda: networks.init_online(
+      nets, jax.random.key(0), jnp.zeros((2, 8, 8, 3))))
+  assert not jax.tree.leaves(online.predictor.batch_stats)
+  assert len(jax.tree.leaves(online.predictor.params)) == 2 * layers
+
+
+def test_a_federation_without_a_predictor():
+  """SimCLR's own setting: a round, its mean and its rule run on nothing."""
+  nets = small.NETS._replace(predictor=networks.MLP(8, 4, None, 0))
+  online = fedu_jax.init_online(nets, jax.random.key(0), jnp.zeros(
+      (2, small.SIZE, small.SIZE, 3)))
+  assert jax.tree.leaves(online.predictor) == []
+  _, _, batches = small.federation(sizes=(8, 8))
+  clients = fedu_jax.init_clients(online, np.array([8, 8]))
+  learner = learners.simclr(nets, small.view, make_tx=small.make_tx)
+  server, clients, metrics = jax.jit(functools.partial(
+      rounds.run_round, aggregate=fedu_jax.aggregate,
+      rule=fedu_jax.global_predictor, local_update=functools.partial(
+          fedu_jax.local_update, learner=learner)))(
+              ServerState(online, jnp.int32(0)), clients, batches,
+              jax.random.key(0))
+  assert np.isfinite(metrics['loss']).all()
+  assert metrics['global_predictor'].all()
+  small.check_equal(small.client(0, clients).online, server.online)
+
+
+def test_supervised_training_learns_its_labels():
+  """Images whose label is their brightness, in two clients, to the end."""
+  nets = networks.Nets(
+      networks.Encoder(networks.ResNet(networks.BasicBlock, (1,), 4),
+                       networks.MLP(0, 0, None, 0)),
+      networks.MLP(0, 2, None, 1))
+  labels = np.arange(32, dtype=np.int32) % 2
+  noise = np.random.RandomState(0).randint(0, 60, (32, 6, 6, 3))
+  pixels = (noise + 150 * labels[:, None, None, None]).astype(np.uint8)
+  arrays = fedu_jax.client_arrays(Labelled(pixels, labels),
+                                  np.split(np.arange(32), 2))
+  assert arrays.images.labels.shape == (2, 16)
+  online = fedu_jax.init_online(nets, jax.random.key(0),
+                                jnp.zeros((2, 6, 6, 3)))
+  clients = fedu_jax.init_clients(online, arrays.num_examples)
+  batches = jax.vmap(lambda a, k: fedu_jax.make_batches(
+      a, k, jnp.int32(0), batch_size=8, epochs=10))(
+          arrays, jax.random.split(jax.random.key(1), 2))
+  learner = learners.supervised(nets, small.view, make_tx=small.make_tx)
+  server, _, metrics = jax.jit(functools.partial(
+      rounds.run_round, aggregate=fedu_jax.aggregate,
+      rule=fedu_jax.global_predictor, local_update=functools.partial(
+          fedu_jax.local_update, learner=learner)))(
+              ServerState(online, jnp.int32(0)), clients, batches,
+              jax.random.key(0))
+  assert metrics['loss'].max() < np.log(2) / 2  # a mean over all steps
+  x = jnp.asarray(pixels, jnp.float32) / 255
+  z = nets.encoder.apply(server.online.encoder._asdict(), x, train=False)
+  logits = nets.predictor.apply(server.online.predictor._asdict(), z,
+                                train=False)
+  assert np.mean(np.argmax(logits, -1) == labels) > 0.9
+
+
+def test_the_schedules():
+  from configs import cifar10
+  config = cifar10.get_config()
+  config.optimizer.momentum = 0.
+  config.optimizer.weight_decay = 0.
+  def rate(round_):
+    learner = program.make_learner(config, small.NETS)
+    tx = learner.step.keywords['make_tx'](jnp.float32(round_))
+    params = {'w': jnp.zeros(1)}
+    update, _ = tx.update({'w': jnp.ones(1)}, tx.init(params), params)
+    return -update['w'].item()
+  assert rate(50) == pytest.approx(0.016, rel=1e-5)
+  config.optimizer.schedule = 'constant'
+  assert rate(50) == pytest.approx(0.032, rel=1e-5)
+
+
+# --- against PyTorch -------------------------------------------------------
+
+
+@pytest.mark.parametrize('name', ['simsiam', 'simclr', 'moco'])
+def test_two_steps_of_the_rivals_in_pytorch(name):
+  """float64, to 1e-8: losses, weights, buffers, queue."""
+  torch = pytest.importorskip(
+      'torch', reason="parity needs PyTorch: pip install -e '.[parity]'")
+  import parity_test as parity
+  import torch_fedu
+  from torch_weights import array, from_torch, online_from
+  torch.set_default_dtype(torch.float64)
+  try:
+    with jax.enable_x64():
+      torch.manual_seed(0)
+      encoder = torch_fedu.Encoder(torch_fedu.Block, (1, 1), 4, 12, 8)
+      predictor = torch_fedu.mlp(8, 12, 8)
+      head = networks.MLP(12, 8)
+      nets = networks.Nets(networks.Encoder(networks.ResNet(
+          networks.BasicBlock, (1, 1), 4), head), head)
+      choices = {'simsiam': {}, 'simclr': {'temperature': 0.07},
+                 'moco': {'queue_size': 2 * parity.BATCH, 'temperature': 0.2}}
+      learner = getattr(learners, name)(
+          nets, parity.fixed_views(), make_tx=parity.make_tx('float64'),
+          **choices[name])
+      online = online_from(encoder, predictor)
+      memory = Memory(learner=learner.memory(
+          online, jax.random.key(0),
+          jnp.zeros((1, parity.SIZE, parity.SIZE, 3))))
+      client = small.client(0, fedu_jax.init_clients(
+          online, np.array([1]), memory=memory))
+      state = learner.init(client, jnp.int32(0))
+
+      moco = torch_fedu.MoCo(
+          encoder, torch.tensor(np.asarray(memory.learner.queue)), 0.99,
+          0.2) if name == 'moco' else None
+      params = [*encoder.parameters()] + (
+          [*predictor.parameters()] if name == 'simsiam' else [])
+      optimiser = torch.optim.SGD(params, lr=parity.RATE['float64'],
+                                  momentum=0.9, weight_decay=5e-4)
+      step = jax.jit(learner.step)
+      for s in range(2):
+        x1, x2 = map(parity.to_torch, parity.pair(s))
+        loss = {'simsiam': lambda: torch_fedu.simsiam_loss(
+                    encoder, predictor, x1, x2),
+                'simclr': lambda: torch_fedu.simclr_loss(
+                    encoder, x1, x2, 0.07),
+                'moco': lambda: moco.loss(x1, x2)}[name]()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        state, metrics = step(state, parity.marked(s), jax.random.key(s))
+        parity.check(metrics['loss'], array(loss), 'float64')
+      after = learner.final(client, state)
+      parity.check(after.online.encoder, from_torch(encoder), 'float64')
+      if name == 'simsiam':
+        parity.check(after.online.predictor, from_torch(predictor), 'float64')
+      if name == 'moco':
+        parity.check(after.target, from_torch(moco.key), 'float64')
+        parity.check(after.memory.learner.queue, array(moco.queue), 'float64')
+        assert after.memory.learner.next == moco.pointer == 0
+  finally:
+    torch.set_default_dtype(torch.float32)
