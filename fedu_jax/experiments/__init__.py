@@ -1,0 +1,11 @@
+"""The work's tables and figures, one file and one command each.
+
+  python -m fedu_jax.experiments --list
+  python -m fedu_jax.experiments predictor --scale=cpu --workdir=/tmp/work
+
+An experiment is a module with `plan(scale) -> Plan`: its arms, what they are
+asked, and how the answers are drawn.
+"""
+
+NAMES = ('linear_evaluation', 'semi_supervised', 'transfer', 'protocol',
+         'predictor', 'threshold', 'divergence', 'tsne', 'heterogeneity')

@@ -1,0 +1,72 @@
+"""Runs one experiment: `python -m fedu_jax.experiments <name>`."""
+
+import importlib
+import pathlib
+
+from absl import app
+from absl import flags
+from absl import logging
+from rich.console import Console
+
+from fedu_jax import command
+from fedu_jax import experiments
+from fedu_jax.errors import BadInput
+
+_LIST = flags.DEFINE_bool('list', False, 'Name the experiments, and end.')
+_SCALE = flags.DEFINE_string(
+    'scale', 'smoke', 'How large: smoke, cpu (hours), paper (an accelerator).')
+_SEEDS = flags.DEFINE_integer('seeds', 1, 'Runs of each arm.', lower_bound=1)
+_WORKDIR = flags.DEFINE_string(
+    'workdir', None, 'Where runs are kept and reports are written. Started '
+    'again, the queue goes on where it stopped.')
+_DATA_DIR = flags.DEFINE_string('data_dir', '', 'Where data sets lie.')
+
+
+def _parse(argv: list[str]) -> list[str]:
+  return command.parse(argv, arguments=1)
+
+
+def main(argv: list[str]) -> None:
+  """Runs the queue and writes the report, or says in one line why it cannot."""
+  logging.set_verbosity(logging.ERROR)
+  console = Console(highlight=False)
+  try:
+    modules = {name: importlib.import_module(f'fedu_jax.experiments.{name}')
+               for name in experiments.NAMES}
+    from fedu_jax.experiments import page
+    from fedu_jax.experiments import plan as plans
+    from fedu_jax.experiments import queue
+  except ModuleNotFoundError as error:
+    command.refuse(f"{error}: start from the folder that holds configs/, and "
+                   "pip install -e '.[experiments]'")
+  if _LIST.value:
+    for name, module in modules.items():
+      what = (module.__doc__ or '').splitlines()[0]
+      console.print(f'{name:<20}{what}', soft_wrap=True)
+    return
+  if len(argv) < 2:
+    command.refuse(f'name an experiment: {", ".join(modules)}')
+  if argv[1] not in modules:
+    command.refuse(f'no experiment {argv[1]!r}: choose {", ".join(modules)}')
+  if _SCALE.value not in plans.SCALES:
+    command.refuse(f'--scale is {_SCALE.value!r}: choose '
+                   f'{", ".join(plans.SCALES)}')
+  if _WORKDIR.value is None:
+    command.refuse('--workdir is missing; for example --workdir=/tmp/work')
+  command.keep_compiled_programs()
+  scale = plans.SCALES[str(_SCALE.value)]
+  workdir = pathlib.Path(str(_WORKDIR.value))
+  try:
+    plan = modules[argv[1]].plan(scale)
+    results = queue.run(plan, workdir, seeds=int(_SEEDS.value or 1),
+                        data_dir=str(_DATA_DIR.value), console=console)
+    where = page.write(plan, results, workdir / f'{argv[1]}-{scale.name}',
+                       scale)
+  except BadInput as error:
+    command.refuse(error)
+  console.print((where.parent / 'tables.md').read_text(), markup=False)
+  console.print(f'written: {where}')
+
+
+if __name__ == '__main__':
+  app.run(main, flags_parser=_parse)

@@ -1,0 +1,209 @@
+"""Figures that read well in print and on a dark page.
+
+Transparent, in mid grey where there is no colour, and one colour a method
+wherever it appears (Okabe and Ito's, told apart by the colour-blind too).
+"""
+
+import pathlib
+from typing import Any
+
+import matplotlib
+import matplotlib.figure
+import numpy as np
+
+from fedu_jax import evaluation
+from fedu_jax import runs
+from fedu_jax.experiments import plan as plans
+from fedu_jax.experiments.queue import mean_and_spread
+
+_GREY = '#808080'
+_PALETTE = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9',
+            '#999933', '#AA4499', '#882255', '#44AA99')
+_COLOURS = {
+    'FedU': '#0072B2', 'DAPU': '#0072B2', 'FedBYOL': '#D55E00',
+    'global': '#D55E00', 'local': '#009E73', 'FedEMA': '#CC79A7',
+    'FedEMA, auto': '#AA4499', 'FedSimSiam': '#009E73', 'FedSimCLR': '#E69F00',
+    'FedMoCo v1': '#56B4E9', 'FedMoCo v2': '#44AA99', 'L-DAWA': '#999933',
+    'untrained': '#808080', 'one client': '#B0A060',
+    'BYOL, centralised': '#882255', 'supervised FedAvg': '#6666AA'}
+
+_STYLE: Any = {
+    'savefig.transparent': True, 'text.color': _GREY, 'axes.edgecolor': _GREY,
+    'axes.labelcolor': _GREY, 'xtick.color': _GREY, 'ytick.color': _GREY,
+    'axes.facecolor': 'none', 'figure.facecolor': 'none', 'grid.color': _GREY,
+    'grid.alpha': 0.25, 'axes.grid': True, 'axes.axisbelow': True,
+    'axes.spines.top': False, 'axes.spines.right': False, 'font.size': 10,
+    'legend.frameon': False, 'savefig.dpi': 150, 'savefig.bbox': 'tight'}
+
+
+def colour(name: str, place: int) -> str:
+  """The colour of a method, or the palette's at a place for other things."""
+  return _COLOURS.get(name, _PALETTE[place % len(_PALETTE)])
+
+
+def draw(plan: plans.Plan, results: list[plans.Result],
+         folder: pathlib.Path) -> list[pathlib.Path]:
+  """Draws a plan's figures into PNGs in a folder; returns their paths."""
+  paths = []
+  with matplotlib.rc_context(_STYLE):
+    for name, figure in plan.draw(results).items():
+      paths.append(folder / f'{name}.png')
+      figure.savefig(paths[-1])
+  return paths
+
+
+def _axes(width: float = 7, height: float = 4, **choices: Any) -> Any:
+  figure = matplotlib.figure.Figure((width, height), layout='constrained')
+  return figure, figure.subplots(**choices)
+
+
+def _by_round(axes: Any) -> None:
+  axes.set_xlabel('round')
+  axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+def _unique(values: Any) -> list[str]:
+  return list(dict.fromkeys(values))
+
+
+def _cell(results: list[plans.Result], row: str,
+          column: str) -> plans.Result | None:
+  return next((r for r in results
+               if (r.arm.row, r.arm.column) == (row, column)), None)
+
+
+def bars(results: list[plans.Result], score: str, label: str) -> Any:
+  """Groups of bars: one group a column, one bar a row, whiskers one sd."""
+  rows = _unique(r.arm.row for r in results)
+  columns = _unique(r.arm.column for r in results)
+  figure, axes = _axes(max(6, 1.2 + 0.28 * len(rows) * len(columns)))
+  width = 0.85 / len(rows)
+  for i, row in enumerate(rows):
+    for j, column in enumerate(columns):
+      cell = _cell(results, row, column)
+      if cell is None:
+        continue
+      mean, spread = mean_and_spread([100 * s[score] for s in cell.scores])
+      axes.bar(j + (i - (len(rows) - 1) / 2) * width, mean, 0.9 * width,
+               yerr=spread or None, ecolor=_GREY, capsize=2,
+               color=colour(row, i),
+               label=row if j == 0 or _cell(results, row, columns[0]) is None
+               else None)
+  axes.set_xticks(range(len(columns)), columns)
+  axes.set_ylabel(label)
+  axes.grid(axis='x', visible=False)
+  axes.legend(loc='upper left', bbox_to_anchor=(1, 1))
+  return figure
+
+
+def lines(results: list[plans.Result], score: str, label: str) -> Any:
+  """One line a row over the columns, with a band of one sd."""
+  columns = _unique(r.arm.column for r in results)
+  figure, axes = _axes(max(6, len(columns)))
+  for i, row in enumerate(_unique(r.arm.row for r in results)):
+    found = [(j, *mean_and_spread([100 * s[score] for s in cell.scores]))
+             for j, column in enumerate(columns)
+             if (cell := _cell(results, row, column))]
+    x, mean, spread = map(np.array, zip(*found))
+    axes.plot(x, mean, marker='o', color=colour(row, i), label=row)
+    axes.fill_between(x, mean - spread, mean + spread, color=colour(row, i),
+                      alpha=0.2, linewidth=0)
+  axes.set_xticks(range(len(columns)), columns, rotation=20, ha='right')
+  axes.set_ylabel(label)
+  axes.legend()
+  return figure
+
+
+def sweep(results: list[plans.Result], score: str, name: str,
+          label: str) -> Any:
+  """One point a row, in their order, with whiskers of one sd."""
+  figure, axes = _axes()
+  found = [mean_and_spread([100 * s[score] for s in r.scores]) for r in results]
+  axes.errorbar(range(len(results)), [x for x, _ in found],
+                [x for _, x in found], marker='o', capsize=3,
+                color=colour('FedU', 0))
+  axes.set_xticks(range(len(results)), [r.arm.row for r in results])
+  axes.set_xlabel(name)
+  axes.set_ylabel(label)
+  return figure
+
+
+def decisions(results: list[plans.Result]) -> Any:
+  """The share of clients that take the global predictor, round by round."""
+  figure, axes = _axes()
+  for i, result in enumerate(results):
+    shares = np.array([[100 * np.mean(row['global_predictor']) for row in rows]
+                       for rows in result.rounds]).mean(0)
+    axes.plot(np.arange(1, len(shares) + 1), shares,
+              color=_PALETTE[i % len(_PALETTE)], label=result.arm.row)
+  _by_round(axes)
+  axes.set_ylabel('clients that take the global predictor, %')
+  axes.set_ylim(-3, 103)
+  axes.legend()
+  return figure
+
+
+def divergences(results: list[plans.Result]) -> Any:
+  """Each client's divergence by round, of the first seed; the mean in bold."""
+  figure, axes = _axes()
+  for i, result in enumerate(results):
+    drift = np.array([row['clients']['divergence'] for row in result.rounds[0]],
+                     float)
+    x = np.arange(1, len(drift) + 1)
+    axes.plot(x, drift, color=_PALETTE[i], alpha=0.35, linewidth=0.8)
+    axes.plot(x, drift.mean(1), color=_PALETTE[i], linewidth=2,
+              label=result.arm.row)
+  _by_round(axes)
+  axes.set_ylabel('divergence of a client (mean L2 norm over layers)')
+  axes.set_ylim(bottom=0)
+  axes.legend()
+  return figure
+
+
+def layers(results: list[plans.Result]) -> Any:
+  """The divergence of each layer, a mean over rounds, clients and seeds."""
+  figure, axes = _axes(8)
+  for i, result in enumerate(results):
+    names = [k for k in result.rounds[0][0]['clients']
+             if k.startswith('divergence/')]
+    means = [np.mean([row['clients'][name] for rows in result.rounds
+                      for row in rows]) for name in names]
+    axes.bar(np.arange(len(names)) + (i - 0.5) * 0.4, means, 0.38,
+             color=_PALETTE[i], label=result.arm.row)
+  axes.set_xticks(range(len(names)), [
+      name.removeprefix('divergence/backbone/') for name in names],
+      rotation=60, ha='right')
+  axes.set_ylabel('divergence (L2 norm)')
+  axes.legend()
+  return figure
+
+
+def embeddings(results: list[plans.Result]) -> Any:
+  """t-SNE of test features of the first seed's networks, by class."""
+  from sklearn import manifold
+  columns = 3
+  figure, grid = _axes(9, 3 * -(-len(results) // columns),
+                       nrows=-(-len(results) // columns), ncols=columns,
+                       squeeze=False)
+  for axes, result in zip(grid.flat, results):
+    scorer, online = runs.restore(
+        runs.config_of(result.folders[0], result.data_dir), result.folders[0],
+        result.arm.encoder)
+    images, labels = scorer.test_images[:1000], scorer.test_labels[:1000]
+    features = evaluation.embed(evaluation.features, scorer.nets.encoder,
+                                online.encoder, images)
+    flat = manifold.TSNE(
+        perplexity=min(30, len(images) // 4), init='pca',
+        random_state=0).fit_transform(np.asarray(features))
+    for c in np.unique(labels):
+      axes.scatter(*flat[labels == c].T, s=4, color=_PALETTE[
+          int(c) % len(_PALETTE)], linewidths=0, label=str(c))
+    axes.set_title(result.arm.row, color=_GREY)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.grid(visible=False)
+  for axes in grid.flat[len(results):]:
+    axes.set_axis_off()
+  figure.legend(*grid.flat[0].get_legend_handles_labels(), title='class',
+                loc='outside right center', markerscale=3)
+  return figure

@@ -1,0 +1,38 @@
+"""How unevenly classes are spread: classes a client, and Dirichlet's alpha."""
+
+from fedu_jax.experiments import figures
+from fedu_jax.experiments import plan as plans
+from fedu_jax.experiments import published
+
+SPREADS = {'smoke': ((2, 10), (1.0,)), 'cpu': ((2, 4, 6, 8, 10), (0.1, 1.0)),
+           'paper': ((2, 4, 6, 8, 10), (0.1, 0.5, 1.0, 10.0))}
+METHODS = {'FedU': 'fedu', 'FedBYOL': 'fedbyol', 'FedSimSiam': 'simsiam'}
+
+
+def plan(scale: plans.Scale) -> plans.Plan:
+  """Returns one arm a method and spread."""
+  data = next(iter(scale.data))
+  classes, alphas = SPREADS[scale.name]
+  arms, known = [], {}
+  for row, method in METHODS.items():
+    if row == 'FedBYOL' and scale.few:
+      continue
+    for count in classes:
+      column = f'{count} classes a client'
+      arms.append(plans.Arm(row, column, plans.make(
+          scale, method=method, data=data,
+          partition__classes_per_client=count)))
+    for alpha in alphas:
+      arms.append(plans.Arm(row, f'Dirichlet {alpha:g}', plans.make(
+          scale, method=method, data=data, partition__name='dirichlet',
+          partition__alpha=alpha,
+          partition__min_examples=2 * scale.base().batch_size)))
+  for count, (byol, simsiam) in published.CLASSES.items():
+    known['FedBYOL', f'{count} classes a client'] = byol
+    known['FedSimSiam', f'{count} classes a client'] = simsiam
+  return plans.Plan(
+      'Heterogeneity', arms, 'linear,knn',
+      {'Linear probe': 'linear', "kNN on the projector's output": 'knn'},
+      known, f'{published.FEDEMA}, CIFAR-10.',
+      lambda results: {'heterogeneity': figures.lines(
+          results, 'linear', 'linear probe, accuracy in %')})

@@ -1,0 +1,37 @@
+"""The main table: methods by data set and split, by linear probe."""
+
+from fedu_jax.experiments import figures
+from fedu_jax.experiments import plan as plans
+from fedu_jax.experiments import published
+
+METHODS = {
+    'FedU': 'fedu', 'FedBYOL': 'fedbyol', 'FedEMA': 'fedema',
+    'FedEMA, auto': 'fedema_auto', 'L-DAWA': 'ldawa', 'FedSimSiam': 'simsiam',
+    'FedSimCLR': 'simclr', 'FedMoCo v1': 'moco', 'FedMoCo v2': 'moco_v2',
+    'BYOL, centralised': 'centralised', 'supervised FedAvg': 'supervised'}
+
+
+def plan(scale: plans.Scale) -> plans.Plan:
+  """Returns the arms of the table."""
+  arms = []
+  for data in scale.data:
+    for split, iid in (('IID', True), ('non-IID', False)):
+      if iid and scale.few:
+        continue
+      column = f'{data} {split}'
+      start = plans.make(scale, data=data, iid=iid)
+      arms.append(plans.Arm('untrained', column, start, 'untrained'))
+      arms.append(plans.Arm('one client', column, start, 'alone0'))
+      for row, method in METHODS.items():
+        if method == 'centralised' and not iid:
+          continue  # there is one client, who has it all
+        arms.append(plans.Arm(row, column, plans.make(
+            scale, method=method, data=data, iid=iid)))
+  known = {(row, f'{data} {split}'): text
+           for (row, data, split), text in published.LINEAR.items()}
+  return plans.Plan(
+      'Linear evaluation', arms, 'linear,knn',
+      {'Linear probe': 'linear', "kNN on the projector's output": 'knn'},
+      known, f'{published.FEDU}; {published.FEDEMA}. Linear probe only.',
+      lambda results: {'linear': figures.bars(
+          results, 'linear', 'linear probe, accuracy in %')})

@@ -1,0 +1,100 @@
+"""What an experiment ends with: Markdown tables, PNGs, one HTML page."""
+
+import base64
+import html
+import pathlib
+
+from fedu_jax import report
+from fedu_jax.experiments import figures
+from fedu_jax.experiments import plan as plans
+from fedu_jax.experiments import queue
+
+_STYLE = '''
+:root { color-scheme: light dark }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem;
+       margin: 2rem auto; padding: 0 1rem }
+table { border-collapse: collapse; display: block; overflow-x: auto }
+caption { text-align: left; font-weight: 600; padding: .5rem 0 }
+th, td { padding: .3rem .7rem; border-bottom: 1px solid #8884;
+         text-align: right; white-space: nowrap }
+th:first-child { text-align: left }
+small, figcaption { color: #808080 }
+img { max-width: 100% }
+'''
+
+
+def write(plan: plans.Plan, results: list[plans.Result], folder: pathlib.Path,
+          scale: plans.Scale) -> pathlib.Path:
+  """Writes `results.json`, `tables.md`, PNGs and `report.html`.
+
+  Returns:
+    The page, which holds all of it and needs no other file.
+  """
+  folder.mkdir(parents=True, exist_ok=True)
+  report.write_json(folder / 'results.json', {
+      'title': plan.title, 'scale': scale.name,
+      'results': queue.as_json(results)})
+  tables = [_table(plan, results, caption, score)
+            for caption, score in plan.tables.items()]
+  seeds = len(results[0].scores)
+  note = (f'Scale {scale.name}: {scale.caption}. Mean ± standard deviation '
+          f'over {seeds} seed{"s" if seeds > 1 else ""}, per cent; in brackets '
+          f'the published number. Published: {plan.source}')
+  (folder / 'tables.md').write_text('\n\n'.join(
+      [f'# {plan.title}', note, *map(_markdown, tables)]) + '\n')
+  pictures = figures.draw(plan, results, folder)
+  page = folder / 'report.html'
+  page.write_text(_html(plan.title, note, tables, pictures))
+  return page
+
+
+def _table(plan: plans.Plan, results: list[plans.Result], caption: str,
+           score: str) -> tuple[str, list[list[str]]]:
+  """A caption, and cells with the header first."""
+  columns = list(dict.fromkeys(r.arm.column for r in results))
+  cells = {(r.arm.row, r.arm.column): r for r in results}
+  lines = [['', *columns]]
+  first = next(iter(plan.tables.values()))
+  for row in dict.fromkeys(r.arm.row for r in results):
+    line = [row]
+    for column in columns:
+      known = plan.published.get((row, column)) if score == first else None
+      if (row, column) not in cells:
+        line.append('–' + (f' [{known}]' if known else ''))
+        continue
+      values = [s[score] for s in cells[row, column].scores]
+      factor = 1 if score in report.PLAIN else 100
+      mean, spread = queue.mean_and_spread([factor * x for x in values])
+      text = f'{mean:.2f}' + (f' ± {spread:.2f}' if values[1:] else '')
+      line.append(text + (f' [{known}]' if known else ''))
+    lines.append(line)
+  return caption, lines
+
+
+def _markdown(table: tuple[str, list[list[str]]]) -> str:
+  caption, (head, *lines) = table
+  rows = [head, ['---'] + ['---:'] * (len(head) - 1), *lines]
+  return f'**{caption}**\n\n' + '\n'.join(
+      '| ' + ' | '.join(row) + ' |' for row in rows)
+
+
+def _html(title: str, note: str, tables: list[tuple[str, list[list[str]]]],
+          pictures: list[pathlib.Path]) -> str:
+  def row(cells, tag):
+    return '<tr>' + f'<th>{html.escape(cells[0])}</th>' + ''.join(
+        f'<{tag}>{html.escape(x)}</{tag}>' for x in cells[1:]) + '</tr>'
+  parts = [
+      '<!doctype html>', '<html lang="en">', '<meta charset="utf-8">',
+      '<meta name="viewport" content="width=device-width">',
+      f'<title>{html.escape(title)}</title>', f'<style>{_STYLE}</style>',
+      f'<h1>{html.escape(title)}</h1>', f'<p><small>{html.escape(note)}'
+      '</small></p>']
+  for caption, (head, *lines) in tables:
+    parts += ['<table>', f'<caption>{html.escape(caption)}</caption>',
+              row(head, 'th'), *(row(line, 'td') for line in lines), '</table>']
+  for path in pictures:
+    data = base64.b64encode(path.read_bytes()).decode()
+    parts.append(f'<figure><img alt="{html.escape(path.stem)}" '
+                 f'src="data:image/png;base64,{data}">'
+                 f'<figcaption>{html.escape(path.stem)}</figcaption></figure>')
+  return '\n'.join(parts) + '\n'

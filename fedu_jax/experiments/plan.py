@@ -1,0 +1,140 @@
+"""The nouns of an experiment: scales, arms, plans and what arms gave."""
+
+from collections.abc import Callable
+import hashlib
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+import ml_collections
+
+from configs import cifar10
+from configs import cifar10_small
+from configs import methods
+from configs import quickstart
+from fedu_jax import settings
+
+
+class Scale(NamedTuple):
+  """How large the runs of an experiment are."""
+  name: str
+  caption: str  # what a table must say of it
+  data: dict[str, str]  # what a data set is called -> its source
+  base: Callable[[], ml_collections.ConfigDict]
+  few: bool = False  # fewer arms, where they differ in numbers only
+
+
+def _smoke() -> ml_collections.ConfigDict:
+  config = quickstart.get_config()
+  config.rounds = 2
+  config.local_epochs = 1
+  config.data.max_examples = 400
+  config.model.name = 'resnet6'
+  config.model.width = 2
+  config.model.hidden = 16
+  config.model.features = 8
+  config.view.jitter = 0.0
+  config.evaluation.alone = 0
+  config.evaluation.probe_epochs = 5
+  config.evaluation.labels_per_class = 0
+  config.evaluation.semi_epochs = 3
+  config.evaluation.semi_hidden = 16
+  return config
+
+
+def _cpu() -> ml_collections.ConfigDict:
+  config = cifar10_small.get_config()
+  config.rounds = 20
+  config.model.name = 'resnet18'
+  config.model.width = 8
+  config.model.hidden = 256
+  config.model.features = 128
+  config.evaluation.alone = 0
+  config.evaluation.labels_per_class = 0
+  config.evaluation.semi_hidden = 256
+  return config
+
+
+SCALES = {
+    'smoke': Scale(
+        'smoke', '400 digits of 8 pixels, a ResNet-6 of width 2, 2 rounds of '
+        'one epoch: shows that it runs, and nothing else',
+        {'digits': 'digits'}, _smoke, few=True),
+    'cpu': Scale(
+        'cpu', '10,000 images of 16 pixels, a ResNet-18 of width 8, 20 rounds '
+        'of one epoch, batches of 32', {'CIFAR-10': 'tfds:cifar10'}, _cpu),
+    'paper': Scale(
+        'paper', "the paper's setting: 50,000 images of 32 pixels, a ResNet-18 "
+        'of width 64, 100 rounds of five epochs',
+        {'CIFAR-10': 'tfds:cifar10', 'CIFAR-100': 'tfds:cifar100'},
+        cifar10.get_config)}
+
+
+class Arm(NamedTuple):
+  """One cell of a table: a config, of which each seed is a run."""
+  row: str
+  column: str
+  config: ml_collections.ConfigDict
+  encoder: str = 'federation'  # which of the run's networks is scored
+
+
+class Plan(NamedTuple):
+  """An experiment at a scale."""
+  title: str
+  arms: list[Arm]
+  protocols: str  # what `fedu_jax.evaluate` is asked
+  tables: dict[str, str]  # a table's caption -> the score that it shows
+  published: dict[tuple[str, str], str]  # (row, column) -> as printed
+  source: str  # of the published numbers
+  # (results) -> figures by name; drawn by `figures`
+  draw: Callable[..., dict[str, Any]]
+
+
+class Result(NamedTuple):
+  """What the seeds of an arm gave."""
+  arm: Arm
+  scores: list[dict[str, float]]  # one a seed
+  rounds: list[list[dict[str, Any]]]  # one a seed: the rows of metrics.jsonl
+  folders: list[pathlib.Path]  # one a seed: the run's
+  data_dir: str = ''
+
+
+def make(scale: Scale, *, method: str = 'fedu', data: str, iid: bool = False,
+         **changes: Any) -> ml_collections.ConfigDict:
+  """Makes an arm's config.
+
+  Args:
+    scale: how large.
+    method: a name of configs/methods.py.
+    data: a name of `scale.data`.
+    iid: deal the images out at random, not by class.
+    **changes: fields by their dotted names, with '__' for '.'.
+  """
+  config = scale.base()
+  config.data.source = scale.data[data]
+  if config.data.source.endswith('100'):
+    config.partition.classes_per_client = 20
+  if iid:
+    config.partition.name = 'iid'
+  methods.METHODS[method](config)
+  plain = method == 'fedu'
+  for name, value in changes.items():
+    *sections, last = name.split('__')
+    place = config
+    for section in sections:
+      place = place[section]
+    plain = plain and place[last] == value
+    place[last] = value
+  if plain:  # its runs also serve the rows 'one client', wherever they stand
+    config.evaluation.alone = 1
+  settings.check(config)
+  return config
+
+
+def key_of(config: ml_collections.ConfigDict) -> str:
+  """A folder's name for a config: the same for equal ones, wherever used."""
+  flat = settings.flatten(config)
+  seed = flat.pop('seed')
+  flat.pop('data.dir')
+  text = json.dumps(flat, sort_keys=True)
+  return f'{hashlib.sha256(text.encode()).hexdigest()[:12]}-seed{seed}'

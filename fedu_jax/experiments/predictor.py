@@ -1,0 +1,25 @@
+"""DAPU against the local and the global predictor."""
+
+from fedu_jax.experiments import figures
+from fedu_jax.experiments import plan as plans
+from fedu_jax.experiments import published
+
+RULES = {'local': 'local_predictor', 'global': 'global_predictor',
+         'DAPU': 'dapu'}
+
+
+def plan(scale: plans.Scale) -> plans.Plan:
+  """Returns one arm a rule and data set, non-IID."""
+  arms = [plans.Arm(row, data, plans.make(scale, data=data, rule__name=rule))
+          for data in scale.data for row, rule in RULES.items()]
+  known = {(row, 'CIFAR-10'): text for row, text in published.PREDICTOR.items()}
+  return plans.Plan(
+      'Whose predictor', arms, 'linear,knn',
+      {'Linear probe': 'linear', "kNN on the projector's output": 'knn'},
+      known, f"{published.FEDU}; in a setting that is not printed, DAPU's read "
+      'off a bar.',
+      lambda results: {
+          'predictor': figures.bars(
+              results, 'linear', 'linear probe, accuracy in %'),
+          'decisions': figures.decisions(
+              [r for r in results if r.arm.row == 'DAPU'])})

@@ -1,0 +1,132 @@
+"""Every experiment runs from its command, goes on, and ends with its files."""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from configs import methods
+from fedu_jax import experiments, settings
+from fedu_jax.experiments import linear_evaluation
+from fedu_jax.experiments import plan as plans
+from fedu_jax.experiments import published, queue
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+# Some fifty programs are compiled and each runs for a second: quickly made
+# ones are the better bargain. Their numbers are checked elsewhere.
+QUICK = {'XLA_FLAGS': '--xla_backend_optimization_level=0'}
+
+
+def command(*flags, code=0):
+  done = subprocess.run(
+      [sys.executable, '-m', 'fedu_jax.experiments', *flags], cwd=ROOT,
+      text=True, capture_output=True, check=False, timeout=1200,
+      env=os.environ | QUICK)
+  assert done.returncode == code, done.stdout + done.stderr
+  return done.stdout if not code else done.stderr
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory):
+  """One for all, so that experiments share the runs of their common arms."""
+  return tmp_path_factory.mktemp('experiments')
+
+
+def test_the_list_names_them():
+  found = command('--list')
+  names = [line.split()[0] for line in found.splitlines()]
+  assert names == list(experiments.NAMES)
+
+
+@pytest.mark.parametrize('name', experiments.NAMES)
+def test_an_experiment_at_smoke_scale(name, workdir):
+  printed = command(name, '--scale=smoke', f'--workdir={workdir}')
+  folder = workdir / f'{name}-smoke'
+  assert f'written: {folder}' in printed.replace('\n', '')
+  found = json.loads((folder / 'results.json').read_text())['results']
+  assert found and all(
+      np.isfinite(list(s.values())).all() for r in found for s in r['scores'])
+  tables = (folder / 'tables.md').read_text()
+  assert 'Scale smoke' in tables
+  for result in found:
+    assert f"| {result['row']} |" in tables and result['column'] in tables
+  pictures = list(folder.glob('*.png'))
+  page = (folder / 'report.html').read_text()
+  assert pictures and page.count('data:image/png;base64,') == len(pictures)
+  assert not re.search(r'(?:src|href)="(?!data:)', page)  # self-contained
+
+
+def test_what_is_done_is_not_done_again(workdir):
+  """Started again: the same results, from the same runs, none touched."""
+  flags = ('predictor', '--scale=smoke', f'--workdir={workdir}')
+  command(*flags)
+  state = {p: p.stat().st_mtime_ns for p in (workdir / 'runs').rglob('*')
+           if p.is_file()}
+  results = (workdir / 'predictor-smoke' / 'results.json').read_text()
+  command(*flags)
+  assert results == (workdir / 'predictor-smoke' / 'results.json').read_text()
+  assert state == {p: p.stat().st_mtime_ns
+                   for p in (workdir / 'runs').rglob('*') if p.is_file()}
+
+
+@pytest.mark.parametrize('flags, complaint', [
+    ([], 'name an experiment'), (['dapu'], 'choose linear_evaluation'),
+    (['tsne', '--scale=huge'], 'choose smoke, cpu, paper'),
+    (['tsne', '--scale=smoke'], '--workdir is missing'),
+    (['tsne', '--seeds=0'], 'seeds'), (['tsne', 'more'], 'unexpected'),
+    (['tsne', '--scale=cpu', '--workdir={tmp}', '--data_dir={tmp}'],
+     'cifar10')])
+def test_bad_input_is_one_line_and_code_two(tmp_path, flags, complaint):
+  error = command(*(f.format(tmp=tmp_path) for f in flags), code=2)
+  line, = error.strip().splitlines()
+  assert line.startswith('error: ') and complaint in line
+
+
+# --- plans -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize('scale', list(plans.SCALES))
+@pytest.mark.parametrize('name', experiments.NAMES)
+def test_plans_are_sound(name, scale):
+  """Cells are distinct, and equal configs are one run."""
+  import importlib
+  module = importlib.import_module(f'fedu_jax.experiments.{name}')
+  plan = module.plan(plans.SCALES[scale])
+  cells = [(arm.row, arm.column) for arm in plan.arms]
+  assert len(set(cells)) == len(cells)
+  for arm in plan.arms:
+    settings.check(arm.config)
+    if arm.encoder.startswith('alone'):
+      assert arm.config.evaluation.alone
+  if scale == 'paper':  # every published number has its cell
+    assert set(plan.published) <= set(cells)
+
+
+def test_the_main_table_has_every_published_method():
+  rows = {row for row, _, _ in published.LINEAR}
+  assert rows <= {'one client', *linear_evaluation.METHODS}
+  assert set(linear_evaluation.METHODS.values()) <= set(methods.METHODS)
+
+
+def test_equal_configs_share_a_run():
+  scale = plans.SCALES['cpu']
+  key = lambda **changes: plans.key_of(plans.make(
+      scale, data='CIFAR-10', **changes))
+  assert key() == key(rule__name='dapu') == key(rule__threshold=0.4)
+  assert key() != key(rule__threshold=0.5)
+  assert key(iid=True) != key() != key(method='fedbyol')
+  assert key(method='fedbyol') == key(rule__name='global_predictor')
+
+
+def test_mean_and_spread():
+  values = [1.0, 2.0, 4.0]
+  np.testing.assert_allclose(queue.mean_and_spread(values),
+                             (np.mean(values), np.std(values, ddof=1)))
+  assert queue.mean_and_spread([3.0]) == (3.0, 0.0)
