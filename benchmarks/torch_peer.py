@@ -67,7 +67,7 @@ def serve(pipe: multiprocessing.connection.Connection,
   while (asked := pipe.recv()) != 'stop':
     if asked == 'check':
       # Not channels_last: with it PyTorch 2.13 gets the gradient of a strided
-      # 1x1 kernel wrong on CPU (github.com/pytorch/pytorch/pull/190773).
+      # 1x1 kernel of few channels wrong on CPU.
       checked, modules = make(torch.contiguous_format)
       loss = checked(0)
       pipe.send((loss, *({name: x.cpu().numpy() for name, x in

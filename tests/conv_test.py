@@ -66,17 +66,36 @@ def test_per_client_kernels_in_a_scan(k, size, stride, channels, dtype):
         np.testing.assert_allclose(a, b, atol=tolerance * np.abs(b).max())
 
 
+@pytest.mark.parametrize('dtype, tolerance', [
+    ('float64', 1e-12), ('float32', 1e-4)])
 @pytest.mark.parametrize('size, channels', [
     (2, 16), (4, 16), (8, 16), (12, 16), (20, 16), (20, 64)])
-def test_winograd(size, channels):
+def test_winograd(size, channels, dtype, tolerance):
   """Wide enough for Winograd's method: 2x2 and 4x4 tiles, sliced batches."""
+  check_gradients((11, size, size, channels), channels + 1, 1, dtype, tolerance)
+
+
+@pytest.mark.parametrize('dtype, tolerance', [
+    ('float64', 1e-12), ('float32', 1e-4)])
+def test_a_kernels_gradient_in_slices(dtype, tolerance):
+  """Patches of 11 images are too many: two slices of 6, the last filled up."""
+  check_gradients((11, 32, 32, 64), 3, 2, dtype, tolerance)
+
+
+def check_gradients(shape, features, stride, dtype, tolerance):
+  """A 3x3 convolution and its gradients against XLA's in float64."""
   with jax.enable_x64(True):
-    x = draw((11, size, size, channels), 'float64', 0)
-    kernel = draw((3, 3, channels, channels + 1), 'float64', 1)
-    got, back = jax.vjp(lambda x, w: conv(x, w, 1, 1), x, kernel)
-    want, back_want = jax.vjp(lambda x, w: reference(x, w, 1, 1), x, kernel)
-    for a, b in zip((got, *back(want)), (want, *back_want(want)), strict=True):
-      np.testing.assert_allclose(a, b, atol=1e-12 * np.abs(b).max())
+    x = draw(shape, dtype, 0)
+    kernel = draw((3, 3, shape[-1], features), dtype, 1)
+    got, back = jax.vjp(lambda x, w: conv(x, w, stride, 1), x, kernel)
+    want, back_want = jax.vjp(
+        lambda x, w: reference(x, w, stride, 1), x.astype('float64'),
+        kernel.astype('float64'))
+    pairs = zip((got, *back(want.astype(dtype))), (want, *back_want(want)),
+                strict=True)
+    for a, b in pairs:
+      assert a.dtype == dtype
+      np.testing.assert_allclose(a, b, atol=tolerance * np.abs(b).max())
 
 
 def test_other_backends_get_xlas_convolution():

@@ -146,7 +146,7 @@ def step(encoder, predictor, target, optimiser, x1, x2, decay):
   optimiser.step()
   with torch.no_grad():
     for old, new in zip(target.parameters(), encoder.parameters()):
-      old.copy_(old * decay + (1 - decay) * new)
+      old.lerp_(new, 1 - decay)
   return loss.item()
 
 
