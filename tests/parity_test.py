@@ -184,6 +184,7 @@ def test_three_steps(first_target, dtype):
   check(got, array(drift), dtype)
 
 
+@pytest.mark.parametrize('dtype', ['float64'], indirect=True)
 @pytest.mark.parametrize('first_target, execution', [
     ('copy', 'map'), ('alias', 'vmap')])
 def test_two_rounds_of_three_clients(first_target, execution, dtype):
