@@ -271,11 +271,11 @@ def init_online(nets: Nets, rng: Array, images: Array) -> Online:
     encoder = nets.encoder.init(rng_encoder, images, train=True)
     z = nets.encoder.apply(encoder, images, train=False)
     predictor = nets.predictor.init(rng_predictor, z, train=True)
-    return Online(_variables(encoder), _variables(predictor))
+    return Online(variables(encoder), variables(predictor))
   return draw(rng)
 
 
-def _variables(collections: Mapping[str, Any]) -> Variables:
+def variables(collections: Mapping[str, Any]) -> Variables:
   """A head without layers, or without BatchNorm, lacks a collection."""
   return Variables(collections.get('params', {}),
                    collections.get('batch_stats', {}))

@@ -27,6 +27,13 @@ class Run(NamedTuple):
   rng: Array  # the run's key
 
 
+def data_of(config: ml_collections.ConfigDict) -> sources.Dataset:
+  """Reads the data that a config names."""
+  return sources.load(
+      config.data.source, data_dir=config.data.dir,
+      image_size=config.data.image_size, max_examples=config.data.max_examples)
+
+
 def networks_of(config: ml_collections.ConfigDict, data: sources.Dataset
                 ) -> tuple[networks.Nets, Online]:
   """Makes the networks, and draws the one that the server sends out first."""
@@ -126,9 +133,7 @@ def restore(config: ml_collections.ConfigDict, folder: pathlib.Path,
   if encoder != 'untrained' and not saved.is_dir():
     raise BadInput(f'{where} has no checkpoints: choose federation, untrained '
                    'or, if clients were trained alone too, alone0')
-  data = sources.load(
-      config.data.source, data_dir=config.data.dir,
-      image_size=config.data.image_size, max_examples=config.data.max_examples)
+  data = data_of(config)
   nets, online = networks_of(config, data)
   scorer = scorer_of(config, nets, data)
   if scorer is None:

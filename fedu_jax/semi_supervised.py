@@ -11,6 +11,7 @@ import optax
 
 from fedu_jax import evaluation
 from fedu_jax import networks
+from fedu_jax import sources
 from fedu_jax.state import Array, PyTree, Variables
 
 
@@ -35,11 +36,7 @@ def labelled_rows(labels: np.ndarray, ratio: float, *,
     raise ValueError(f'{ratio:g} of {len(labels)} examples is {count}')
   if not balanced:
     return np.arange(count)
-  rank = np.empty(len(labels), int)  # of an example among its own class
-  for c in np.unique(labels):
-    mine = np.flatnonzero(labels == c)
-    rank[mine] = np.arange(len(mine))
-  return np.sort(np.lexsort((labels, rank))[:count])
+  return np.sort(np.lexsort((labels, sources.rank_in_group(labels)))[:count])
 
 
 def semi_supervised(
@@ -78,8 +75,7 @@ def semi_supervised(
   size = min(batch_size, len(images))
   embed = functools.partial(evaluation.embed, evaluation.features, module)
   features = embed(encoder, images[:2])
-  drawn: Any = head.init(rng_head, features, train=False)
-  top = Variables(drawn['params'], drawn.get('batch_stats', {}))
+  top = networks.variables(head.init(rng_head, features, train=False))
   tx = optax.adam(learning_rate)
   params = (encoder.params, top.params) if fine_tune else top.params
   state = (encoder, top, tx.init(params))

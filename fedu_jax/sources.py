@@ -61,6 +61,15 @@ def resize(images: np.ndarray, size: int) -> np.ndarray:
       (size, size), Image.Resampling.BILINEAR)) for image in images])
 
 
+def rank_in_group(groups: np.ndarray) -> np.ndarray:
+  """Numbers the examples of each group: [N] i32 -> [N], 0 for its first."""
+  rank = np.empty(len(groups), int)
+  for group in np.unique(groups):
+    mine = np.flatnonzero(groups == group)
+    rank[mine] = np.arange(len(mine))
+  return rank
+
+
 def _first(data: Dataset, count: int) -> Dataset:
   """Keeps `count` training examples: the first of each class, evenly."""
   total = len(data.train_images)
@@ -70,10 +79,7 @@ def _first(data: Dataset, count: int) -> Dataset:
   groups = data.owners if data.train_labels is None else data.train_labels
   if groups is None:
     groups = np.zeros(total, np.int32)
-  rank = np.empty(total, int)  # of an example among its own class
-  for group in np.unique(groups):
-    mine = np.flatnonzero(groups == group)
-    rank[mine] = np.arange(len(mine))
+  rank = rank_in_group(groups)
   keep = np.sort(np.lexsort((np.arange(total), rank))[:count])
 
   def rows(x):

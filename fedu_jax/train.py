@@ -48,9 +48,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str, *,
   console = console or Console(highlight=False)
   settings.check(config)
   folder = runs.claim(pathlib.Path(workdir), config, write=False)
-  data = sources.load(
-      config.data.source, data_dir=config.data.dir,
-      image_size=config.data.image_size, max_examples=config.data.max_examples)
+  data = runs.data_of(config)
   parts = _partition(config, data)
   runs.claim(folder, config, write=True)
   shown = data.owners if data.train_labels is None else data.train_labels

@@ -37,6 +37,16 @@ def run(learner, steps=1):
   return client, learner.final(client, state), metrics
 
 
+def one_round(learner, online, clients, batches):
+  """A round under FedAvg and the global predictor."""
+  return jax.jit(functools.partial(
+      rounds.run_round, aggregate=fedu_jax.aggregate,
+      rule=fedu_jax.global_predictor, local_update=functools.partial(
+          fedu_jax.local_update, learner=learner)))(
+              ServerState(online, jnp.int32(0)), clients, batches,
+              jax.random.key(0))
+
+
 # --- losses ----------------------------------------------------------------
 
 
@@ -169,12 +179,8 @@ def test_a_federation_without_a_predictor():
   _, _, batches = small.federation(sizes=(8, 8))
   clients = fedu_jax.init_clients(online, np.array([8, 8]))
   learner = learners.simclr(nets, small.view, make_tx=small.make_tx)
-  server, clients, metrics = jax.jit(functools.partial(
-      rounds.run_round, aggregate=fedu_jax.aggregate,
-      rule=fedu_jax.global_predictor, local_update=functools.partial(
-          fedu_jax.local_update, learner=learner)))(
-              ServerState(online, jnp.int32(0)), clients, batches,
-              jax.random.key(0))
+  server, clients, metrics = one_round(
+      learner, online, clients, batches)
   assert np.isfinite(metrics['loss']).all()
   assert metrics['global_predictor'].all()
   small.check_equal(small.client(0, clients).online, server.online)
@@ -199,12 +205,8 @@ def test_supervised_training_learns_its_labels():
       a, k, jnp.int32(0), batch_size=8, epochs=10))(
           arrays, jax.random.split(jax.random.key(1), 2))
   learner = learners.supervised(nets, small.view, make_tx=small.make_tx)
-  server, _, metrics = jax.jit(functools.partial(
-      rounds.run_round, aggregate=fedu_jax.aggregate,
-      rule=fedu_jax.global_predictor, local_update=functools.partial(
-          fedu_jax.local_update, learner=learner)))(
-              ServerState(online, jnp.int32(0)), clients, batches,
-              jax.random.key(0))
+  server, _, metrics = one_round(
+      learner, online, clients, batches)
   assert metrics['loss'].max() < np.log(2) / 2  # a mean over all steps
   x = jnp.asarray(pixels, jnp.float32) / 255
   z = nets.encoder.apply(server.online.encoder._asdict(), x, train=False)

@@ -11,7 +11,7 @@ import ml_collections
 from configs import cifar10
 from configs import cifar10_small
 from configs import methods
-from configs import quickstart
+from configs import smoke
 from fedu_jax import settings
 
 
@@ -22,24 +22,6 @@ class Scale(NamedTuple):
   data: dict[str, str]  # what a data set is called -> its source
   base: Callable[[], ml_collections.ConfigDict]
   few: bool = False  # fewer arms, where they differ in numbers only
-
-
-def _smoke() -> ml_collections.ConfigDict:
-  config = quickstart.get_config()
-  config.rounds = 2
-  config.local_epochs = 1
-  config.data.max_examples = 400
-  config.model.name = 'resnet6'
-  config.model.width = 2
-  config.model.hidden = 16
-  config.model.features = 8
-  config.view.jitter = 0.0
-  config.evaluation.alone = 0
-  config.evaluation.probe_epochs = 5
-  config.evaluation.labels_per_class = 0
-  config.evaluation.semi_epochs = 3
-  config.evaluation.semi_hidden = 16
-  return config
 
 
 def _cpu() -> ml_collections.ConfigDict:
@@ -59,7 +41,8 @@ SCALES = {
     'smoke': Scale(
         'smoke', '400 digits of 8 pixels, a ResNet-6 of width 2, 2 rounds of '
         'one epoch: shows that it runs, and nothing else',
-        {'digits': 'digits'}, _smoke, few=True),
+        {'digits': 'digits'}, smoke.get_config,
+        few=True),
     'cpu': Scale(
         'cpu', '10,000 images of 16 pixels, a ResNet-18 of width 8, 20 rounds '
         'of one epoch, batches of 32', {'CIFAR-10': 'tfds:cifar10'}, _cpu),

@@ -6,6 +6,7 @@ which share an arm share its runs. Each goes on from its last checkpoint.
 
 import json
 import pathlib
+import statistics
 from typing import Any
 
 import ml_collections
@@ -85,11 +86,8 @@ def _log(folder: pathlib.Path) -> pathlib.Path:
 
 def mean_and_spread(values: list[float]) -> tuple[float, float]:
   """The mean, and the standard deviation with n - 1; 0 for one value."""
-  mean = sum(values) / len(values)
-  if len(values) == 1:
-    return mean, 0.0
-  square = sum((x - mean)**2 for x in values) / (len(values) - 1)
-  return mean, square**0.5
+  spread = statistics.stdev(values) if values[1:] else 0.0
+  return statistics.fmean(values), spread
 
 
 def as_json(results: list[plans.Result]) -> list[dict[str, Any]]:
