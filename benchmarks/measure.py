@@ -5,7 +5,9 @@ from collections.abc import Callable
 import json
 import os
 import platform
+import resource
 import statistics
+import sys
 import time
 from typing import Any
 
@@ -53,8 +55,13 @@ def parse(flags: argparse.ArgumentParser, argv: list[str] | None = None,
   if flags.parse_args(argv).quick:
     flags.set_defaults(**_QUICK | quick)
   args = flags.parse_args(argv)
-  if args.repetitions < 1 or args.steps < 1:
-    flags.error('--repetitions and --steps must be at least 1')
+  if args.repetitions < 1:
+    flags.error('--repetitions must be at least 1')
+  if args.steps < 2:
+    flags.error('--steps must be at least 2: of one step XLA makes no loop')
+  if args.repetitions < 5:
+    print('note: medians of fewer than five repetitions say little',
+          file=sys.stderr)
   return args
 
 
@@ -140,7 +147,10 @@ def report(args: argparse.Namespace, **found: Any) -> None:
   """Prints the JSON object, or a last line with the ratios."""
   result = dict.fromkeys(FIELDS) | dict(
       device=device(), jax=jax.__version__, dtype=args.dtype, model=args.model,
-      width=args.width, batch=args.batch, size=args.size) | found
+      width=args.width, batch=args.batch, size=args.size,
+      # On the host, and of everything that this process did.
+      peak_resident_bytes=1024 * resource.getrusage(
+          resource.RUSAGE_SELF).ru_maxrss) | found
   if args.json:
     print(json.dumps(result))
   else:

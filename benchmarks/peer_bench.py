@@ -102,8 +102,8 @@ def main(argv: list[str] | None = None) -> None:
   for run in ('unlooped', 'scan'):
     show(f'PyTorch over ours, {run}',
          [a / b for a, b in zip(seconds[name], seconds[run])], '')
-  rate = product_operations / min(seconds['matmul'])
-  needed = work_lib.operations(work, args) * count / rate
+  peak = product_operations / min(seconds['matmul'])
+  needed = work_lib.operations(work, args) * count / peak
   measure.report(
       args, compile_seconds=compile_seconds, peer=args.peer,
       fraction_of_matmul_peak=needed / statistics.median(seconds['scan']),

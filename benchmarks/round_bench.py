@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
   flags.add_argument('--executions', default='map,vmap')
   flags.add_argument('--batches', default='',
                      help='several batch sizes instead of --batch')
-  args = measure.parse(flags, argv, clients='2')
+  args = measure.parse(flags, argv, executions='map')
   clients = [int(x) for x in args.clients.split(',')]
   executions = args.executions.split(',')
   batches = [int(x) for x in (args.batches or str(args.batch)).split(',')]

@@ -76,8 +76,8 @@ def main(argv: list[str] | None = None) -> None:
   for name, fn in programs.items():
     show(f'peak memory, {_CLIENTS} clients, {name}',
          [measure.peak_memory(fn)], 'MB', 1e-6)
-  rate = product_operations / min(seconds['matmul'])
-  needed = work_lib.operations(work, args) * count / rate
+  peak = product_operations / min(seconds['matmul'])
+  needed = work_lib.operations(work, args) * count / peak
   measure.report(
       args, compile_seconds=compile_seconds,
       scan_over_unlooped=measure.ratio(seconds['scan'], seconds['unlooped']),

@@ -56,15 +56,16 @@ def get_config() -> ml_collections.ConfigDict:
   config.view.greyscale = 0.2
 
   config.learner = ml_collections.ConfigDict()
-  config.learner.name = 'byol'  # simsiam, simclr, moco, supervised
+  # byol, simsiam, simclr, moco, fedca, fedsc, supervised
+  config.learner.name = 'byol'
   config.learner.decay = 0.99  # of the target's moving average
   # In a client's first round the released code's target is the online encoder
   # itself ('alias'); the paper's text reads as a copy that follows ('copy').
   config.learner.first_target = 'alias'
   config.learner.stop_gradient = True  # byol, simsiam
   config.learner.ema = True  # byol; False: the target is the online encoder
-  config.learner.temperature = 0.07  # simclr, moco
-  config.learner.queue_size = 4096  # moco: keys of a client
+  config.learner.temperature = 0.07  # simclr, moco, fedca
+  config.learner.queue_size = 4096  # moco, fedca: keys of a client
 
   config.loss = ml_collections.ConfigDict()
   config.loss.name = 'regression_loss'

@@ -80,6 +80,22 @@ def moco_v2(config: ml_collections.ConfigDict) -> None:
   config.optimizer.schedule = 'cosine'
 
 
+def fedca(config: ml_collections.ConfigDict) -> None:
+  """Zhang et al. 2020 without its alignment to a model of public data."""
+  simclr(config)
+  config.learner.name = 'fedca'
+  config.aggregation.name = 'fedca'
+  config.rule.name = 'fedca'
+
+
+def fedsc(config: ml_collections.ConfigDict) -> None:
+  """Jing et al. 2024: the union's spectral contrastive loss, by moments."""
+  config.learner.name = 'fedsc'
+  config.aggregation.name = 'fedsc'
+  config.rule.name = 'fedsc'
+  config.model.predictor_layers = 0
+
+
 def supervised(config: ml_collections.ConfigDict) -> None:
   """FedAvg with labels (McMahan et al. 2017), an upper bound.
 
@@ -132,7 +148,8 @@ def one_layer_predictor(config: ml_collections.ConfigDict) -> None:
 METHODS: dict[str, Callable[[ml_collections.ConfigDict], None]] = {
     method.__name__: method for method in (
         fedu, fedbyol, fedema, fedema_auto, ldawa, simsiam, simclr, moco,
-        moco_v2, supervised, centralised, no_stop_gradient, no_ema,
+        moco_v2, fedca, fedsc,
+        supervised, centralised, no_stop_gradient, no_ema,
         no_ema_no_stop_gradient, no_predictor, one_layer_predictor)}
 
 

@@ -4,10 +4,12 @@ An aggregation is `(server, clients) -> server`, where clients are stacked
 [M, ...]. The fields that it reads are what a client uploads.
 """
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 
 from fedu_jax import trees
-from fedu_jax.state import ClientState, Online, ServerState
+from fedu_jax.state import Array, ClientState, Online, ServerState
 
 
 def aggregate(server: ServerState, clients: ClientState) -> ServerState:
@@ -57,6 +59,49 @@ def ldawa(server: ServerState, clients: ClientState) -> ServerState:
                   mean(server.online.predictor, clients.online.predictor))
   online = trees.where(jnp.any(weights > 0), online, server.online)
   return server._replace(online=online, round=server.round + 1)
+
+
+def fedca(server: ServerState, clients: ClientState) -> ServerState:
+  """FedAvg, and FedCA's dictionary of what the clients' samples look like.
+
+  The newest N / M keys of each client go before the server's entries, and the
+  oldest fall out. Arguments as in `aggregate`; the clients' learner is `fedca`.
+  """
+  keys = clients.memory.learner.keys  # [M, N, D]
+  size, share = keys.shape[1], keys.shape[1] // len(keys)
+  newest = keys[:, :share]
+  left_out = (clients.num_examples == 0).reshape(-1, 1, 1)
+  kept = server.memory[:len(keys) * share].reshape(newest.shape)
+  newest = jnp.where(left_out, kept, newest).reshape(-1, keys.shape[-1])
+  memory = jnp.concatenate([newest, server.memory])[:size]
+  return aggregate(server, clients)._replace(memory=memory)
+
+
+# What the server holds before the first round, made of all clients.
+fedca.memory = (  # type: ignore[attr-defined]
+    lambda clients: clients.memory.learner.dictionary[0])
+
+
+class Moments(NamedTuple):
+  """What FedSC's server knows of the last cohort's embeddings."""
+  mean: Array  # [D, D]
+  num_examples: Array  # [] f32, of the clients that are in it
+
+
+def fedsc(server: ServerState, clients: ClientState) -> ServerState:
+  """FedAvg, and the mean of the clients' second moments.
+
+  Arguments as in `aggregate`; the clients' learner is `fedsc`.
+  """
+  weights = clients.num_examples
+  memory = Moments(trees.weighted_mean(clients.memory.learner.own, weights),
+                   weights.sum())
+  memory = trees.where(jnp.any(weights > 0), memory, server.memory)
+  return aggregate(server, clients)._replace(memory=memory)
+
+
+fedsc.memory = lambda clients: Moments(  # type: ignore[attr-defined]
+    clients.memory.learner.own[0], jnp.float32(0))
 
 
 fedavg = aggregate  # the name that papers and configs use

@@ -76,3 +76,24 @@ def info_nce(query: Array, key: Array, queue: Array, *,
   logits = jnp.concatenate([positive, query @ queue.T], axis=1) / temperature
   return optax.softmax_cross_entropy_with_integer_labels(
       logits, jnp.zeros(len(query), jnp.int32))
+
+
+def spectral(z1: Array, z2: Array, *, others: Array, share: Array | float
+             ) -> Array:
+  """The spectral contrastive loss (HaoChen et al. 2021), of one of several.
+
+  Args:
+    z1: [B, D], embeddings of the first views.
+    z2: [B, D], of the second views of the same images.
+    others: [D, D], the others' mean of z z^T, each weighted by its share.
+    share: this one's share; 1 is the loss of someone who is alone.
+
+  Returns:
+    [], whose gradient is the union's with respect to this one's embeddings.
+  """
+  count = len(z1)
+  similar = z1 @ z2.T
+  apart = ~jnp.eye(count, dtype=bool)
+  repel = jnp.sum(jnp.square(similar), where=apart) / (count * (count - 1))
+  cross = sum(jnp.sum((z @ others) * z) for z in (z1, z2)) / (2 * count)
+  return -2 * jnp.trace(similar) / count + share * repel + 2 * cross

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from fedu_jax import conv as conv_lib
+from fedu_jax.batchnorm import BatchNorm
 from fedu_jax.state import Array, Online, Variables
 
 # PyTorch's default for weights: uniform in +-1/sqrt(fan_in).
@@ -46,49 +47,6 @@ class Conv(nn.Module):
     dtype = self.dtype or kernel.dtype
     return conv_lib.conv(x.astype(dtype), kernel.astype(dtype), self.stride,
                          self.size // 2)
-
-
-class BatchNorm(nn.Module):
-  """BatchNorm with PyTorch's conventions.
-
-  In training it normalises by the biased variance of the batch and tracks the
-  unbiased one with momentum 0.1; in evaluation it uses what it tracked. It
-  computes in the parameters' dtype and returns the input's.
-  """
-  momentum: float = 0.1
-  epsilon: float = 1e-5
-
-  @nn.compact
-  def __call__(self, x: Array, *, train: bool) -> Array:
-    shape, dtype = x.shape[-1:], x.dtype
-    scale = self.param('scale', nn.initializers.ones, shape)
-    bias = self.param('bias', nn.initializers.zeros, shape)
-    mean = self.variable('batch_stats', 'mean', jnp.zeros, shape)
-    var = self.variable('batch_stats', 'var', jnp.ones, shape)
-    x = x.astype(scale.dtype)
-    if not train:
-      return self._normalise(
-          x, mean.value, var.value, scale, bias).astype(dtype)
-    axes = tuple(range(x.ndim - 1))
-    batch_mean = x.mean(axes)
-    batch_var = jnp.square(x - batch_mean.reshape(_row(x))).mean(axes)
-    if not self.is_initializing():
-      count = x.size // x.shape[-1]
-      unbiased = batch_var * (count / max(count - 1, 1))
-      mean.value += self.momentum * (batch_mean - mean.value)
-      var.value += self.momentum * (unbiased - var.value)
-    return self._normalise(
-        x, batch_mean, batch_var, scale, bias).astype(dtype)
-
-  def _normalise(self, x, mean, var, scale, bias):
-    factor = scale * jax.lax.rsqrt(var + self.epsilon)
-    row = _row(x)
-    return (x - mean.reshape(row)) * factor.reshape(row) + bias.reshape(row)
-
-
-def _row(x: Array) -> tuple[int, ...]:
-  """The shape that makes a [C] vector broadcast against x without rank."""
-  return (1,) * (x.ndim - 1) + x.shape[-1:]
 
 
 class Linear(nn.Module):

@@ -59,8 +59,10 @@ def init_state(config: ml_collections.ConfigDict, nets: networks.Nets,
       make_learner(config, nets).memory(
           own, jax.random.fold_in(rng, _MEMORY), image),
       getattr(rule, 'memory', ()))
-  return (ServerState(own, jnp.int32(0)),
-          local.init_clients(own, num_examples, memory=memory))
+  clients = local.init_clients(own, num_examples, memory=memory)
+  aggregation = settings.find('aggregation', config.aggregation.name)
+  first = getattr(aggregation, 'memory', lambda clients: ())
+  return ServerState(own, jnp.int32(0), first(clients)), clients
 
 
 def make_round(config: ml_collections.ConfigDict, nets: networks.Nets,

@@ -130,9 +130,17 @@ def parse(text: str) -> list[tuple[str, Protocol, str]]:
   return found
 
 
-def ask(workdir: str, protocol: str, *, encoder: str = 'federation',
-        data_dir: str = '', console: Console | None = None
-        ) -> dict[str, float]:
+def missing(workdir: str | pathlib.Path, protocol: str,
+            encoder: str = 'federation') -> list[str]:
+  """Names those of the protocols that were not answered before."""
+  known = _known(pathlib.Path(workdir)).get(encoder, {})
+  return [name for name, _, _ in parse(protocol) if name not in known]
+
+
+def ask(workdir: str | pathlib.Path, protocol: str, *,
+        encoder: str = 'federation', data_dir: str = '',
+        console: Console | None = None,
+        loaded: tuple[Scorer, Online] | None = None) -> dict[str, float]:
   """Scores an encoder of a run by several protocols.
 
   What was scored before, and is asked again, is read from `evaluation.json`.
@@ -143,6 +151,8 @@ def ask(workdir: str, protocol: str, *, encoder: str = 'federation',
     encoder: 'federation', 'untrained', or 'alone0' and so on.
     data_dir: where data sets lie; '' for TFDS's default.
     console: where to print.
+    loaded: the encoder and what scores it, by those who have them; otherwise
+      they are read from the folder.
 
   Returns:
     The scores by name, also written to `evaluation.json`.
@@ -154,21 +164,26 @@ def ask(workdir: str, protocol: str, *, encoder: str = 'federation',
   asked = parse(protocol)
   folder = pathlib.Path(workdir)
   config = runs.config_of(folder, data_dir)
-  path = folder / 'evaluation.json'
-  known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+  known = _known(folder)
   mine = known.setdefault(encoder, {})
-  missing = [(name, fn, choice) for name, fn, choice in asked
-             if name not in mine]
-  if missing:
-    scorer, online = runs.restore(config, folder, encoder)
-    for name, fn, choice in missing:
+  absent = [(name, fn, choice) for name, fn, choice in asked
+            if name not in mine]
+  if absent:
+    scorer, online = loaded or runs.restore(config, folder, encoder)
+    for name, fn, choice in absent:
       with console.status(f'{encoder}: {name}'):
         mine[name] = fn(scorer, online, choice)
-      report.write_json(path, known)
+      report.write_json(folder / 'evaluation.json', known)
   scores = {key: value for name, _, _ in asked
             for key, value in mine[name].items()}
   console.print(report.plain_table(encoder, scores))
   return scores
+
+
+def _known(folder: pathlib.Path) -> dict[str, Any]:
+  """What was answered: encoder -> protocol as written -> scores by name."""
+  path = folder / 'evaluation.json'
+  return json.loads(path.read_text()) if path.exists() else {}
 
 
 def _nothing(name: str, choice: str) -> None:

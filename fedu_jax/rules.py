@@ -84,6 +84,27 @@ def local_predictor(client: ClientState, server: ServerState, *,
   return _update(client, server, client.online.predictor, updates)
 
 
+def fedca(client: ClientState, server: ServerState) -> ClientState:
+  """The global encoder, predictor and dictionary of representations."""
+  client = global_predictor(client, server)
+  learner = client.memory.learner._replace(dictionary=server.memory)
+  return client._replace(memory=client.memory._replace(learner=learner))
+
+
+def fedsc(client: ClientState, server: ServerState) -> ClientState:
+  """The global networks, and the second moments of the others."""
+  client = global_predictor(client, server)
+  known, own = server.memory, client.memory.learner.own
+  among = client.last_round == server.round - 1  # of those in the mean
+  total = known.num_examples + jnp.where(among, 0, client.num_examples)
+  share = client.num_examples / jnp.maximum(total, 1)
+  others = (known.num_examples / jnp.maximum(total, 1) * known.mean
+            - jnp.where(among, share, 0) * own)
+  learner = client.memory.learner._replace(
+      others=others.astype(own.dtype), share=share.astype(own.dtype))
+  return client._replace(memory=client.memory._replace(learner=learner))
+
+
 class FedEMAMemory(NamedTuple):
   """What auto-scaled FedEMA remembers of a client."""
   scale: Array | float  # [] f32; 0 = not set yet

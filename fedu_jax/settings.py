@@ -32,12 +32,14 @@ from fedu_jax.learners.byol import FIRST_TARGETS
 _NAMED = {
     'partition': (partition, ('by_class', 'iid', 'dirichlet', 'natural')),
     'model': (networks, ('resnet18', 'resnet50', 'resnet10', 'resnet6')),
-    'learner': (learners, ('byol', 'simsiam', 'simclr', 'moco', 'supervised')),
+    'learner': (learners, ('byol', 'simsiam', 'simclr', 'moco', 'fedca',
+                           'fedsc', 'supervised')),
     'loss': (losses, ('regression_loss',)),
     'divergence': (trees, ('conv_distance', 'squared_distance')),
-    'aggregation': (aggregation, ('fedavg', 'fedavg_target', 'ldawa')),
+    'aggregation': (aggregation, ('fedavg', 'fedavg_target', 'ldawa',
+                                  'fedca', 'fedsc')),
     'rule': (rules, ('dapu', 'global_predictor', 'local_predictor', 'fedema',
-                     'fedema_auto')),
+                     'fedema_auto', 'fedca', 'fedsc')),
 }
 
 SCHEDULES = ('cosine', 'constant')  # of the learning rate, over the rounds
@@ -200,6 +202,11 @@ def check(config: ml_collections.ConfigDict) -> None:
   if config.evaluation.alone > config.clients:
     raise BadInput(f'config.evaluation.alone is {config.evaluation.alone}, but '
                    f'there are {config.clients} clients')
+  parts = [config[x].name for x in ('learner', 'aggregation', 'rule')]
+  for name in ('fedca', 'fedsc'):
+    if 0 < parts.count(name) < 3:
+      raise BadInput(f'learner, aggregation and rule are {", ".join(parts)}: '
+                     f'{name} is all three or none')
   enqueued = 2 * config.batch_size
   if config.learner.name == 'moco' and config.learner.queue_size % enqueued:
     raise BadInput(f'config.learner.queue_size is {config.learner.queue_size}; '

@@ -7,7 +7,7 @@ and reports.
 import functools
 import pathlib
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,23 +29,33 @@ from fedu_jax.scores import Scorer
 from fedu_jax.state import Array, Labelled, Metrics, Online, PyTree
 
 
-def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str, *,
-                       console: Console | None = None) -> dict[str, Any]:
-  """Runs a config in a folder, from where an earlier start left off.
+class Trained(NamedTuple):
+  """A run's networks after its rounds, and what scores them."""
+  scorer: Scorer | None  # None where the data has no labelled test images
+  untrained: Online
+  federation: Online
+  alone: list[Online]  # of clients that trained by themselves
+  speed: dict[str, float]
+
+  def network(self, encoder: str) -> Online:
+    """By its name: 'federation', 'untrained', or 'alone0' and so on."""
+    if encoder.startswith('alone'):
+      return self.alone[int(encoder.removeprefix('alone'))]
+    return getattr(self, encoder)
+
+
+def train(config: ml_collections.ConfigDict, workdir: str, *,
+          console: Console) -> Trained:
+  """Runs a config's rounds in a folder, from where an earlier start left off.
 
   Args:
     config: see configs/cifar10.py.
     workdir: the folder of this run; made if absent.
     console: where to print.
 
-  Returns:
-    The summary that is also written to `summary.json`.
-
   Raises:
     BadInput: anything about the config, the data or the folder is wrong.
   """
-  began = time.time()
-  console = console or Console(highlight=False)
   settings.check(config)
   folder = runs.claim(pathlib.Path(workdir), config, write=False)
   data = runs.data_of(config)
@@ -68,23 +78,38 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str, *,
   alone = [
       federate([parts[k]], folder / f'alone{k}', f'client {k} alone')[0]
       for k in range(config.evaluation.alone)]
+  return Trained(scorer, online, federation, alone, speed)
 
-  scores = {}
+
+def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str, *,
+                       console: Console | None = None) -> dict[str, Any]:
+  """Trains as `train` does, and scores what came of it.
+
+  Returns:
+    The summary that is also written to `summary.json`.
+
+  Raises:
+    BadInput: as `train`.
+  """
+  began = time.time()
+  console = console or Console(highlight=False)
+  trained = train(config, workdir, console=console)
+  scorer, scores = trained.scorer, {}
   if scorer:
-    scores['untrained'] = scorer.untrained(online)
-    for k, own in enumerate(alone):
+    scores['untrained'] = scorer.untrained(trained.untrained)
+    for k, own in enumerate(trained.alone):
       scores[f'client {k} alone'] = scorer.all(own)
-    if len(alone) > 1:
-      scores[f'mean of {len(alone)} alone'] = {
+    if count := len(trained.alone[1:]):
+      scores[f'mean of {count + 1} alone'] = {
           name: float(np.mean([scores[f'client {k} alone'][name]
-                               for k in range(len(alone))]))
+                               for k in range(count + 1)]))
           for name in scores['client 0 alone']}
-    scores['federation'] = scorer.all(federation)
+    scores['federation'] = scorer.all(trained.federation)
     console.print(report.score_table(scores))
   else:
     console.print('the data has no labelled test images: nothing to score')
-  summary = _summary(config, scores, speed, time.time() - began)
-  report.write_json(folder / 'summary.json', summary)
+  summary = _summary(config, scores, trained.speed, time.time() - began)
+  report.write_json(pathlib.Path(workdir) / 'summary.json', summary)
   return summary
 
 

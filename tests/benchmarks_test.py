@@ -17,7 +17,8 @@ FIELDS = {
 @pytest.mark.parametrize('name, measured', [
     ('step', {'scan_over_unlooped', 'clients5_over_single', 'augment_fraction',
               'fraction_of_matmul_peak'}),
-    ('round', set()), ('augment', {'augment_fraction'}),
+    ('conv', set()), ('round', {'clients5_over_single'}),
+    ('augment', {'augment_fraction'}),
     ('peer', {'scan_over_unlooped', 'torch_over_jax',
               'fraction_of_matmul_peak'})])
 def test_quick(name, measured):

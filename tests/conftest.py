@@ -17,6 +17,17 @@ jax.config.update('jax_compilation_cache_dir', os.path.join(
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 
+# The long files, longest first: begun last, one would keep a process busy when
+# the others have nothing left to do.
+_LONG = ('experiments_test', 'train_test', 'benchmarks_test', 'parity_test',
+         'laws_test', 'methods_test')
+
+
+def pytest_collection_modifyitems(items):
+  items.sort(key=lambda item: _LONG.index(item.path.stem)
+             if item.path.stem in _LONG else len(_LONG))
+
+
 @pytest.fixture(autouse=True)
 def strict():
   """A test that changes a global setting must not change it for the next."""

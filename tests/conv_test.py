@@ -43,6 +43,7 @@ def test_value_and_gradients(k, stride, size, dtype, tolerance):
 @pytest.mark.parametrize('k, size, stride, channels, dtype', [
     (3, 4, 1, 4, 'float64'), (3, 9, 2, 4, 'float32'), (1, 9, 2, 4, 'float32'),
     (3, 8, 1, 16, 'float64'), (3, 8, 1, 16, 'bfloat16'),
+    (3, 8, 1, 17, 'float64'), (3, 8, 1, 17, 'bfloat16'),
     (3, 20, 1, 16, 'float32'), (3, 8, 2, 16, 'float32')])
 def test_per_client_kernels_in_a_scan(k, size, stride, channels, dtype):
   """vmap over kernels, under jit, in a scan: the same as XLA's, one by one."""
@@ -69,10 +70,20 @@ def test_per_client_kernels_in_a_scan(k, size, stride, channels, dtype):
 @pytest.mark.parametrize('dtype, tolerance', [
     ('float64', 1e-12), ('float32', 1e-4)])
 @pytest.mark.parametrize('size, channels', [
-    (2, 16), (4, 16), (8, 16), (12, 16), (20, 16), (20, 64)])
+    (2, 17), (4, 17), (8, 17), (12, 17), (20, 17), (20, 64)])
 def test_winograd(size, channels, dtype, tolerance):
   """Wide enough for Winograd's method: 2x2 and 4x4 tiles, sliced batches."""
   check_gradients((11, size, size, channels), channels + 1, 1, dtype, tolerance)
+
+
+@pytest.mark.parametrize('dtype, tolerance', [
+    ('float64', 1e-12), ('float32', 1e-4)])
+@pytest.mark.parametrize('size, channels, features', [
+    (5, 1, 1), (9, 3, 16), (32, 16, 16), (8, 20, 3)])
+def test_rows(size, channels, features, dtype, tolerance):
+  """Few channels: whole and, at 32 pixels, in slices of which one is filled up.
+  """
+  check_gradients((11, size, size, channels), features, 1, dtype, tolerance)
 
 
 @pytest.mark.parametrize('dtype, tolerance', [

@@ -1,5 +1,6 @@
 """Every experiment runs from its command, goes on, and ends with its files."""
 
+import functools
 import json
 import os
 import pathlib
@@ -89,6 +90,24 @@ def test_bad_input_is_one_line_and_code_two(tmp_path, flags, complaint):
   assert line.startswith('error: ') and complaint in line
 
 
+def test_two_processes_share_a_queue(tmp_path):
+  """A run that another is at is passed over, and waited for at the end."""
+  arm = linear_evaluation.plan(plans.SCALES['smoke']).arms[2]
+  ask = functools.partial(queue._ask, arm, 0, asked='knn', data_dir='',
+                          runs=tmp_path)
+  folder = tmp_path / plans.key_of(arm.config, 0)
+  with queue._hold(folder, wait=False) as held:
+    assert held and ask(wait=False) is None
+  assert list(tmp_path.glob('*-seed0/*')) == []
+  folder.mkdir()
+  known = {'knn': {'knn': 0.5}}
+  (folder / 'config.json').write_text(json.dumps(
+      settings.flatten(arm.config)))
+  (folder / 'evaluation.json').write_text(json.dumps({arm.encoder: known}))
+  assert ask(wait=False) == {'knn': 0.5}  # and nothing was trained
+  assert not (folder / 'checkpoints').exists()
+
+
 # --- plans -----------------------------------------------------------------
 
 
@@ -118,7 +137,7 @@ def test_the_main_table_has_every_published_method():
 def test_equal_configs_share_a_run():
   scale = plans.SCALES['cpu']
   key = lambda **changes: plans.key_of(plans.make(
-      scale, data='CIFAR-10', **changes))
+      scale, data='CIFAR-10', **changes), seed=0)
   assert key() == key(rule__name='dapu') == key(rule__threshold=0.4)
   assert key() != key(rule__threshold=0.5)
   assert key(iid=True) != key() != key(method='fedbyol')

@@ -10,13 +10,15 @@ ROOT = pathlib.Path(__file__).parents[1] / 'fedu_jax'
 # A module may import only from floors below its own.
 FLOORS = [
     {'state', 'errors'},
-    {'trees', 'losses', 'winograd', 'augment', 'partition', 'report',
+    {'trees', 'losses', 'winograd', 'rows', 'augment', 'partition', 'report',
      'checkpoint', 'cifar'},
+    {'conv_cpu', 'batchnorm'},
     {'conv'},
     {'networks', 'local', 'aggregation', 'tfds_reader'},
     {'learners.descent', 'rules', 'evaluation', 'rounds', 'sources'},
     {'semi_supervised', 'command'},
-    {'learners.byol', 'learners.moco', 'learners.simclr', 'learners.simsiam',
+    {'learners.byol', 'learners.fedca', 'learners.fedsc',
+     'learners.moco', 'learners.simclr', 'learners.simsiam',
      'learners.supervised'},
     {'learners', 'scores'},
     {'settings'},

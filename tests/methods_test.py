@@ -186,6 +186,118 @@ def test_a_federation_without_a_predictor():
   small.check_equal(small.client(0, clients).online, server.online)
 
 
+def test_fedcas_dictionary_travels():
+  """Clients' newest keys -> the server, evenly -> every client's negatives."""
+  size = 16
+  learner = make('fedca', queue_size=size)
+  clients = start(learner, sizes=(8, 8, 8))
+  _, _, batches = small.federation(sizes=(8, 8, 8))
+  server = ServerState(small.online(), jnp.int32(0),
+                       fedu_jax.aggregation.fedca.memory(clients))
+  small.check_equal(server.memory, clients.memory.learner.dictionary[1])
+  clients = clients._replace(num_examples=jnp.array([8., 0., 8.]))
+  local = functools.partial(fedu_jax.local_update, learner=learner)
+  trained, _ = jax.jit(rounds.map_clients(local))(
+      clients, batches, rounds.client_rngs(jax.random.key(0), server.round,
+                                           jnp.arange(3)))
+  after = fedu_jax.aggregation.fedca(server, trained)
+  keys, share = trained.memory.learner.keys, size // 3
+  want = np.concatenate([keys[0, :share], server.memory[share:2 * share],
+                         keys[2, :share], server.memory])[:size]
+  np.testing.assert_array_equal(after.memory, want)
+  np.testing.assert_allclose(np.linalg.norm(want, axis=1), 1, rtol=1e-5)
+  assert np.abs(keys[0, :share] - keys[2, :share]).max() > 1e-3
+  got = fedu_jax.rules.fedca(small.client(0, trained), after)
+  small.check_equal(got.memory.learner.dictionary, after.memory)
+  small.check_equal(got.memory.learner.keys, keys[0])
+  small.check_equal(got.online, after.online)
+
+
+def test_fedca_minds_the_dictionary():
+  """Its loss is SimCLR's with the entries as further negatives."""
+  learner = make('fedca', queue_size=4)
+  client = small.client(0, start(learner))
+  x, rng = jnp.asarray(small.images(8)), jax.random.key(0)
+  def loss(dictionary):
+    memory = client.memory.learner._replace(dictionary=dictionary)
+    state = learner.init(client._replace(memory=Memory(memory)), jnp.int32(0))
+    return learner.step(state, x, rng)[1]['loss']
+  views = jnp.concatenate([small.view(x, key) for key in jax.random.split(rng)])
+  z = networks.forward(small.NETS.encoder, client.online.encoder, views)[0]
+  entries = client.memory.learner.dictionary
+  np.testing.assert_allclose(loss(entries), losses.nt_xent(
+      *jnp.split(z, 2), temperature=0.07, negatives=entries).mean(), rtol=1e-4)
+  far, near = -z[:4], z[:4]
+  assert loss(far) < loss(near)
+
+
+def test_fedscs_gradient_is_the_unions():
+  """Two unequal clients, each with the other's moments: d/dz of one loss."""
+  draw = np.random.RandomState(0)
+  parts = [[losses.unit(jnp.asarray(draw.randn(n, 3))) for _ in range(2)]
+           for n in (4, 6)]
+  shares = [0.4, 0.6]
+  moment = lambda z: z.T @ z / len(z)
+
+  def union(parts):
+    # Populations: with self-pairs, so that tr(R R) is exact.
+    total = 0.
+    for (z1, z2), share in zip(parts, shares):
+      total += share * -2 * (z1 * z2).sum(1).mean()
+    r = sum(q * moment(jnp.concatenate(p)) for q, p in zip(shares, parts))
+    return total + jnp.trace(r @ r)
+  want = jax.grad(union)(parts)
+  for k in range(2):
+    others = shares[1 - k] * moment(jnp.concatenate(parts[1 - k]))
+    def one(part, k=k, others=others):
+      alone = losses.spectral(*part, others=others, share=0.)
+      r = moment(jnp.concatenate(part))
+      return alone + shares[k] * jnp.trace(r @ r)
+    for a, b in zip(jax.grad(one)(parts[k]), want[k]):
+      np.testing.assert_allclose(shares[k] * a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_the_spectral_loss_in_numpy():
+  draw = np.random.RandomState(0)
+  z1, z2 = draw.randn(5, 3), draw.randn(5, 3)
+  others = draw.randn(3, 3)
+  pairs = [(z1[i] @ z2[j])**2 for i in range(5) for j in range(5) if i != j]
+  want = (-2 * np.mean([a @ b for a, b in zip(z1, z2)]) + 0.3 * np.mean(pairs)
+          + 2 * np.mean([z @ others @ z for z in (*z1, *z2)]))
+  np.testing.assert_allclose(losses.spectral(
+      jnp.asarray(z1), jnp.asarray(z2), others=jnp.asarray(others), share=0.3),
+      want, rtol=1e-5)
+
+
+def test_fedscs_moments_travel():
+  """A client's share and the others' moments add up to everyone's."""
+  learner = make('fedsc', decay=0.5)
+  clients = start(learner, sizes=(8, 24))
+  _, _, batches = small.federation(sizes=(8, 24))
+  server = ServerState(small.online(), jnp.int32(0),
+                       fedu_jax.aggregation.fedsc.memory(clients))
+  trained, _ = jax.jit(rounds.map_clients(functools.partial(
+      fedu_jax.local_update, learner=learner)))(
+          clients, batches, rounds.client_rngs(
+              jax.random.key(0), server.round, jnp.arange(2)))
+  own = trained.memory.learner.own
+  np.testing.assert_allclose(np.trace(own, axis1=1, axis2=2), 1, rtol=1e-5)
+  after = fedu_jax.aggregation.fedsc(server, trained)
+  for k, share in enumerate((0.25, 0.75)):
+    got = fedu_jax.rules.fedsc(
+        small.client(k, trained), after).memory.learner
+    np.testing.assert_allclose(got.share, share)
+    np.testing.assert_allclose(got.others, (1 - share) * own[1 - k], atol=1e-6)
+  # One who sat the round out has nothing of its own in the mean.
+  absent = small.client(0, trained)._replace(last_round=jnp.int32(-1))
+  got = fedu_jax.rules.fedsc(absent, after).memory.learner
+  np.testing.assert_allclose(got.share, 8 / 40)
+  np.testing.assert_allclose(got.others, 0.8 * after.memory.mean, atol=1e-6)
+  nobody = trained._replace(num_examples=jnp.zeros(2))
+  small.check_equal(
+      fedu_jax.aggregation.fedsc(after, nobody).memory, after.memory)
+
+
 def test_supervised_training_learns_its_labels():
   """Images whose label is their brightness, in two clients, to the end."""
   nets = networks.Nets(

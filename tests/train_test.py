@@ -259,6 +259,7 @@ def test_a_folder_of_clients(tmp_path):
     (['--config.evaluation.alone=6'], 'there are 5 clients'),
     (['--config.learner.name=moco', '--config.learner.queue_size=100'],
      'multiple of 64'),
+    (['--config.rule.name=fedca'], 'all three or none'),
     (['stray'], 'unexpected argument'),
     (['--confg=x'], 'confg'),
 ])

@@ -8,7 +8,8 @@ METHODS = {
     'FedU': 'fedu', 'FedBYOL': 'fedbyol', 'FedEMA': 'fedema',
     'FedEMA, auto': 'fedema_auto', 'L-DAWA': 'ldawa', 'FedSimSiam': 'simsiam',
     'FedSimCLR': 'simclr', 'FedMoCo v1': 'moco', 'FedMoCo v2': 'moco_v2',
-    'BYOL, centralised': 'centralised', 'supervised FedAvg': 'supervised'}
+    'FedCA': 'fedca', 'FedSC': 'fedsc', 'BYOL, centralised': 'centralised',
+    'supervised FedAvg': 'supervised'}
 
 
 def plan(scale: plans.Scale) -> plans.Plan:

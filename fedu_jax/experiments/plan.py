@@ -31,6 +31,7 @@ def _cpu() -> ml_collections.ConfigDict:
   config.model.width = 8
   config.model.hidden = 256
   config.model.features = 128
+  config.evaluation.every = 0
   config.evaluation.alone = 0
   config.evaluation.labels_per_class = 0
   config.evaluation.semi_hidden = 256
@@ -114,10 +115,9 @@ def make(scale: Scale, *, method: str = 'fedu', data: str, iid: bool = False,
   return config
 
 
-def key_of(config: ml_collections.ConfigDict) -> str:
-  """A folder's name for a config: the same for equal ones, wherever used."""
+def key_of(config: ml_collections.ConfigDict, seed: int) -> str:
+  """A folder's name for a config and seed: the same for equal ones."""
   flat = settings.flatten(config)
-  seed = flat.pop('seed')
-  flat.pop('data.dir')
+  del flat['seed'], flat['data.dir']
   text = json.dumps(flat, sort_keys=True)
   return f'{hashlib.sha256(text.encode()).hexdigest()[:12]}-seed{seed}'

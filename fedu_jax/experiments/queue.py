@@ -2,8 +2,13 @@
 
 Runs lie in <workdir>/runs/<hash of the config>-seed<n>, so that experiments
 which share an arm share its runs. Each goes on from its last checkpoint.
+Several processes may work at one queue, or at several in one workdir.
 """
 
+from collections.abc import Iterator
+import contextlib
+import fcntl
+import functools
 import json
 import pathlib
 import statistics
@@ -17,6 +22,7 @@ from rich.progress import (
 
 from fedu_jax import protocols
 from fedu_jax import train
+from fedu_jax.errors import BadInput
 from fedu_jax.experiments import plan as plans
 
 
@@ -37,51 +43,82 @@ def run(plan: plans.Plan, workdir: pathlib.Path, *, seeds: int,
   Raises:
     BadInput: a run cannot be done; what is done stays.
   """
-  results = [plans.Result(arm, [], [], [], data_dir) for arm in plan.arms]
+  # Seed by seed, so that a queue that is cut short has whole tables.
+  pending = [(seed, arm) for seed in range(seeds) for arm in plan.arms]
   progress = Progress(
       TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
       TextColumn('runs'), TimeElapsedColumn(), TextColumn('left'),
       TimeRemainingColumn(), console=console)
-  total = len(plan.arms) * seeds
-  task = progress.add_task(plan.title, total=total)
+  task = progress.add_task(plan.title, total=len(pending))
+  ask = functools.partial(_ask, asked=plan.protocols, runs=workdir / 'runs',
+                          data_dir=data_dir)
   with progress:
-    # Seed by seed, so that a queue that is cut short has whole tables.
-    for seed in range(seeds):
-      for result in results:
-        arm = result.arm
-        folder = _one(arm.config, workdir / 'runs', seed, data_dir)
-        scores = protocols.ask(
-            str(folder), plan.protocols, encoder=arm.encoder,
-            data_dir=data_dir, console=Console(quiet=True))
-        rows = (folder / 'metrics.jsonl').read_text().splitlines()
-        result.scores.append(scores)
-        result.rounds.append([json.loads(row) for row in rows])
-        result.folders.append(folder)
+    for wait in (False, True):  # for runs that another process is at
+      for seed, arm in list(pending):
+        scores = ask(arm, seed, wait=wait)
+        if scores is None:
+          continue
+        pending.remove((seed, arm))
         progress.advance(task)
         console.print(f'seed {seed}  {arm.row}, {arm.column}: ' + ', '.join(
             f'{name} {value:.4f}' for name, value in scores.items()))
+  results = []
+  for arm in plan.arms:
+    folders = [_folder(arm, seed, workdir / 'runs') for seed in range(seeds)]
+    rows = [(folder / 'metrics.jsonl').read_text().splitlines()
+            for folder in folders]
+    results.append(plans.Result(
+        arm, [ask(arm, seed, wait=True) for seed in range(seeds)],
+        [[json.loads(row) for row in run] for run in rows], folders, data_dir))
   return results
 
 
-def _one(config: ml_collections.ConfigDict, runs: pathlib.Path, seed: int,
-         data_dir: str) -> pathlib.Path:
-  """Trains one run unless it is done; returns its folder."""
-  config = ml_collections.ConfigDict(config.to_dict())
-  config.seed = seed
-  config.data.dir = data_dir
-  folder = runs / plans.key_of(config)
-  if not (folder / 'summary.json').exists():
-    with open(_log(folder), 'a', encoding='utf-8') as log:
-      train.train_and_evaluate(
-          config, str(folder), console=Console(file=log, width=100))
-  return folder
+def _folder(arm: plans.Arm, seed: int, runs: pathlib.Path) -> pathlib.Path:
+  return runs / plans.key_of(arm.config, seed)
 
 
-def _log(folder: pathlib.Path) -> pathlib.Path:
-  """Where a run's console output goes: beside its folder, which is the run's.
+def _ask(arm: plans.Arm, seed: int, *, asked: str, runs: pathlib.Path,
+         data_dir: str, wait: bool) -> Any:
+  """Trains and scores a cell, as far as that is not done.
+
+  Returns:
+    Its scores; None if another process is at this run and we do not wait.
+  """
+  folder = _folder(arm, seed, runs)
+  quiet = Console(quiet=True)
+  with _hold(folder, wait=wait) as held:
+    if not held:
+      return None
+    loaded = None
+    if protocols.missing(folder, asked, arm.encoder):
+      config = ml_collections.ConfigDict(arm.config.to_dict())
+      config.seed = seed
+      config.data.dir = data_dir
+      # Beside its folder, which is the run's.
+      with open(folder.with_suffix('.log'), 'a', encoding='utf-8') as log:
+        trained = train.train(config, str(folder),
+                              console=Console(file=log, width=100))
+      if trained.scorer is None:
+        raise BadInput(f'{config.data.source} has no labelled test images')
+      loaded = trained.scorer, trained.network(arm.encoder)
+    return protocols.ask(folder, asked, encoder=arm.encoder, data_dir=data_dir,
+                         console=quiet, loaded=loaded)
+
+
+@contextlib.contextmanager
+def _hold(folder: pathlib.Path, *, wait: bool) -> Iterator[bool]:
+  """Holds a run, so that processes can share a queue; yields whether we do.
+
+  The lock is the system's, which frees it however its holder ends.
   """
   folder.parent.mkdir(parents=True, exist_ok=True)
-  return folder.with_suffix('.log')
+  with open(folder.with_suffix('.lock'), 'a') as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+      yield False
+      return
+    yield True
 
 
 def mean_and_spread(values: list[float]) -> tuple[float, float]:

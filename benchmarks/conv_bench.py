@@ -1,0 +1,105 @@
+"""The convolution's parts layer by layer: ours beside XLA's own.
+
+  python -m benchmarks.conv_bench --width=64
+
+Milliseconds for one batch through one layer of each kind that a ResNet has at
+this width: forward, to the input, to the kernel. XLA's stands twice, as a call
+from Python and inside a `lax.scan`, which is where training needs it.
+"""
+
+from collections.abc import Callable
+import functools
+import statistics
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks import measure
+from fedu_jax import conv
+from fedu_jax.state import Array
+
+PARTS = ('forward', 'to the input', 'to the kernel')
+WAYS = ('ours', 'XLA', 'XLA in a scan')
+
+
+def parts(fn: Callable[[Array, Array], Array], part: str
+          ) -> Callable[[Array, Array, Array], Array]:
+  """(x, kernel, d_y) -> one part of a convolution's work."""
+  return {
+      'forward': lambda x, kernel, d_y: fn(x, kernel),
+      'to the input': lambda x, kernel, d_y: jax.vjp(
+          lambda x: fn(x, kernel), x)[1](d_y)[0],
+      'to the kernel': lambda x, kernel, d_y: jax.vjp(
+          lambda kernel: fn(x, kernel), kernel)[1](d_y)[0]}[part]
+
+
+def looped(fn: Callable[..., Array], steps: int) -> Callable[..., Array]:
+  """`steps` times in a scan, each waiting for the one before."""
+  def body(one, _, args):
+    out = fn(*(one * a for a in args))
+    return 1 + 1e-20 * out.ravel()[0], None
+
+  def run(*args):
+    return jax.lax.scan(functools.partial(body, args=args), jnp.float32(1),
+                        length=steps)[0]
+  return jax.jit(run)
+
+
+def main(argv: list[str] | None = None) -> None:
+  """Checks each part against XLA's, then times all three ways in turn."""
+  args = measure.parse(
+      measure.parser((__doc__ or '').splitlines()[0]), argv)
+  runs: dict[str, Callable[[], Any]] = {}
+  compile_seconds = 0.0
+  for stage in range(4 if args.size >= 16 else 2):
+    side, width = args.size >> stage, args.width << stage
+    layers = [(side, width, width, 3, 1)]
+    if stage:
+      layers += [(2 * side, width // 2, width, k, 2) for k in (3, 1)]
+    for size, channels, features, k, stride in layers:
+      arrays = _arrays(args, size, channels, features, k, stride)
+      ours = functools.partial(conv.conv, stride=stride, padding=k // 2)
+      xla = functools.partial(
+          jax.lax.conv_general_dilated, window_strides=(stride, stride),
+          padding=((k // 2, k // 2),) * 2,
+          dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+      for part in PARTS:
+        name = f'{k}x{k}/{stride} {channels:>3} to {features:>3} at {size:>2}'
+        mine, theirs = parts(ours, part), jax.jit(parts(xla, part))
+        expected = theirs(*arrays)
+        measure.check(f'{name} {part}', float(
+            jnp.abs(jax.jit(mine)(*arrays) - expected).max()
+            / jnp.abs(expected).max()), 1e-3)
+        began = time.time()
+        fns: Any = (looped(mine, args.steps), theirs,
+                    looped(parts(xla, part), args.steps))
+        for way, fn in zip(WAYS, fns):
+          program = fn.lower(*arrays).compile()
+          runs[f'{name} {part}, {way}'] = functools.partial(program, *arrays)
+        compile_seconds += time.time() - began
+  seconds = measure.interleave(runs, args.repetitions)
+  milliseconds = {}
+  for name, values in seconds.items():
+    count = 1 if name.endswith('XLA') else args.steps
+    milliseconds[name] = 1e3 * statistics.median(values) / count
+  if not args.json:
+    print(f'{"":<44}' + ''.join(f'{way:>15}' for way in WAYS))
+    for case in dict.fromkeys(name.rsplit(', ', 1)[0] for name in runs):
+      print(f'{case:<44}' + ''.join(
+          f'{milliseconds[f"{case}, {way}"]:15.1f}' for way in WAYS))
+  measure.report(args, compile_seconds=compile_seconds, layers=milliseconds)
+
+
+def _arrays(args, size, channels, features, k, stride):
+  """Random x, kernel and d_y of a layer."""
+  rngs = jax.random.split(jax.random.key(size + k), 3)
+  out = -(-size // stride)
+  return (jax.random.normal(rngs[0], (args.batch, size, size, channels)),
+          jax.random.normal(rngs[1], (k, k, channels, features)),
+          jax.random.normal(rngs[2], (args.batch, out, out, features)))
+
+
+if __name__ == '__main__':
+  main()

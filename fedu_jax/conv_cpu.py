@@ -1,0 +1,172 @@
+"""A convolution's parts on CPU, each by what its shape makes fastest.
+
+Products of patches for small maps, of rows for few channels, Winograd's method
+for many, XLA's own convolution otherwise; `conv.py` has the measurements. Each
+is under jit, so that it is traced once for all layers of a shape.
+"""
+
+from collections.abc import Callable
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from fedu_jax import rows
+from fedu_jax import winograd
+from fedu_jax.state import Array
+
+_SMALL = 4  # the largest side of an output map that is done as a product
+# Where Winograd's method wins: its kernel gradient with more than 16 channels,
+# its convolution from 16 channels on maps of up to 16, and from 64 on larger
+# ones. With fewer channels, those of the smaller side, products of rows do.
+_FEW = 16
+_MEDIUM = 16
+_MANY = 64
+_NARROW = 32  # the most channels of the larger side for rows to win forward
+# A kernel's gradient is summed over slices of the batch that fit the cache:
+_TILES = 256  # Winograd tiles in a slice
+_PATCHES = 2**20  # numbers in a slice of patches or rows
+
+Pads = tuple[tuple[int, int], ...]  # (before, behind) of height, of width
+
+
+def xla(x: Array, kernel: Array, *, stride: int, pads: Pads) -> Array:
+  """XLA's convolution: [B, H, W, C], [k, k, C, F] -> [B, H', W', F]."""
+  return lax.conv_general_dilated(
+      x, kernel, (stride, stride), pads,
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+
+
+@functools.partial(jax.jit, static_argnames=('stride', 'pads'))
+def forward(x: Array, kernel: Array, *, stride: int, pads: Pads) -> Array:
+  """The forward convolution, by what is fastest for its shape."""
+  method = _method(x, kernel, stride, pads)
+  if method == 'winograd':
+    return winograd.convolve(x, kernel)
+  if method == 'rows':
+    return rows.convolve(x, kernel)
+  if method == 'xla':
+    return xla(x, kernel, stride=stride, pads=pads)
+  size = _output_size(x, kernel, stride, pads)
+  y = _patches(x, kernel, stride, pads, *size) @ kernel.reshape(
+      -1, kernel.shape[-1])
+  return y.reshape(len(x), *size, -1)
+
+
+def _method(x: Array, kernel: Array, stride: int, pads: Pads) -> str:
+  few, many = sorted(kernel.shape[2:])
+  side = max(_output_size(x, kernel, stride, pads))
+  if _keeps_size(kernel, stride, pads):
+    if winograd.tile(*x.shape[1:3]) and (
+        few >= _MANY or few >= _FEW and side <= _MEDIUM):
+      return 'winograd'
+    if few < _FEW and many <= _NARROW and side > _SMALL:
+      return 'rows'
+  return 'xla' if side > _SMALL else 'patches'
+
+
+def _keeps_size(kernel: Array, stride: int, pads: Pads) -> bool:
+  """What Winograd's method and products of rows are written for."""
+  return (kernel.shape[:2] == (3, 3) and stride == 1
+          and pads == ((1, 1), (1, 1)))
+
+
+def _output_size(x: Array, kernel: Array, stride: int,
+                 pads: Pads) -> tuple[int, ...]:
+  return tuple((size + sum(pad) - k) // stride + 1
+               for size, pad, k in zip(x.shape[1:3], pads, kernel.shape))
+
+
+def _patches(x: Array, kernel: Array, stride: int, pads: Pads, height: int,
+             width: int) -> Array:
+  """The pixels under each output pixel: [B height width, k k' C]."""
+  x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+  taps = [x[:, i:i + (height - 1) * stride + 1:stride,
+            j:j + (width - 1) * stride + 1:stride]
+          for i in range(kernel.shape[0]) for j in range(kernel.shape[1])]
+  return jnp.concatenate(taps, axis=-1).reshape(-1, kernel[..., 0].size)
+
+
+@functools.partial(jax.jit, static_argnames=('stride', 'padding'))
+def input_gradient(x: Array, kernel: Array, d_y: Array, *, stride: int,
+                    padding: int) -> Array:
+  """One convolution of `d_y` for each of the stride's phases, interleaved.
+
+  Input pixel stride * q + phase is seen by those taps i of the kernel for which
+  phase + padding - i is a multiple of the stride, from output pixel
+  q + (phase + padding - i) / stride.
+  """
+  k = len(kernel)
+  back = kernel.swapaxes(2, 3)
+  counts = [-(-size // stride) for size in x.shape[1:3]]
+
+  def along(phase, axis):
+    """Taps in the order of the output pixels that they read, and the pads."""
+    taps = [i for i in range(k) if (phase + padding - i) % stride == 0][::-1]
+    if not taps:
+      return [], (0, 0)
+    first, last = ((phase + padding - i) // stride
+                   for i in (taps[0], taps[-1]))
+    return taps, (-first, counts[axis] + last - d_y.shape[1 + axis])
+
+  def phase(i, j):
+    (down, row_pad), (across, column_pad) = along(i, 0), along(j, 1)
+    if not down or not across:
+      return jnp.zeros((len(x), *counts, x.shape[-1]), x.dtype)
+    part = back[down[0]::-stride, across[0]::-stride]
+    return forward(d_y, part, stride=1, pads=(row_pad, column_pad))
+
+  if stride == 1:
+    pads = ((k - 1 - padding,) * 2,) * 2
+    if _method(d_y, back, 1, pads) == 'winograd':
+      return winograd.convolve(d_y, jnp.flip(kernel, (0, 1)), transposed=True)
+    return phase(0, 0)
+  lines = [jnp.stack([phase(i, j) for j in range(stride)], axis=3)
+           for i in range(stride)]
+  d_x = jnp.stack(lines, axis=2).reshape(
+      len(x), *(stride * count for count in counts), -1)
+  return d_x[:, :x.shape[1], :x.shape[2]]
+
+
+@functools.partial(jax.jit, static_argnames=('stride', 'padding'))
+def kernel_gradient(x: Array, kernel: Array, d_y: Array, *, stride: int,
+                     padding: int) -> Array:
+  """Products of tiles or patches with `d_y`, summed over slices of the batch.
+  """
+  pads = ((padding, padding),) * 2
+  height, width = d_y.shape[1:3]
+  few = min(kernel.shape[2:])
+  if _keeps_size(kernel, stride, pads):
+    tile = winograd.tile(height, width)
+    if few > _FEW and tile:
+      return _over_slices(winograd.kernel_gradient, x, d_y,
+                          _TILES * tile**2 // (height * width))
+    if few <= _FEW and max(height, width) > _SMALL:
+      numbers = 3 * sum(kernel.shape[2:]) * (height + 2) * width
+      return _over_slices(rows.kernel_gradient, x, d_y, _PATCHES // numbers)
+
+  def by_patches(x, d_y):
+    patches = _patches(x, kernel, stride, pads, height, width)
+    return (patches.T @ d_y.reshape(-1, d_y.shape[-1])).reshape(kernel.shape)
+  return _over_slices(by_patches, x, d_y,
+                      _PATCHES // (height * width * kernel[..., 0].size))
+
+
+def _over_slices(gradient: Callable[[Array, Array], Array], x: Array,
+                 d_y: Array, size: int) -> Array:
+  """Sums gradient(x, d_y) over slices of at most `size` images."""
+  steps = -(-len(x) // max(size, 1))
+  if steps == 1:
+    return gradient(x, d_y)
+  size = -(-len(x) // steps)
+
+  def sliced(a):  # images of zeros fill the last slice and add nothing
+    pad = [(0, steps * size - len(a))] + [(0, 0)] * (a.ndim - 1)
+    return jnp.pad(a, pad).reshape(steps, size, *a.shape[1:])
+
+  def add(total, part):
+    return total + gradient(*part), None
+  shape = jax.eval_shape(gradient, x[:size], d_y[:size])
+  return lax.scan(add, jnp.zeros(shape.shape, shape.dtype),
+                  (sliced(x), sliced(d_y)))[0]

@@ -1,0 +1,81 @@
+"""FedCA's dictionary: SimCLR that must also tell images from other clients'."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fedu_jax import networks
+from fedu_jax.learners import descent
+from fedu_jax.losses import nt_xent, unit
+from fedu_jax.state import (
+    Array, ClientState, Learner, Metrics, Online, PyTree)
+
+
+class FedCAMemory(NamedTuple):
+  """What a client has of everyone, and what it will upload."""
+  dictionary: Array  # [N, D], unit vectors, the server's
+  keys: Array  # [N, D], unit vectors, the client's own, newest first
+
+
+class FedCAState(NamedTuple):
+  """The carry of FedCA's scan over steps."""
+  online: Online
+  memory: FedCAMemory
+  opt_state: PyTree
+  round: Array
+
+
+def fedca(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,
+          temperature: float = 0.07, queue_size: int = 4096) -> Learner:
+  """Builds FedCA as a Learner, without its alignment module.
+
+  Zhang et al. (arXiv 2010.08982) describe two modules. The dictionary: clients
+  upload representations of their samples, the server shares them with all, and
+  they serve as further negatives of the contrastive loss. The alignment: a
+  penalty on the distance to a model trained on public data; that needs data
+  which this setting does not have, and its weight could not be obtained.
+  Neither could the dictionary's size nor the temperature: SimCLR's and MoCo's
+  of the FedU code stand here. Goes with the aggregation and the rule `fedca`.
+
+  Args:
+    nets: the encoder's and the predictor's modules.
+    view: (images, rng) -> one random view of each image, f32.
+    make_tx: round -> the optimiser.
+    temperature: of the softmax.
+    queue_size: N, the dictionary's entries.
+  """
+  def memory(online: Online, rng: Array, image: Array) -> FedCAMemory:
+    """Random entries, the same for all clients."""
+    z = jax.eval_shape(lambda: networks.forward(
+        nets.encoder, online.encoder, image)[0])
+    entries = unit(jax.random.normal(rng, (queue_size, z.shape[-1]), z.dtype))
+    return FedCAMemory(entries, entries)
+
+  def init(client: ClientState, round_: Array) -> FedCAState:
+    return FedCAState(client.online, client.memory.learner,
+                      make_tx(round_).init(descent.params_of(client.online)),
+                      round_)
+
+  def step(state: FedCAState, images: Array,
+           rng: Array) -> tuple[FedCAState, Metrics]:
+    views = [view(images, key) for key in jax.random.split(rng)]
+
+    def objective(online):
+      z, encoder = networks.forward(
+          nets.encoder, online.encoder, jnp.concatenate(views))
+      value = nt_xent(*jnp.split(z, 2), temperature=temperature,
+                      negatives=state.memory.dictionary).mean()
+      return value, (online._replace(encoder=encoder), z[:len(images)])
+    value, online, z, opt_state = descent.descend(
+        objective, state.online, state.opt_state, make_tx(state.round))
+    keys = jnp.concatenate([unit(z), state.memory.keys])[:queue_size]
+    memory = state.memory._replace(keys=keys)
+    return FedCAState(online, memory, opt_state, state.round), {'loss': value}
+
+  def final(client: ClientState, state: FedCAState) -> ClientState:
+    return client._replace(
+        online=state.online,
+        memory=client.memory._replace(learner=state.memory))
+
+  return Learner(init, step, final, memory)

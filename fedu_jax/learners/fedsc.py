@@ -1,0 +1,92 @@
+"""FedSC: the spectral contrastive loss of all clients' images together."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fedu_jax import networks
+from fedu_jax.learners import descent
+from fedu_jax.losses import spectral, unit
+from fedu_jax.state import (
+    Array, ClientState, Learner, Metrics, Online, PyTree)
+
+
+class FedSCMemory(NamedTuple):
+  """Second moments of embeddings: mean of z z^T, [D, D]."""
+  own: Array  # [D, D]; of the client's last local training
+  others: Array  # [D, D]; the other clients', each by its share
+  share: Array  # [] the client's share of all images
+
+
+class FedSCState(NamedTuple):
+  """The carry of FedSC's scan over steps."""
+  online: Online
+  memory: FedSCMemory
+  weight: Array  # [] of what `own` has averaged so far
+  opt_state: PyTree
+  round: Array
+
+
+def fedsc(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,
+          decay: float = 0.99) -> Learner:
+  """Builds FedSC as a Learner (Jing et al., ICML 2024).
+
+  The spectral contrastive loss (HaoChen et al. 2021) of the union of clients
+  needs of the others no image and no representation, only the second moment of
+  their embeddings. With client k's share q_k of the images and R_k = E[z z^T],
+
+    -2 E[z z+] + q_k tr(R_k R_k) + 2 tr(R_k sum over j != k of q_j R_j)
+
+  has the union's gradient for client k. That is derived here, from the loss;
+  the paper's own weights and its noise for privacy could not be obtained. A
+  client's R_k is a moving average over its steps, where the paper passes over
+  its images once more. Goes with the aggregation and the rule `fedsc`.
+
+  Args:
+    nets: the encoder's and the predictor's modules; the latter is not used.
+    view: (images, rng) -> one random view of each image, f32.
+    make_tx: round -> the optimiser.
+    decay: of the moving average of the client's own moments.
+  """
+  def memory(online: Online, rng: Array, image: Array) -> FedSCMemory:
+    """A client that knows of no others."""
+    del rng
+    z = jax.eval_shape(lambda: networks.forward(
+        nets.encoder, online.encoder, image)[0])
+    none = jnp.zeros((z.shape[-1], z.shape[-1]), z.dtype)
+    return FedSCMemory(none, none, jnp.ones((), z.dtype))
+
+  def init(client: ClientState, round_: Array) -> FedSCState:
+    known = client.memory.learner
+    return FedSCState(
+        client.online, known._replace(own=jnp.zeros_like(known.own)),
+        jnp.zeros_like(known.share),
+        make_tx(round_).init(descent.params_of(client.online)), round_)
+
+  def step(state: FedSCState, images: Array,
+           rng: Array) -> tuple[FedSCState, Metrics]:
+    x1, x2 = (view(images, key) for key in jax.random.split(rng))
+    known = state.memory
+
+    def objective(online):
+      z1, z2, encoder = descent.two_views(
+          nets.encoder, online.encoder, x1, x2)
+      z1, z2 = unit(z1), unit(z2)
+      value = spectral(z1, z2, others=known.others, share=known.share)
+      z = jnp.concatenate([z1, z2])
+      return value, (online._replace(encoder=encoder), z.T @ z / len(z))
+    value, online, moment, opt_state = descent.descend(
+        objective, state.online, state.opt_state, make_tx(state.round))
+    known = known._replace(own=decay * known.own + (1 - decay) * moment)
+    weight = decay * state.weight + (1 - decay)
+    return (FedSCState(online, known, weight, opt_state, state.round),
+            {'loss': value})
+
+  def final(client: ClientState, state: FedSCState) -> ClientState:
+    own = state.memory.own / jnp.maximum(state.weight, 1e-6)
+    learner = state.memory._replace(own=own)
+    return client._replace(
+        online=state.online, memory=client.memory._replace(learner=learner))
+
+  return Learner(init, step, final, memory)
