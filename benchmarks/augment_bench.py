@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> None:
     count = args.batch * (args.steps if name == 'step' else 1)
     show(name, values, 'ms/image', 1e3 / count)
   measure.report(
-      args, compile_seconds=compile_seconds,
+      args, compile_seconds=compile_seconds, seconds=seconds,
       gathers_over_matrices=measure.ratio(seconds['crop by gathers'],
                                           seconds['crop by matrices']),
       milliseconds_per_view=1e3 * statistics.median(

@@ -154,8 +154,10 @@ def report(args: argparse.Namespace, **found: Any) -> None:
   if args.json:
     print(json.dumps(result))
   else:
-    print(', '.join(f'{name} {value:.3g}' for name, value in result.items()
-                    if isinstance(value, float)))
+    print(', '.join(
+        f'{name} {value:.3g}' if isinstance(value, float) else f'{name} {value}'
+        for name, value in result.items()
+        if isinstance(value, (float, int, str))))
 
 
 def check(what: str, error: float, bound: float) -> None:

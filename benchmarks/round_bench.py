@@ -68,13 +68,14 @@ def main(argv: list[str] | None = None) -> None:
         seconds[five], seconds[one], rows[one]['images'] / rows[five]['images'])
   measure.report(
       args, compile_seconds=max(x['compile_seconds'] for x in rows.values()),
+      seconds=seconds,
       rounds=list(rows.values()), **found)
 
 
 def _case(args: argparse.Namespace, k: int, batch: int, execution: str):
   """A run of one case, where it starts and ends, and what is known of it."""
   case = argparse.Namespace(**{**vars(args), 'batch': batch})
-  work = work_lib.make(case)
+  work = work_lib.make(case, first_target='alias')  # as cifar10.py has it
   work.config.clients, work.config.execution = k, execution
   work.config.local_epochs = 1
   count = args.steps * batch

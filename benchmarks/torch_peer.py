@@ -31,7 +31,7 @@ def nets(args: argparse.Namespace):
 def serve(pipe: multiprocessing.connection.Connection,
           args: argparse.Namespace, views: list, rate: float,
           decay: float) -> None:
-  """Answers 'check' with a step's loss and weights, 'time' with seconds.
+  """Answers a memory format with a step's loss and weights, 'time' with time.
 
   Args:
     pipe: to the benchmark.
@@ -53,6 +53,8 @@ def serve(pipe: multiprocessing.connection.Connection,
     for module in modules:
       module.to(device, memory_format=memory_format)
     optimiser = torch_fedu.make_optimiser(encoder, predictor, rate)
+    if args.peer == 'fused':
+      optimiser.param_groups[0]['fused'] = True
     pairs = [[torch.tensor(x, device=device).to(memory_format=memory_format)
               for x in pair] for pair in views]
 
@@ -65,10 +67,8 @@ def serve(pipe: multiprocessing.connection.Connection,
 
   step, _ = make(torch.channels_last)
   while (asked := pipe.recv()) != 'stop':
-    if asked == 'check':
-      # Not channels_last: with it PyTorch 2.13 gets the gradient of a strided
-      # 1x1 kernel of few channels wrong on CPU.
-      checked, modules = make(torch.contiguous_format)
+    if asked != 'time':
+      checked, modules = make(getattr(torch, asked))
       loss = checked(0)
       pipe.send((loss, *({name: x.cpu().numpy() for name, x in
                           module.state_dict().items()} for module in modules)))

@@ -30,14 +30,15 @@ class Work(NamedTuple):
   online: Online
 
 
-def make(args: argparse.Namespace, **learner: Any) -> Work:
+def make(args: argparse.Namespace, *, first_target: str = 'copy',
+         **learner: Any) -> Work:
   """The paper's setting with the flags' network; `learner` swaps its pieces."""
   config = cifar10.get_config()
   config.batch_size = args.batch
   for name in ('width', 'hidden', 'features', 'dtype'):
     config.model[name] = getattr(args, name)
   config.model.name = args.model
-  config.learner.first_target = 'copy'
+  config.learner.first_target = first_target
   settings.check(config)
   nets = settings.bind(config, 'model')()
   made = program.make_learner(config, nets)

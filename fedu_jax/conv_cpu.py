@@ -26,7 +26,7 @@ _MANY = 64
 _NARROW = 32  # the most channels of the larger side for rows to win forward
 # A kernel's gradient is summed over slices of the batch that fit the cache:
 _TILES = 256  # Winograd tiles in a slice
-_PATCHES = 2**20  # numbers in a slice of patches or rows
+_PATCHES = 2**19  # numbers in a slice of patches or rows
 
 Pads = tuple[tuple[int, int], ...]  # (before, behind) of height, of width
 
