@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from benchmarks import measure
 from fedu_jax import conv
+from fedu_jax import conv_cpu
 from fedu_jax.state import Array
 
 PARTS = ('forward', 'to the input', 'to the kernel')
@@ -63,10 +64,8 @@ def main(argv: list[str] | None = None) -> None:
     for size, channels, features, k, stride in layers:
       arrays = _arrays(args, size, channels, features, k, stride)
       ours = functools.partial(conv.conv, stride=stride, padding=k // 2)
-      xla = functools.partial(
-          jax.lax.conv_general_dilated, window_strides=(stride, stride),
-          padding=((k // 2, k // 2),) * 2,
-          dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+      xla = functools.partial(conv_cpu.xla, stride=stride,
+                              pads=((k // 2, k // 2),) * 2)
       for part in PARTS:
         name = f'{k}x{k}/{stride} {channels:>3} to {features:>3} at {size:>2}'
         mine, theirs = parts(ours, part), jax.jit(parts(xla, part))

@@ -145,7 +145,7 @@ def movement_error(start: Any, ours: Any, theirs: Any) -> float:
 
 def report(args: argparse.Namespace, **found: Any) -> None:
   """Prints the JSON object, or a last line with the ratios."""
-  result = dict.fromkeys(FIELDS) | dict(
+  result = dict.fromkeys(x for x in FIELDS if x not in found) | dict(
       device=device(), jax=jax.__version__, dtype=args.dtype, model=args.model,
       width=args.width, batch=args.batch, size=args.size,
       # On the host, and of everything that this process did.

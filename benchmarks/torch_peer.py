@@ -52,9 +52,8 @@ def serve(pipe: multiprocessing.connection.Connection,
     modules = encoder, predictor, copy.deepcopy(encoder)
     for module in modules:
       module.to(device, memory_format=memory_format)
-    optimiser = torch_fedu.make_optimiser(encoder, predictor, rate)
-    if args.peer == 'fused':
-      optimiser.param_groups[0]['fused'] = True
+    optimiser = torch_fedu.make_optimiser(
+        encoder, predictor, rate, fused=args.peer == 'fused' or None)
     pairs = [[torch.tensor(x, device=device).to(memory_format=memory_format)
               for x in pair] for pair in views]
 

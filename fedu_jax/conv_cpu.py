@@ -90,7 +90,7 @@ def _patches(x: Array, kernel: Array, stride: int, pads: Pads, height: int,
 
 @functools.partial(jax.jit, static_argnames=('stride', 'padding'))
 def input_gradient(x: Array, kernel: Array, d_y: Array, *, stride: int,
-                    padding: int) -> Array:
+                   padding: int) -> Array:
   """One convolution of `d_y` for each of the stride's phases, interleaved.
 
   Input pixel stride * q + phase is seen by those taps i of the kernel for which
@@ -131,8 +131,10 @@ def input_gradient(x: Array, kernel: Array, d_y: Array, *, stride: int,
 
 @functools.partial(jax.jit, static_argnames=('stride', 'padding'))
 def kernel_gradient(x: Array, kernel: Array, d_y: Array, *, stride: int,
-                     padding: int) -> Array:
-  """Products of tiles or patches with `d_y`, summed over slices of the batch.
+                    padding: int) -> Array:
+  """Products of tiles, rows or patches with `d_y`.
+
+  Summed over slices of the batch: [k, k, C, F].
   """
   pads = ((padding, padding),) * 2
   height, width = d_y.shape[1:3]

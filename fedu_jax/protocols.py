@@ -130,17 +130,11 @@ def parse(text: str) -> list[tuple[str, Protocol, str]]:
   return found
 
 
-def missing(workdir: str | pathlib.Path, protocol: str,
-            encoder: str = 'federation') -> list[str]:
-  """Names those of the protocols that were not answered before."""
-  known = _known(pathlib.Path(workdir)).get(encoder, {})
-  return [name for name, _, _ in parse(protocol) if name not in known]
-
-
 def ask(workdir: str | pathlib.Path, protocol: str, *,
         encoder: str = 'federation', data_dir: str = '',
         console: Console | None = None,
-        loaded: tuple[Scorer, Online] | None = None) -> dict[str, float]:
+        load: Callable[[], tuple[Scorer, Online]] | None = None
+        ) -> dict[str, float]:
   """Scores an encoder of a run by several protocols.
 
   What was scored before, and is asked again, is read from `evaluation.json`.
@@ -151,8 +145,8 @@ def ask(workdir: str | pathlib.Path, protocol: str, *,
     encoder: 'federation', 'untrained', or 'alone0' and so on.
     data_dir: where data sets lie; '' for TFDS's default.
     console: where to print.
-    loaded: the encoder and what scores it, by those who have them; otherwise
-      they are read from the folder.
+    load: returns what scores the encoder, and the encoder, if anything is left
+      to score; None reads them from the folder of the run.
 
   Returns:
     The scores by name, also written to `evaluation.json`.
@@ -163,27 +157,24 @@ def ask(workdir: str | pathlib.Path, protocol: str, *,
   console = console or Console(highlight=False)
   asked = parse(protocol)
   folder = pathlib.Path(workdir)
-  config = runs.config_of(folder, data_dir)
-  known = _known(folder)
+  if load is None:
+    config = runs.config_of(folder, data_dir)
+    load = functools.partial(runs.restore, config, folder, encoder)
+  path = folder / 'evaluation.json'
+  known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
   mine = known.setdefault(encoder, {})
-  absent = [(name, fn, choice) for name, fn, choice in asked
-            if name not in mine]
-  if absent:
-    scorer, online = loaded or runs.restore(config, folder, encoder)
-    for name, fn, choice in absent:
+  missing = [(name, fn, choice) for name, fn, choice in asked
+             if name not in mine]
+  if missing:
+    scorer, online = load()
+    for name, fn, choice in missing:
       with console.status(f'{encoder}: {name}'):
         mine[name] = fn(scorer, online, choice)
-      report.write_json(folder / 'evaluation.json', known)
+      report.write_json(path, known)
   scores = {key: value for name, _, _ in asked
             for key, value in mine[name].items()}
   console.print(report.plain_table(encoder, scores))
   return scores
-
-
-def _known(folder: pathlib.Path) -> dict[str, Any]:
-  """What was answered: encoder -> protocol as written -> scores by name."""
-  path = folder / 'evaluation.json'
-  return json.loads(path.read_text()) if path.exists() else {}
 
 
 def _nothing(name: str, choice: str) -> None:

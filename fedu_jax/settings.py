@@ -202,8 +202,11 @@ def check(config: ml_collections.ConfigDict) -> None:
   if config.evaluation.alone > config.clients:
     raise BadInput(f'config.evaluation.alone is {config.evaluation.alone}, but '
                    f'there are {config.clients} clients')
-  parts = [config[x].name for x in ('learner', 'aggregation', 'rule')]
-  for name in ('fedca', 'fedsc'):
+  kinds = 'learner', 'aggregation', 'rule'
+  parts = [config[kind].name for kind in kinds]
+  # What goes by the same name in all three is one method.
+  for name in sorted(set.intersection(
+      *(set(_NAMED[kind][1]) for kind in kinds))):
     if 0 < parts.count(name) < 3:
       raise BadInput(f'learner, aggregation and rule are {", ".join(parts)}: '
                      f'{name} is all three or none')

@@ -94,15 +94,15 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str, *,
   began = time.time()
   console = console or Console(highlight=False)
   trained = train(config, workdir, console=console)
-  scorer, scores = trained.scorer, {}
+  scorer, alone, scores = trained.scorer, trained.alone, {}
   if scorer:
     scores['untrained'] = scorer.untrained(trained.untrained)
-    for k, own in enumerate(trained.alone):
+    for k, own in enumerate(alone):
       scores[f'client {k} alone'] = scorer.all(own)
-    if count := len(trained.alone[1:]):
-      scores[f'mean of {count + 1} alone'] = {
+    if len(alone) > 1:
+      scores[f'mean of {len(alone)} alone'] = {
           name: float(np.mean([scores[f'client {k} alone'][name]
-                               for k in range(count + 1)]))
+                               for k in range(len(alone))]))
           for name in scores['client 0 alone']}
     scores['federation'] = scorer.all(trained.federation)
     console.print(report.score_table(scores))

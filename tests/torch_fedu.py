@@ -119,10 +119,10 @@ class Client:
     return losses, drift
 
 
-def make_optimiser(encoder, predictor, rate):
+def make_optimiser(encoder, predictor, rate, *, fused=None):
   return torch.optim.SGD(
       [*encoder.parameters(), *predictor.parameters()], lr=rate, momentum=0.9,
-      weight_decay=5e-4)
+      weight_decay=5e-4, fused=fused)
 
 
 def loss_fn(encoder, predictor, target, x1, x2):

@@ -44,31 +44,35 @@ def run(plan: plans.Plan, workdir: pathlib.Path, *, seeds: int,
     BadInput: a run cannot be done; what is done stays.
   """
   # Seed by seed, so that a queue that is cut short has whole tables.
-  pending = [(seed, arm) for seed in range(seeds) for arm in plan.arms]
+  pending = [(seed, place) for seed in range(seeds)
+             for place in range(len(plan.arms))]
   progress = Progress(
       TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
       TextColumn('runs'), TimeElapsedColumn(), TextColumn('left'),
       TimeRemainingColumn(), console=console)
   task = progress.add_task(plan.title, total=len(pending))
-  ask = functools.partial(_ask, asked=plan.protocols, runs=workdir / 'runs',
-                          data_dir=data_dir)
+  found: dict[tuple[int, int], dict[str, float]] = {}
   with progress:
     for wait in (False, True):  # for runs that another process is at
-      for seed, arm in list(pending):
-        scores = ask(arm, seed, wait=wait)
+      for seed, place in pending:
+        if (seed, place) in found:
+          continue
+        arm = plan.arms[place]
+        scores = _ask(arm, seed, asked=plan.protocols, runs=workdir / 'runs',
+                      data_dir=data_dir, wait=wait)
         if scores is None:
           continue
-        pending.remove((seed, arm))
+        found[seed, place] = scores
         progress.advance(task)
         console.print(f'seed {seed}  {arm.row}, {arm.column}: ' + ', '.join(
             f'{name} {value:.4f}' for name, value in scores.items()))
   results = []
-  for arm in plan.arms:
+  for place, arm in enumerate(plan.arms):
     folders = [_folder(arm, seed, workdir / 'runs') for seed in range(seeds)]
     rows = [(folder / 'metrics.jsonl').read_text().splitlines()
             for folder in folders]
     results.append(plans.Result(
-        arm, [ask(arm, seed, wait=True) for seed in range(seeds)],
+        arm, [found[seed, place] for seed in range(seeds)],
         [[json.loads(row) for row in run] for run in rows], folders, data_dir))
   return results
 
@@ -78,31 +82,34 @@ def _folder(arm: plans.Arm, seed: int, runs: pathlib.Path) -> pathlib.Path:
 
 
 def _ask(arm: plans.Arm, seed: int, *, asked: str, runs: pathlib.Path,
-         data_dir: str, wait: bool) -> Any:
+         data_dir: str, wait: bool) -> dict[str, float] | None:
   """Trains and scores a cell, as far as that is not done.
 
   Returns:
     Its scores; None if another process is at this run and we do not wait.
   """
   folder = _folder(arm, seed, runs)
-  quiet = Console(quiet=True)
+  config = ml_collections.ConfigDict(arm.config.to_dict())
+  config.seed = seed
+  config.data.dir = data_dir
+
+  def load():
+    trained = _train(ml_collections.FrozenConfigDict(config), folder)
+    if trained.scorer is None:
+      raise BadInput(f'{config.data.source} has no labelled test images')
+    return trained.scorer, trained.network(arm.encoder)
   with _hold(folder, wait=wait) as held:
-    if not held:
-      return None
-    loaded = None
-    if protocols.missing(folder, asked, arm.encoder):
-      config = ml_collections.ConfigDict(arm.config.to_dict())
-      config.seed = seed
-      config.data.dir = data_dir
-      # Beside its folder, which is the run's.
-      with open(folder.with_suffix('.log'), 'a', encoding='utf-8') as log:
-        trained = train.train(config, str(folder),
-                              console=Console(file=log, width=100))
-      if trained.scorer is None:
-        raise BadInput(f'{config.data.source} has no labelled test images')
-      loaded = trained.scorer, trained.network(arm.encoder)
-    return protocols.ask(folder, asked, encoder=arm.encoder, data_dir=data_dir,
-                         console=quiet, loaded=loaded)
+    return protocols.ask(folder, asked, encoder=arm.encoder, load=load,
+                         console=Console(quiet=True)) if held else None
+
+
+@functools.lru_cache(maxsize=1)  # rows that share a run stand together
+def _train(config: ml_collections.FrozenConfigDict,
+           folder: pathlib.Path) -> train.Trained:
+  """Runs the rounds that are left; prints beside the folder, the run's own."""
+  with open(folder.with_suffix('.log'), 'a', encoding='utf-8') as log:
+    return train.train(ml_collections.ConfigDict(config.to_dict()), str(folder),
+                       console=Console(file=log, width=100))
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import jax
 import optax
 
 from fedu_jax import networks
+from fedu_jax.losses import unit
 from fedu_jax.state import (
     Array, ClientState, Learner, Metrics, Online, PyTree, Variables)
 
@@ -30,6 +31,19 @@ def _with_params(online: Online, params: PyTree) -> Online:
   encoder, predictor = params
   return Online(online.encoder._replace(params=encoder),
                 online.predictor._replace(params=predictor))
+
+
+def embedding(nets: networks.Nets, online: Online,
+              image: Array) -> jax.ShapeDtypeStruct:
+  """What the encoder makes of images [1, H, W, C]: its shape [1, D] and dtype.
+  """
+  return jax.eval_shape(lambda: networks.forward(
+      nets.encoder, online.encoder, image)[0])
+
+
+def random_keys(z: jax.ShapeDtypeStruct, rng: Array, count: int) -> Array:
+  """Draws unit vectors like those embeddings: [count, D]."""
+  return unit(jax.random.normal(rng, (count, z.shape[-1]), z.dtype))
 
 
 def two_views(module: Any, variables: Variables, x1: Array,

@@ -47,9 +47,8 @@ def fedca(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,
   """
   def memory(online: Online, rng: Array, image: Array) -> FedCAMemory:
     """Random entries, the same for all clients."""
-    z = jax.eval_shape(lambda: networks.forward(
-        nets.encoder, online.encoder, image)[0])
-    entries = unit(jax.random.normal(rng, (queue_size, z.shape[-1]), z.dtype))
+    z = descent.embedding(nets, online, image)
+    entries = descent.random_keys(z, rng, queue_size)
     return FedCAMemory(entries, entries)
 
   def init(client: ClientState, round_: Array) -> FedCAState:

@@ -52,8 +52,7 @@ def fedsc(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,
   def memory(online: Online, rng: Array, image: Array) -> FedSCMemory:
     """A client that knows of no others."""
     del rng
-    z = jax.eval_shape(lambda: networks.forward(
-        nets.encoder, online.encoder, image)[0])
+    z = descent.embedding(nets, online, image)
     none = jnp.zeros((z.shape[-1], z.shape[-1]), z.dtype)
     return FedSCMemory(none, none, jnp.ones((), z.dtype))
 

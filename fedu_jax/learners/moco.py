@@ -50,11 +50,8 @@ def moco(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,
   """
   def memory(online: Online, rng: Array, image: Array) -> MoCoMemory:
     """Random keys, the same for all clients, as the released code sends."""
-    z = jax.eval_shape(lambda: networks.forward(
-        nets.encoder, online.encoder, image)[0])
-    return MoCoMemory(
-        unit(jax.random.normal(rng, (queue_size, z.shape[-1]), z.dtype)),
-        jnp.int32(0))
+    z = descent.embedding(nets, online, image)
+    return MoCoMemory(descent.random_keys(z, rng, queue_size), jnp.int32(0))
 
   def init(client: ClientState, round_: Array) -> MoCoState:
     target = client.target._replace(params=client.online.encoder.params)
