@@ -50,8 +50,12 @@ def looped(fn: Callable[..., Array], steps: int) -> Callable[..., Array]:
 
 def main(argv: list[str] | None = None) -> None:
   """Checks each part against XLA's, then times all three ways in turn."""
-  args = measure.parse(
-      measure.parser((__doc__ or '').splitlines()[0]), argv)
+  flags = measure.parser((__doc__ or '').splitlines()[0])
+  flags.add_argument('--unlooped', action='store_true',
+                     help="leave out XLA's in a scan: at width 64 it takes "
+                     'seconds a layer')
+  args = measure.parse(flags, argv)
+  ways = WAYS[:2] if args.unlooped else WAYS
   runs: dict[str, Callable[[], Any]] = {}
   compile_seconds = 0.0
   for stage in range(4 if args.size >= 16 else 2):
@@ -76,7 +80,7 @@ def main(argv: list[str] | None = None) -> None:
         began = time.time()
         fns: Any = (looped(mine, args.steps), theirs,
                     looped(parts(xla, part), args.steps))
-        for way, fn in zip(WAYS, fns):
+        for way, fn in zip(ways, fns):
           program = fn.lower(*arrays).compile()
           runs[f'{name} {part}, {way}'] = functools.partial(program, *arrays)
         compile_seconds += time.time() - began
@@ -86,10 +90,10 @@ def main(argv: list[str] | None = None) -> None:
     count = 1 if name.endswith('XLA') else args.steps
     milliseconds[name] = 1e3 * statistics.median(values) / count
   if not args.json:
-    print(f'{"":<44}' + ''.join(f'{way:>15}' for way in WAYS))
+    print(f'{"":<44}' + ''.join(f'{way:>15}' for way in ways))
     for case in dict.fromkeys(name.rsplit(', ', 1)[0] for name in runs):
       print(f'{case:<44}' + ''.join(
-          f'{milliseconds[f"{case}, {way}"]:15.1f}' for way in WAYS))
+          f'{milliseconds[f"{case}, {way}"]:15.1f}' for way in ways))
   measure.report(args, compile_seconds=compile_seconds, seconds=seconds,
                  layers=milliseconds)
 

@@ -7,7 +7,7 @@ from typing import NoReturn
 from absl import flags
 import jax
 
-from fedu_jax import sources
+from fedu_jax import cache
 
 
 def refuse(message: object) -> NoReturn:
@@ -47,4 +47,4 @@ def keep_compiled_programs() -> None:
   """
   if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
     jax.config.update('jax_compilation_cache_dir',
-                      str(sources.user_cache('compiled')))
+                      str(cache.user_cache('compiled')))

@@ -8,6 +8,7 @@ from flax import serialization
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 
 from fedu_jax import networks
 from fedu_jax import program
@@ -32,6 +33,29 @@ def data_of(config: ml_collections.ConfigDict) -> sources.Dataset:
   return sources.load(
       config.data.source, data_dir=config.data.dir,
       image_size=config.data.image_size, max_examples=config.data.max_examples)
+
+
+def parts_of(config: ml_collections.ConfigDict,
+             data: sources.Dataset) -> list[np.ndarray]:
+  """Deals the examples out, and checks that every client can fill a batch."""
+  natural = config.partition.name == 'natural'
+  labels = data.owners if natural else data.train_labels
+  if labels is None and config.partition.name == 'iid':
+    labels = np.zeros(len(data.train_images), np.int32)
+  if labels is None:
+    raise BadInput(
+        f'partition {config.partition.name} needs '
+        f'{"owners" if natural else "labels"}, and {config.data.source} has '
+        f'none: set --config.partition.name={"iid" if natural else "natural"}')
+  parts = settings.bind(config, 'partition')(
+      labels, config.clients, np.random.RandomState(config.seed))
+  for i, part in enumerate(parts):
+    if len(part) < config.batch_size:
+      raise BadInput(
+          f'client {i} has {len(part)} images, fewer than a batch of '
+          f'{config.batch_size}: lower batch_size or clients, or partition '
+          'more evenly')
+  return parts
 
 
 def networks_of(config: ml_collections.ConfigDict, data: sources.Dataset

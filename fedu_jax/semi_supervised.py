@@ -12,6 +12,7 @@ import optax
 from fedu_jax import evaluation
 from fedu_jax import networks
 from fedu_jax import sources
+from fedu_jax.layers import MLP
 from fedu_jax.state import Array, PyTree, Variables
 
 
@@ -70,7 +71,7 @@ def semi_supervised(
     batch_size: an incomplete last batch of an epoch is left out.
     learning_rate: Adam's, constant.
   """
-  head = networks.MLP(hidden, num_classes, layers=layers)
+  head = MLP(hidden, num_classes, layers=layers)
   rng_head, rng_order = jax.random.split(rng)
   size = min(batch_size, len(images))
   embed = functools.partial(evaluation.embed, evaluation.features, module)

@@ -5,15 +5,14 @@ arrays in a stable order. What takes time to decode is cached beside the data.
 """
 
 import hashlib
-import os
 import pathlib
-import stat
 from typing import NamedTuple
 import zipfile
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from fedu_jax import cache
 from fedu_jax.errors import BadInput
 
 _FOLDER_SIZE = 32  # pixels, where the config does not say
@@ -112,9 +111,9 @@ def _tfds(what: str, data_dir: str, image_size: int) -> Dataset:
   """Any prepared TFDS classification set; CIFAR is prepared here if need be."""
   from fedu_jax import tfds_reader
   builder = tfds_reader.find(what, data_dir)
-  cache = _Cache(pathlib.Path(builder.data_path),
-                 f"{what.replace('/', '-')}-{image_size}")
-  return cache.get(lambda: Dataset(*tfds_reader.read(builder, image_size)))
+  return cache.kept(
+      pathlib.Path(builder.data_path), f"{what.replace('/', '-')}-{image_size}",
+      Dataset, lambda: Dataset(*tfds_reader.read(builder, image_size)))
 
 
 def _npz(what: str, data_dir: str, image_size: int) -> Dataset:
@@ -190,7 +189,7 @@ def _folder(what: str, data_dir: str, image_size: int) -> Dataset:
   listing = '\n'.join(f'{p} {p.stat().st_size} {p.stat().st_mtime_ns}'
                       for mine in files for p in mine)
   digest = hashlib.sha256(listing.encode()).hexdigest()[:16]
-  data = _Cache(root, f'images-{size}-{digest}').get(read)
+  data = cache.kept(root, f'images-{size}-{digest}', Dataset, read)
   return data._replace(owner_names=tuple(owner.name for owner in owners))
 
 
@@ -209,50 +208,6 @@ def _open(path: pathlib.Path, size: int) -> np.ndarray:
           Image.DecompressionBombError) as error:
     raise BadInput(f'data.source folder: {path} is not a readable image '
                    f'({error}): repair or remove it') from error
-
-
-def user_cache(name: str) -> pathlib.Path:
-  """A folder of ours in the user's cache; not made yet."""
-  base = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
-  return pathlib.Path(base, 'fedu_jax', name).expanduser()
-
-
-class _Cache:
-  """Decoded arrays, kept beside the data, or in the user's cache if they may
-  not be written there.
-  """
-
-  def __init__(self, beside: pathlib.Path, name: str):
-    beside = beside.resolve()
-    # A folder that nobody may write to was meant so, even where we are root.
-    mode = beside.stat().st_mode
-    if mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH) and os.access(
-        beside, os.W_OK):
-      folder = beside
-    else:
-      folder = user_cache(hashlib.sha256(str(beside).encode()).hexdigest()[:16])
-    self._file = folder / f'.fedu_jax-{name}.npz'
-
-  def get(self, read) -> Dataset:
-    """Returns the cached data set; without one, reads it and caches it."""
-    try:
-      with (open(self._file, 'rb') as raw,
-            np.load(raw, allow_pickle=False) as file):
-        return Dataset(**file)
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile):
-      pass  # absent, or cut short when it was written: read the data again
-    data = read()
-    arrays = {name: x for name, x in data._asdict().items()
-              if isinstance(x, np.ndarray)}
-    part = self._file.with_suffix(f'.{os.getpid()}.part')
-    try:
-      self._file.parent.mkdir(parents=True, exist_ok=True)
-      with open(part, 'wb') as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
-      os.replace(part, self._file)
-    except OSError:
-      part.unlink(missing_ok=True)  # a full or read-only disk: go on without
-    return data
 
 
 _SOURCES = {'digits': _digits, 'tfds': _tfds, 'npz': _npz, 'folder': _folder}

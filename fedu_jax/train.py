@@ -59,7 +59,7 @@ def train(config: ml_collections.ConfigDict, workdir: str, *,
   settings.check(config)
   folder = runs.claim(pathlib.Path(workdir), config, write=False)
   data = runs.data_of(config)
-  parts = _partition(config, data)
+  parts = runs.parts_of(config, data)
   runs.claim(folder, config, write=True)
   shown = data.owners if data.train_labels is None else data.train_labels
   if shown is not None:
@@ -111,29 +111,6 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str, *,
   summary = _summary(config, scores, trained.speed, time.time() - began)
   report.write_json(pathlib.Path(workdir) / 'summary.json', summary)
   return summary
-
-
-def _partition(config: ml_collections.ConfigDict,
-               data: sources.Dataset) -> list[np.ndarray]:
-  """Deals the examples out, and checks that every client can fill a batch."""
-  natural = config.partition.name == 'natural'
-  labels = data.owners if natural else data.train_labels
-  if labels is None and config.partition.name == 'iid':
-    labels = np.zeros(len(data.train_images), np.int32)
-  if labels is None:
-    raise BadInput(
-        f'partition {config.partition.name} needs '
-        f'{"owners" if natural else "labels"}, and {config.data.source} has '
-        f'none: set --config.partition.name={"iid" if natural else "natural"}')
-  parts = settings.bind(config, 'partition')(
-      labels, config.clients, np.random.RandomState(config.seed))
-  for i, part in enumerate(parts):
-    if len(part) < config.batch_size:
-      raise BadInput(
-          f'client {i} has {len(part)} images, fewer than a batch of '
-          f'{config.batch_size}: lower batch_size or clients, or partition '
-          'more evenly')
-  return parts
 
 
 def _federate(parts: list[np.ndarray], folder: pathlib.Path, name: str, *,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import fedu_jax
+from fedu_jax import layers as layers_lib
 from fedu_jax import learners, losses, networks, program, rounds
 from fedu_jax.state import Labelled, Memory, ServerState
 import small
@@ -172,7 +173,7 @@ def test_heads_with_fewer_layers(layers):
 
 def test_a_federation_without_a_predictor():
   """SimCLR's own setting: a round, its mean and its rule run on nothing."""
-  nets = small.NETS._replace(predictor=networks.MLP(8, 4, None, 0))
+  nets = small.NETS._replace(predictor=layers_lib.MLP(8, 4, None, 0))
   online = fedu_jax.init_online(nets, jax.random.key(0), jnp.zeros(
       (2, small.SIZE, small.SIZE, 3)))
   assert jax.tree.leaves(online.predictor) == []
@@ -302,8 +303,8 @@ def test_supervised_training_learns_its_labels():
   """Images whose label is their brightness, in two clients, to the end."""
   nets = networks.Nets(
       networks.Encoder(networks.ResNet(networks.BasicBlock, (1,), 4),
-                       networks.MLP(0, 0, None, 0)),
-      networks.MLP(0, 2, None, 1))
+                       layers_lib.MLP(0, 0, None, 0)),
+      layers_lib.MLP(0, 2, None, 1))
   labels = np.arange(32, dtype=np.int32) % 2
   noise = np.random.RandomState(0).randint(0, 60, (32, 6, 6, 3))
   pixels = (noise + 150 * labels[:, None, None, None]).astype(np.uint8)
@@ -360,7 +361,7 @@ def test_two_steps_of_the_rivals_in_pytorch(name):
       torch.manual_seed(0)
       encoder = torch_fedu.Encoder(torch_fedu.Block, (1, 1), 4, 12, 8)
       predictor = torch_fedu.mlp(8, 12, 8)
-      head = networks.MLP(12, 8)
+      head = layers_lib.MLP(12, 8)
       nets = networks.Nets(networks.Encoder(networks.ResNet(
           networks.BasicBlock, (1, 1), 4), head), head)
       choices = {'simsiam': {}, 'simclr': {'temperature': 0.07},

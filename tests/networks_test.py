@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fedu_jax import batchnorm
+from fedu_jax import layers
 from fedu_jax import networks
 from fedu_jax import trees
 import small
@@ -85,7 +86,7 @@ def test_bfloat16_computes_narrow_and_keeps_wide(block):
   outputs = []
   for dtype in ('float32', 'bfloat16'):
     encoder = networks.Encoder(networks.ResNet(block, (1, 1), 4, dtype),
-                               networks.MLP(32, 16, dtype))
+                               layers.MLP(32, 16, dtype))
     variables = encoder.init(jax.random.key(0), x, train=True)
     y, changed = jax.jit(lambda v, encoder=encoder: encoder.apply(
         v, x, train=True, mutable=['batch_stats']))(variables)

@@ -1,5 +1,7 @@
 """A round is one program: it takes its state in place, and needs no host."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,9 +13,10 @@ from fedu_jax.state import ServerState
 import tiny
 
 
-def compiled():
-  """The tiny config's round for two clients, and its arguments."""
+def draw(dtype='float32'):
+  """The tiny config, its networks, and a round's arguments for two clients."""
   config = tiny.get_config()
+  config.model.dtype = dtype
   nets = settings.bind(config, 'model')()
   images = np.random.RandomState(0).randint(0, 256, (72, 8, 8, 3))
   parts = np.split(np.arange(72), [32])
@@ -23,11 +26,13 @@ def compiled():
   args = (ServerState(online, jnp.int32(0)),
           fedu_jax.init_clients(online, arrays.num_examples), arrays,
           jax.random.key(1))
-  return program.compile_round(config, nets, *args), args
+  return config, nets, args
 
 
 def test_a_round_consumes_its_state_and_leaves_the_host_alone():
-  one_round, (server, clients, arrays, rng) = compiled()
+  config, nets, (server, clients, arrays, rng) = draw()
+  one_round = program.compile_round(
+      config, nets, server, clients, arrays, rng)
   text = one_round.as_text()
   for word in ('callback', 'infeed', 'outfeed', 'send(', 'recv('):
     assert word not in text
@@ -75,3 +80,21 @@ def test_one_compilation_serves_all_rounds(tmp_path, monkeypatch):
     jax.monitoring.unregister_event_duration_listener(listener)
   assert len(counts) == 4
   assert 0 < counts[0] <= counts[1] == counts[2] == counts[3]
+
+
+@pytest.mark.parametrize('platform', ['cuda', 'tpu'])
+@pytest.mark.parametrize('dtype, element', [
+    ('float32', 'f32'), ('bfloat16', 'bf16')])
+def test_the_same_round_lowers_for_accelerators(platform, dtype, element):
+  """With XLA's convolutions, in the config's dtype, and without the host."""
+  config, nets, args = draw(dtype)
+  text = jax.jit(program.make_round(config, nets, 2)).trace(*args).lower(
+      lowering_platforms=(platform,)).as_text()
+  convolutions = [line for line in text.splitlines()
+                  if 'stablehlo.convolution' in line]
+  # Of the tiny net's six layers five differ in shape; each has a kernel's
+  # gradient, and all but the first an input's.
+  assert len(convolutions) >= 3 * 5 - 1
+  for line in convolutions:
+    assert re.findall(r'x(b?f\d+)>', line) == 3 * [element], line
+  assert 'callback' not in text

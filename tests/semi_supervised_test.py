@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import fedu_jax
-from fedu_jax import evaluation, networks, semi_supervised
+from fedu_jax import evaluation, layers, semi_supervised
 from fedu_jax.semi_supervised import labelled_rows
 import small
 
@@ -63,7 +63,7 @@ def epoch(mode):
   """One epoch of two steps; the state before and after."""
   images, labels = data(16)
   encoder = small.online().encoder
-  head = networks.MLP(8, 2)
+  head = layers.MLP(8, 2)
   inputs = evaluation.embed(evaluation.features, MODULE, encoder, images)
   drawn = head.init(jax.random.key(0), inputs, train=False)
   top = fedu_jax.Variables(drawn['params'], drawn['batch_stats'])

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 
 import fedu_jax
+from fedu_jax import layers
 from fedu_jax import networks
 from fedu_jax.state import ServerState, StepState
 
@@ -15,7 +16,7 @@ from fedu_jax.state import ServerState, StepState
 # compiled in seconds.
 NETS = networks.Nets(
     networks.Encoder(networks.ResNet(networks.BasicBlock, (1, 1), 2),
-                     networks.MLP(8, 4)), networks.MLP(8, 4))
+                     layers.MLP(8, 4)), layers.MLP(8, 4))
 SIZE, BATCH = 6, 4
 
 
