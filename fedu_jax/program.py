@@ -110,8 +110,12 @@ def compile_round(config: ml_collections.ConfigDict, nets: networks.Nets,
   """Compiles a round for arguments like these; it serves all rounds.
 
   The compiled program takes the last four arguments, and consumes the buffers
-  of `server` and `clients`: their successors are written in their place.
+  of `server` and `clients`: their successors are written in their place. If
+  each has one more leading axis, it runs as many federations at once, vmapped.
   """
-  one_round = make_round(config, nets, len(clients.num_examples))
+  *several, num_clients = clients.num_examples.shape
+  one_round = make_round(config, nets, num_clients)
+  if several:
+    one_round = jax.vmap(one_round)
   return jax.jit(one_round, donate_argnums=(0, 1)).lower(
       server, clients, arrays, rng).compile()

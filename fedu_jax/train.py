@@ -1,32 +1,24 @@
 """From a config to a trained federation and its scores.
 
-Reads the data and partitions it, runs the rounds, keeps checkpoints, scores,
-and reports.
+Reads the data and partitions it, runs the rounds, scores, and reports.
 """
 
-import functools
+from collections.abc import Sequence
 import pathlib
 import time
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from rich.console import Console
 
-from fedu_jax import local
-from fedu_jax import networks
-from fedu_jax import program
+from fedu_jax import federation
 from fedu_jax import report
 from fedu_jax import runs
 from fedu_jax import settings
-from fedu_jax import sources
-from fedu_jax import trees
-from fedu_jax.checkpoint import Checkpoints
-from fedu_jax.errors import BadInput
 from fedu_jax.scores import Scorer
-from fedu_jax.state import Array, Labelled, Metrics, Online, PyTree
+from fedu_jax.state import Online
 
 
 class Trained(NamedTuple):
@@ -56,29 +48,61 @@ def train(config: ml_collections.ConfigDict, workdir: str, *,
   Raises:
     BadInput: anything about the config, the data or the folder is wrong.
   """
+  return train_seeds(config, [config.seed], [workdir], consoles=[console])[0]
+
+
+def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
+                workdirs: Sequence[str], *,
+                consoles: Sequence[Console]) -> list[Trained]:
+  """Runs a config for several seeds as one program, where shapes agree.
+
+  Each seed's folder is as `train` leaves it, and either may go on from it.
+
+  Args:
+    config: of all of them, but for the seed.
+    seeds: one a run.
+    workdirs: the folders of the runs.
+    consoles: where to print of each.
+
+  Raises:
+    BadInput: as `train`.
+  """
   settings.check(config)
-  folder = runs.claim(pathlib.Path(workdir), config, write=False)
+  configs = [_with_seed(config, seed) for seed in seeds]
+  folders = [runs.claim(pathlib.Path(workdir), own, write=False)
+             for workdir, own in zip(workdirs, configs)]
   data = runs.data_of(config)
-  parts = runs.parts_of(config, data)
-  runs.claim(folder, config, write=True)
-  shown = data.owners if data.train_labels is None else data.train_labels
-  if shown is not None:
-    console.print(report.client_table(shown, parts, data.owner_names))
-    report.write_json(folder / 'partition.json', [
-        np.bincount(shown[part]) for part in parts])
+  parts = [runs.parts_of(own, data) for own in configs]
+  members = []
+  for own, folder, mine, console in zip(configs, folders, parts, consoles):
+    runs.claim(folder, own, write=True)
+    shown = data.owners if data.train_labels is None else data.train_labels
+    if shown is not None:
+      console.print(report.client_table(shown, mine, data.owner_names))
+      report.write_json(folder / 'partition.json', [
+          np.bincount(shown[part]) for part in mine])
+    nets, online = runs.networks_of(own, data)
+    members.append(federation.Member(
+        'federation', folder, mine, online, own.seed,
+        runs.scorer_of(own, nets, data), console))
 
-  nets, online = runs.networks_of(config, data)
-  scorer = runs.scorer_of(config, nets, data)
-  rng = jax.random.key(config.seed)
-
-  federate = functools.partial(
-      _federate, config=config, nets=nets, online=online, rng=rng,
-      data=data, scorer=scorer, console=console)
-  federation, speed = federate(parts, folder, 'federation')
-  alone = [
-      federate([parts[k]], folder / f'alone{k}', f'client {k} alone')[0]
+  def federate(members):
+    return federation.federate(members, config=config, nets=nets, data=data)
+  ended = federate(members)
+  alone = [federate([m._replace(
+      name=f'client {k} alone', folder=m.folder / f'alone{k}',
+      parts=[m.parts[k]]) for m in members])
       for k in range(config.evaluation.alone)]
-  return Trained(scorer, online, federation, alone, speed)
+  return [Trained(m.scorer, m.online, online,
+                  [own[i][0] for own in alone], speed)
+          for i, (m, (online, speed)) in enumerate(zip(members, ended))]
+
+
+def _with_seed(config: ml_collections.ConfigDict,
+               seed: int) -> ml_collections.ConfigDict:
+  config = ml_collections.ConfigDict(config.to_dict())
+  config.seed = seed
+  return config
 
 
 def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str, *,
@@ -111,84 +135,6 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str, *,
   summary = _summary(config, scores, trained.speed, time.time() - began)
   report.write_json(pathlib.Path(workdir) / 'summary.json', summary)
   return summary
-
-
-def _federate(parts: list[np.ndarray], folder: pathlib.Path, name: str, *,
-              config: ml_collections.ConfigDict, nets: networks.Nets,
-              online: Online, rng: Array, data: sources.Dataset,
-              scorer: Scorer | None, console: Console
-              ) -> tuple[Online, dict[str, float]]:
-  """Runs all rounds over the given clients, or what is left of them."""
-  examples: PyTree = data.train_images
-  if runs.labelled(config):
-    if data.train_labels is None:
-      raise BadInput(f'learner {config.learner.name} needs labels, and '
-                     f'{config.data.source} has none')
-    examples = Labelled(data.train_images, data.train_labels)
-  arrays = local.client_arrays(examples, parts)
-  start = runs.Run(*program.init_state(
-      config, nets, online, np.array([len(part) for part in parts]), rng,
-      jnp.zeros((1, *data.train_images.shape[1:]))), rng)
-  # Placed as a restored checkpoint is, or a resumed run would compile anew.
-  start = jax.device_put(start, jax.devices()[0])
-  checkpoints = Checkpoints(folder / 'checkpoints', keep=config.checkpoint.keep)
-  run = checkpoints.restore(start) or start
-  done = int(run.server.round)
-  if done == config.rounds:
-    console.print(f'{name}: all {done} rounds are done; evaluating')
-  elif done:
-    console.print(f'{name}: going on after round {done} of {config.rounds}')
-  compile_seconds = 0.0
-  with report.RoundReport(folder, console, name, done=done,
-                          rounds=config.rounds) as reporter:
-    if done < config.rounds:
-      began = time.time()
-      one_round = program.compile_round(
-          config, nets, run.server, run.clients, arrays, rng)
-      compile_seconds = time.time() - began
-      console.print(f'{name}: compiled in {compile_seconds:.0f} s')
-    while done < config.rounds:
-      began = time.time()
-      # A round does not wait for the host: what would cross raises.
-      with jax.transfer_guard('disallow_explicit'):
-        server, clients, metrics = one_round(
-            run.server, run.clients, arrays, rng)
-      metrics = jax.device_get(metrics)
-      seconds = time.time() - began
-      run, done = runs.Run(server, clients, rng), done + 1
-      row = _row(done, metrics, seconds, config, online)
-      if scorer and config.evaluation.every and (
-          done % config.evaluation.every == 0 or done == config.rounds):
-        row['knn_accuracy'] = scorer.knn(server.online.encoder)
-      reporter.add(row)
-      if done % config.checkpoint.every == 0 or done == config.rounds:
-        checkpoints.save(done, run)
-    checkpoints.close()
-    seconds = sum(row['seconds'] for row in reporter.rows)
-    images = sum(row['images'] for row in reporter.rows)
-  return run.server.online, {
-      'images_per_second': images / seconds if seconds else 0.0,
-      'seconds': seconds, 'compile_seconds': compile_seconds}
-
-
-def _row(done: int, metrics: Metrics, seconds: float,
-         config: ml_collections.ConfigDict, online: Online) -> report.Row:
-  """Sorts a round's metrics into what is the round's and what a client's."""
-  per_client = dict(metrics)
-  cohort = per_client.pop('cohort')
-  next_cohort = per_client.pop('next_cohort')
-  took = per_client.pop('global_predictor')
-  images = int(per_client['steps'].sum()) * config.batch_size
-  size = trees.num_bytes(online)
-  return {
-      'round': done, 'loss': float(np.mean(per_client['loss'])),
-      'divergence_min': float(per_client['divergence'].min()),
-      'divergence_max': float(per_client['divergence'].max()),
-      'bytes_up': size * len(cohort), 'bytes_down': size * len(next_cohort),
-      'images': images, 'seconds': seconds,
-      'images_per_second': images / seconds, 'cohort': cohort,
-      'next_cohort': next_cohort, 'global_predictor': took,
-      'clients': per_client}
 
 
 def _summary(config: ml_collections.ConfigDict, scores: dict[str, report.Row],

@@ -64,6 +64,16 @@ def test_an_experiment_at_smoke_scale(name, workdir):
   assert not re.search(r'(?:src|href)="(?!data:)', page)  # self-contained
 
 
+def test_seeds_together(workdir):
+  """Two seeds of three as one program, the third by itself: one table."""
+  flags = ('predictor', '--scale=smoke', f'--workdir={workdir}', '--seeds=3')
+  command(*flags, '--seeds_together=2')
+  folder = workdir / 'predictor-smoke'
+  for result in json.loads((folder / 'results.json').read_text())['results']:
+    assert len(set(result['runs'])) == len(result['scores']) == 3
+    assert all(np.isfinite(list(s.values())).all() for s in result['scores'])
+
+
 def test_what_is_done_is_not_done_again(workdir):
   """Started again: the same results, from the same runs, none touched."""
   flags = ('predictor', '--scale=smoke', f'--workdir={workdir}')
@@ -93,18 +103,18 @@ def test_bad_input_is_one_line_and_code_two(tmp_path, flags, complaint):
 def test_two_processes_share_a_queue(tmp_path):
   """A run that another is at is passed over, and waited for at the end."""
   arm = linear_evaluation.plan(plans.SCALES['smoke']).arms[2]
-  ask = functools.partial(queue._ask, arm, 0, asked='knn', data_dir='',
+  ask = functools.partial(queue._ask, arm, [0], asked='knn', data_dir='',
                           runs=tmp_path)
   folder = tmp_path / plans.key_of(arm.config, 0)
   with queue._hold(folder, wait=False) as held:
-    assert held and ask(wait=False) is None
+    assert held and ask(wait=False) == []
   assert list(tmp_path.glob('*-seed0/*')) == []
   folder.mkdir()
   known = {'knn': {'knn': 0.5}}
   (folder / 'config.json').write_text(json.dumps(
       settings.flatten(arm.config)))
   (folder / 'evaluation.json').write_text(json.dumps({arm.encoder: known}))
-  assert ask(wait=False) == {'knn': 0.5}  # and nothing was trained
+  assert ask(wait=False) == [{'knn': 0.5}]  # and nothing was trained
   assert not (folder / 'checkpoints').exists()
 
 

@@ -26,7 +26,8 @@ FLOORS = [
     {'settings'},
     {'program'},
     {'runs'},
-    {'protocols', 'train'},
+    {'protocols', 'federation'},
+    {'train'},
     {'main', 'evaluate', '__init__', 'experiments', 'experiments.published'},
     {'experiments.plan'},
     {'experiments.queue'},
@@ -76,8 +77,8 @@ def test_only_the_top_knows_the_config():
   """Who imports ml_collections."""
   users = {name for name, path in modules()
            if 'ml_collections' in path.read_text()}
-  assert users == {'settings', 'program', 'scores', 'runs', 'train', 'main',
-                   'experiments.plan', 'experiments.queue'}
+  assert users == {'settings', 'program', 'scores', 'runs', 'federation',
+                   'train', 'main', 'experiments.plan', 'experiments.queue'}
 
 
 @pytest.mark.parametrize('name, path', list(modules()))

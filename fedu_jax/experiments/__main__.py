@@ -16,6 +16,9 @@ _LIST = flags.DEFINE_bool('list', False, 'Name the experiments, and end.')
 _SCALE = flags.DEFINE_string(
     'scale', 'smoke', 'How large: smoke, cpu (hours), paper (an accelerator).')
 _SEEDS = flags.DEFINE_integer('seeds', 1, 'Runs of each arm.', lower_bound=1)
+_TOGETHER = flags.DEFINE_integer(
+    'seeds_together', 1, 'Seeds that train as one vmapped program, where '
+    'memory allows.', lower_bound=1)
 _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Where runs are kept and reports are written. Started '
     'again, the queue goes on where it stopped.')
@@ -59,6 +62,7 @@ def main(argv: list[str]) -> None:
   try:
     plan = modules[argv[1]].plan(scale)
     results = queue.run(plan, workdir, seeds=int(_SEEDS.value or 1),
+                        together=int(_TOGETHER.value or 1),
                         data_dir=str(_DATA_DIR.value), console=console)
     where = page.write(plan, results, workdir / f'{argv[1]}-{scale.name}',
                        scale)

@@ -5,7 +5,7 @@ which share an arm share its runs. Each goes on from its last checkpoint.
 Several processes may work at one queue, or at several in one workdir.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import contextlib
 import fcntl
 import functools
@@ -27,13 +27,15 @@ from fedu_jax.experiments import plan as plans
 
 
 def run(plan: plans.Plan, workdir: pathlib.Path, *, seeds: int,
-        data_dir: str = '', console: Console) -> list[plans.Result]:
+        together: int = 1, data_dir: str = '', console: Console
+        ) -> list[plans.Result]:
   """Trains and scores every arm for every seed.
 
   Args:
     plan: the experiment.
     workdir: where runs are kept, and found again.
     seeds: how many: 0, 1, ...
+    together: how many of an arm's seeds run as one program, vmapped.
     data_dir: where data sets lie.
     console: for the progress bar over runs, and one line a run.
 
@@ -44,28 +46,29 @@ def run(plan: plans.Plan, workdir: pathlib.Path, *, seeds: int,
     BadInput: a run cannot be done; what is done stays.
   """
   # Seed by seed, so that a queue that is cut short has whole tables.
-  pending = [(seed, place) for seed in range(seeds)
+  groups = [range(first, min(first + together, seeds))
+            for first in range(0, seeds, together)]
+  pending = [(group, place) for group in groups
              for place in range(len(plan.arms))]
   progress = Progress(
       TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
       TextColumn('runs'), TimeElapsedColumn(), TextColumn('left'),
       TimeRemainingColumn(), console=console)
-  task = progress.add_task(plan.title, total=len(pending))
+  task = progress.add_task(plan.title, total=seeds * len(plan.arms))
   found: dict[tuple[int, int], dict[str, float]] = {}
   with progress:
     for wait in (False, True):  # for runs that another process is at
-      for seed, place in pending:
-        if (seed, place) in found:
+      for group, place in pending:
+        if (group[0], place) in found:
           continue
         arm = plan.arms[place]
-        scores = _ask(arm, seed, asked=plan.protocols, runs=workdir / 'runs',
+        scores = _ask(arm, group, asked=plan.protocols, runs=workdir / 'runs',
                       data_dir=data_dir, wait=wait)
-        if scores is None:
-          continue
-        found[seed, place] = scores
-        progress.advance(task)
-        console.print(f'seed {seed}  {arm.row}, {arm.column}: ' + ', '.join(
-            f'{name} {value:.4f}' for name, value in scores.items()))
+        for seed, mine in zip(group, scores):
+          found[seed, place] = mine
+          progress.advance(task)
+          console.print(f'seed {seed}  {arm.row}, {arm.column}: ' + ', '.join(
+              f'{name} {value:.4f}' for name, value in mine.items()))
   results = []
   for place, arm in enumerate(plan.arms):
     folders = [_folder(arm, seed, workdir / 'runs') for seed in range(seeds)]
@@ -81,35 +84,48 @@ def _folder(arm: plans.Arm, seed: int, runs: pathlib.Path) -> pathlib.Path:
   return runs / plans.key_of(arm.config, seed)
 
 
-def _ask(arm: plans.Arm, seed: int, *, asked: str, runs: pathlib.Path,
-         data_dir: str, wait: bool) -> dict[str, float] | None:
-  """Trains and scores a cell, as far as that is not done.
+def _ask(arm: plans.Arm, seeds: Sequence[int], *, asked: str,
+         runs: pathlib.Path, data_dir: str, wait: bool
+         ) -> list[dict[str, float]]:
+  """Trains and scores a cell for some seeds, as far as that is not done.
 
   Returns:
-    Its scores; None if another process is at this run and we do not wait.
+    Their scores; nothing if another process is at one of these runs and we do
+    not wait.
   """
-  folder = _folder(arm, seed, runs)
+  folders = tuple(_folder(arm, seed, runs) for seed in seeds)
   config = ml_collections.ConfigDict(arm.config.to_dict())
-  config.seed = seed
   config.data.dir = data_dir
+  frozen = ml_collections.FrozenConfigDict(config)
 
-  def load():
-    trained = _train(ml_collections.FrozenConfigDict(config), folder)
+  def load(i):
+    trained = _train(frozen, tuple(seeds), folders)[i]
     if trained.scorer is None:
       raise BadInput(f'{config.data.source} has no labelled test images')
     return trained.scorer, trained.network(arm.encoder)
-  with _hold(folder, wait=wait) as held:
-    return protocols.ask(folder, asked, encoder=arm.encoder, load=load,
-                         console=Console(quiet=True)) if held else None
+  with contextlib.ExitStack() as stack:
+    # In order, so that two processes never wait for one another.
+    if not all([stack.enter_context(_hold(folder, wait=wait))
+                for folder in folders]):
+      return []
+    return [protocols.ask(folder, asked, encoder=arm.encoder,
+                          load=functools.partial(load, i),
+                          console=Console(quiet=True))
+            for i, folder in enumerate(folders)]
 
 
 @functools.lru_cache(maxsize=1)  # rows that share a run stand together
-def _train(config: ml_collections.FrozenConfigDict,
-           folder: pathlib.Path) -> train.Trained:
-  """Runs the rounds that are left; prints beside the folder, the run's own."""
-  with open(folder.with_suffix('.log'), 'a', encoding='utf-8') as log:
-    return train.train(ml_collections.ConfigDict(config.to_dict()), str(folder),
-                       console=Console(file=log, width=100))
+def _train(config: ml_collections.FrozenConfigDict, seeds: tuple[int, ...],
+           folders: tuple[pathlib.Path, ...]) -> list[train.Trained]:
+  """Runs the rounds that are left; prints beside the folders, each its own."""
+  with contextlib.ExitStack() as stack:
+    logs = [stack.enter_context(open(
+        folder.with_suffix('.log'), 'a', encoding='utf-8'))
+        for folder in folders]
+    return train.train_seeds(
+        ml_collections.ConfigDict(config.to_dict()), seeds,
+        [str(folder) for folder in folders],
+        consoles=[Console(file=log, width=100) for log in logs])
 
 
 @contextlib.contextmanager

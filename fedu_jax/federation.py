@@ -1,0 +1,185 @@
+"""All rounds of a federation, or of several that run as one program."""
+
+from collections.abc import Sequence
+import contextlib
+import pathlib
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from rich.console import Console
+
+from fedu_jax import local
+from fedu_jax import networks
+from fedu_jax import program
+from fedu_jax import report
+from fedu_jax import runs
+from fedu_jax import sources
+from fedu_jax import trees
+from fedu_jax.checkpoint import Checkpoints
+from fedu_jax.errors import BadInput
+from fedu_jax.scores import Scorer
+from fedu_jax.state import ClientArrays, Labelled, Metrics, Online, PyTree
+
+
+class Member(NamedTuple):
+  """One federation: where several seeds run together, a seed's."""
+  name: str
+  folder: pathlib.Path
+  parts: list[np.ndarray]  # for each client, the rows of the data that it owns
+  online: Online  # what the server sends out first
+  seed: int
+  scorer: Scorer | None
+  console: Console
+
+
+class _Begun(NamedTuple):
+  """A federation as far as it has come."""
+  run: runs.Run
+  arrays: ClientArrays
+
+
+def federate(members: Sequence[Member], *, config: ml_collections.ConfigDict,
+             nets: networks.Nets, data: sources.Dataset
+             ) -> list[tuple[Online, dict[str, float]]]:
+  """Runs all rounds, or what is left of them.
+
+  Federations whose arrays have the same shapes and that have done as many
+  rounds run as one program, vmapped; others one after the other.
+
+  Args:
+    members: the federations.
+    config: of all of them, but for the seed.
+    nets: likewise.
+    data: whose rows they own.
+
+  Returns:
+    For each its global network and its speed.
+
+  Raises:
+    BadInput: the learner needs labels and the data has none.
+  """
+  examples: PyTree = data.train_images
+  if runs.labelled(config):
+    if data.train_labels is None:
+      raise BadInput(f'learner {config.learner.name} needs labels, and '
+                     f'{config.data.source} has none')
+    examples = Labelled(data.train_images, data.train_labels)
+  begun = [_begin(member, examples, config, nets) for member in members]
+  if len(set(map(_shape, begun))) == 1:
+    return _rounds(members, begun, config, nets)
+  return [ended for member, start in zip(members, begun)
+          for ended in _rounds([member], [start], config, nets)]
+
+
+def _begin(member: Member, examples: PyTree, config: ml_collections.ConfigDict,
+           nets: networks.Nets) -> _Begun:
+  """Restores a federation, or makes one that has not trained yet."""
+  arrays = local.client_arrays(examples, member.parts)
+  rng = jax.random.key(member.seed)
+  image = jax.tree.leaves(arrays.images)[0][0, :1]
+  start = runs.Run(*program.init_state(
+      config, nets, member.online, arrays.num_examples, rng,
+      jnp.zeros(image.shape)), rng)
+  # Placed as a restored checkpoint is, or a resumed run would compile anew.
+  start = jax.device_put(start, jax.devices()[0])
+  with _checkpoints(member, config) as checkpoints:
+    return _Begun(checkpoints.restore(start) or start, arrays)
+
+
+def _checkpoints(member: Member, config: ml_collections.ConfigDict
+                 ) -> contextlib.closing[Checkpoints]:
+  return contextlib.closing(Checkpoints(
+      member.folder / 'checkpoints', keep=config.checkpoint.keep))
+
+
+def _shape(begun: _Begun) -> tuple[Any, ...]:
+  """What must be equal for federations to run as one program."""
+  return (int(begun.run.server.round),
+          *(x.shape for x in jax.tree.leaves(begun)))
+
+
+def _rounds(members: Sequence[Member], begun: Sequence[_Begun],
+            config: ml_collections.ConfigDict, nets: networks.Nets
+            ) -> list[tuple[Online, dict[str, float]]]:
+  """Runs what is left of federations that are at the same round."""
+  several = len(members) > 1
+  (run, arrays), = begun if not several else [
+      jax.tree.map(lambda *x: jnp.stack(x), *begun)]
+  done = int(begun[0].run.server.round)
+
+  def of(i, tree):
+    return jax.tree.map(lambda x: x[i], tree) if several else tree
+
+  def say(text):
+    for member in members:
+      member.console.print(f'{member.name}: {text}')
+  if done == config.rounds:
+    say(f'all {done} rounds are done; evaluating')
+  elif done:
+    say(f'going on after round {done} of {config.rounds}')
+  compile_seconds = 0.0
+  with contextlib.ExitStack() as stack:
+    reports = [stack.enter_context(report.RoundReport(
+        m.folder, m.console, m.name, done=done, rounds=config.rounds))
+        for m in members]
+    saved = [stack.enter_context(_checkpoints(m, config)) for m in members]
+    if done < config.rounds:
+      began = time.time()
+      one_round = program.compile_round(
+          config, nets, run.server, run.clients, arrays, run.rng)
+      compile_seconds = time.time() - began
+      say(f'compiled in {compile_seconds:.0f} s')
+    while done < config.rounds:
+      began = time.time()
+      # A round does not wait for the host: what would cross raises.
+      with jax.transfer_guard('disallow_explicit'):
+        server, clients, metrics = one_round(
+            run.server, run.clients, arrays, run.rng)
+      metrics = jax.device_get(metrics)
+      seconds = time.time() - began
+      run, done = runs.Run(server, clients, run.rng), done + 1
+      last = done == config.rounds
+      for i, member in enumerate(members):
+        row = _row(done, of(i, metrics), seconds, config, member.online)
+        if member.scorer and config.evaluation.every and (
+            last or done % config.evaluation.every == 0):
+          row['knn_accuracy'] = member.scorer.knn(
+              of(i, server.online.encoder))
+        reports[i].add(row)
+        if last or done % config.checkpoint.every == 0:
+          saved[i].save(done, of(i, run))
+  return [(of(i, run.server.online),
+           _speed(reported.rows) | {'compile_seconds': compile_seconds})
+          for i, reported in enumerate(reports)]
+
+
+def _speed(rows: list[report.Row]) -> dict[str, float]:
+  """Of all rounds, those of earlier starts included."""
+  seconds = sum(row['seconds'] for row in rows)
+  images = sum(row['images'] for row in rows)
+  return {'images_per_second': images / seconds if seconds else 0.0,
+          'seconds': seconds}
+
+
+def _row(done: int, metrics: Metrics, seconds: float,
+         config: ml_collections.ConfigDict, online: Online) -> report.Row:
+  """Sorts a round's metrics into what is the round's and what a client's."""
+  per_client = dict(metrics)
+  cohort = per_client.pop('cohort')
+  next_cohort = per_client.pop('next_cohort')
+  took = per_client.pop('global_predictor')
+  images = int(per_client['steps'].sum()) * config.batch_size
+  size = trees.num_bytes(online)
+  return {
+      'round': done, 'loss': float(np.mean(per_client['loss'])),
+      'divergence_min': float(per_client['divergence'].min()),
+      'divergence_max': float(per_client['divergence'].max()),
+      'bytes_up': size * len(cohort), 'bytes_down': size * len(next_cohort),
+      'images': images, 'seconds': seconds,
+      'images_per_second': images / seconds, 'cohort': cohort,
+      'next_cohort': next_cohort, 'global_predictor': took,
+      'clients': per_client}

@@ -1,0 +1,104 @@
+"""Several seeds as one program: each as if it had run by itself."""
+
+import io
+import json
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from fedu_jax import runs, train
+import tiny
+
+SEEDS = [3, 4]
+
+
+def config_of(**partition):
+  config = tiny.get_config()
+  config.rounds = 2
+  config.evaluation.alone = 1
+  config.partition.update(partition)
+  return config
+
+
+def run(config, folders, seeds=tuple(SEEDS)):
+  consoles = [Console(record=True, file=io.StringIO())
+              for _ in seeds]
+  with jax.numpy_rank_promotion('allow'):
+    done = train.train_seeds(config, seeds, [str(x) for x in folders],
+                             consoles=consoles)
+  return done, [console.export_text() for console in consoles]
+
+
+def rows(folder):
+  return [json.loads(line)
+          for line in (folder / 'metrics.jsonl').read_text().splitlines()]
+
+
+@pytest.fixture(scope='module')
+def apart(tmp_path_factory):
+  """Each seed by itself: its folders, and what came of it."""
+  folders = [tmp_path_factory.mktemp('apart') / str(seed) for seed in SEEDS]
+  return folders, [run(config_of(), [folder], [seed])[0][0]
+                   for folder, seed in zip(folders, SEEDS)]
+
+
+@pytest.fixture(scope='module')
+def together(tmp_path_factory):
+  place = tmp_path_factory.mktemp('together')
+  folders = [place / str(seed) for seed in SEEDS]
+  return folders, run(config_of(), folders)[0]
+
+
+def apartness(a, b, start):
+  """How far two networks are apart, of how far training moved the second."""
+  def norm(x, y):
+    return np.sqrt(sum(np.sum(np.square(p - q)) for p, q in zip(
+        jax.tree.leaves(x), jax.tree.leaves(y), strict=True)))
+  return norm(a, b) / norm(b, start)
+
+
+def test_seeds_together_are_as_apart(apart, together):
+  """But for sums in another order, which some 40 steps magnify."""
+  for one, other in zip(apart[1], together[1], strict=True):
+    for a, b in ((other.federation, one.federation),
+                 (other.alone[0], one.alone[0])):
+      assert apartness(a, b, one.untrained) < 0.03
+  first, second = together[1]
+  assert apartness(first.federation, second.federation, second.untrained) > 0.5
+
+
+def test_each_seed_has_its_rows(apart, together):
+  for one, other in zip(apart[0], together[0], strict=True):
+    for part in ('.', 'alone0'):
+      for a, b in zip(rows(one / part), rows(other / part), strict=True):
+        assert a.keys() == b.keys() and a['images'] == b['images']
+        np.testing.assert_allclose(b['loss'], a['loss'], rtol=1e-2)
+        np.testing.assert_allclose(b['clients']['divergence'],
+                                   a['clients']['divergence'], rtol=5e-2)
+  assert rows(together[0][0])[0]['loss'] != rows(together[0][1])[0]['loss']
+
+
+def test_a_seed_goes_on_by_itself(together):
+  """From what it left when it ran with others: the same networks, no round."""
+  folders, done = together
+  (again,), (printed,) = run(config_of(), folders[1:], SEEDS[1:])
+  assert 'all 2 rounds are done' in printed and 'compiled' not in printed
+  jax.tree.map(np.testing.assert_array_equal, again.federation,
+               done[1].federation)
+  _, online = runs.restore(runs.config_of(folders[1]), folders[1], 'alone0')
+  jax.tree.map(np.testing.assert_array_equal, online, done[1].alone[0])
+
+
+def test_what_differs_in_shape_runs_one_by_one(tmp_path):
+  """Dirichlet's clients: both seeds end, each by a program of its own."""
+  config = config_of(name='dirichlet', alpha=1.0, min_examples=32)
+  folders = [tmp_path / str(seed) for seed in SEEDS]
+  sizes = []
+  for _, printed in [run(config, folders)]:
+    for folder, text in zip(folders, printed):
+      assert len(rows(folder)) == 2 and text.count('compiled') == 2
+      sizes.append(max(map(sum, json.loads(
+          (folder / 'partition.json').read_text()))))
+  assert sizes[0] != sizes[1]
