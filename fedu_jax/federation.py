@@ -102,14 +102,15 @@ def _shape(begun: _Begun) -> tuple[Any, ...]:
           *(x.shape for x in jax.tree.leaves(begun)))
 
 
-def _rounds(members: Sequence[Member], begun: Sequence[_Begun],
+def _rounds(members: Sequence[Member], begun: list[_Begun],
             config: ml_collections.ConfigDict, nets: networks.Nets
             ) -> list[tuple[Online, dict[str, float]]]:
-  """Runs what is left of federations that are at the same round."""
+  """Runs what is left of federations at the same round; empties `begun`."""
   several = len(members) > 1
   (run, arrays), = begun if not several else [
       jax.tree.map(lambda *x: jnp.stack(x), *begun)]
   done = int(begun[0].run.server.round)
+  begun.clear()  # or a device would hold everything twice
 
   def of(i, tree):
     return jax.tree.map(lambda x: x[i], tree) if several else tree
