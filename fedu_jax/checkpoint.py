@@ -18,13 +18,18 @@ class Checkpoints:
         max_to_keep=keep, enable_async_checkpointing=False)
     self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
 
+  def latest(self) -> int | None:
+    """Returns the rounds completed by the newest state; None: there is none.
+    """
+    return self._manager.latest_step()
+
   def restore(self, like: PyTree) -> PyTree | None:
     """Returns the newest state, or None if there is none.
 
     Args:
       like: a state of the same structure, shapes and dtypes.
     """
-    step = self._manager.latest_step()
+    step = self.latest()
     if step is None:
       return None
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
@@ -33,14 +38,14 @@ class Checkpoints:
 
   def restore_plain(self) -> PyTree | None:
     """Returns the newest state as nested dicts of arrays, or None."""
-    step = self._manager.latest_step()
+    step = self.latest()
     if step is None:
       return None
     return self._manager.restore(step, args=ocp.args.StandardRestore())
 
   def save(self, step: int, state: PyTree) -> None:
     """Writes a state; returns when it is on disk. A step is written once."""
-    if step != self._manager.latest_step():
+    if step != self.latest():
       self._manager.save(step, args=ocp.args.StandardSave(state))
 
   def close(self) -> None:

@@ -68,15 +68,25 @@ def federate(members: Sequence[Member], *, config: ml_collections.ConfigDict,
       raise BadInput(f'learner {config.learner.name} needs labels, and '
                      f'{config.data.source} has none')
     examples = Labelled(data.train_images, data.train_labels)
-  begun = [_begin(member, examples, config, nets) for member in members]
-  if len(set(map(_shape, begun))) == 1:
-    return _rounds(members, begun, config, nets)
-  return [ended for member, start in zip(members, begun)
-          for ended in _rounds([member], [start], config, nets)]
+  with contextlib.ExitStack() as stack:
+    saved = [stack.enter_context(contextlib.closing(Checkpoints(
+        m.folder / 'checkpoints', keep=config.checkpoint.keep)))
+        for m in members]
+    # What must be equal: the largest client, and the rounds that are done.
+    shapes = {(max(map(len, m.parts)), own.latest())
+              for m, own in zip(members, saved)}
+    size = len(members) if len(shapes) == 1 else 1
+    ended = []
+    for first in range(0, len(members), size):
+      some = slice(first, first + size)
+      begun = [_begin(member, own, examples, config, nets)
+               for member, own in zip(members[some], saved[some])]
+      ended += _rounds(members[some], saved[some], begun, config, nets)
+  return ended
 
 
-def _begin(member: Member, examples: PyTree, config: ml_collections.ConfigDict,
-           nets: networks.Nets) -> _Begun:
+def _begin(member: Member, saved: Checkpoints, examples: PyTree,
+           config: ml_collections.ConfigDict, nets: networks.Nets) -> _Begun:
   """Restores a federation, or makes one that has not trained yet."""
   arrays = local.client_arrays(examples, member.parts)
   rng = jax.random.key(member.seed)
@@ -86,25 +96,12 @@ def _begin(member: Member, examples: PyTree, config: ml_collections.ConfigDict,
       jnp.zeros(image.shape)), rng)
   # Placed as a restored checkpoint is, or a resumed run would compile anew.
   start = jax.device_put(start, jax.devices()[0])
-  with _checkpoints(member, config) as checkpoints:
-    return _Begun(checkpoints.restore(start) or start, arrays)
+  return _Begun(saved.restore(start) or start, arrays)
 
 
-def _checkpoints(member: Member, config: ml_collections.ConfigDict
-                 ) -> contextlib.closing[Checkpoints]:
-  return contextlib.closing(Checkpoints(
-      member.folder / 'checkpoints', keep=config.checkpoint.keep))
-
-
-def _shape(begun: _Begun) -> tuple[Any, ...]:
-  """What must be equal for federations to run as one program."""
-  return (int(begun.run.server.round),
-          *(x.shape for x in jax.tree.leaves(begun)))
-
-
-def _rounds(members: Sequence[Member], begun: list[_Begun],
-            config: ml_collections.ConfigDict, nets: networks.Nets
-            ) -> list[tuple[Online, dict[str, float]]]:
+def _rounds(members: Sequence[Member], saved: Sequence[Checkpoints],
+            begun: list[_Begun], config: ml_collections.ConfigDict,
+            nets: networks.Nets) -> list[tuple[Online, dict[str, float]]]:
   """Runs what is left of federations at the same round; empties `begun`."""
   several = len(members) > 1
   (run, arrays), = begun if not several else [
@@ -127,7 +124,6 @@ def _rounds(members: Sequence[Member], begun: list[_Begun],
     reports = [stack.enter_context(report.RoundReport(
         m.folder, m.console, m.name, done=done, rounds=config.rounds))
         for m in members]
-    saved = [stack.enter_context(_checkpoints(m, config)) for m in members]
     if done < config.rounds:
       began = time.time()
       one_round = program.compile_round(
@@ -176,9 +172,9 @@ def _row(done: int, metrics: Metrics, seconds: float,
   images = int(per_client['steps'].sum()) * config.batch_size
   size = trees.num_bytes(online)
   return {
-      'round': done, 'loss': float(np.mean(per_client['loss'])),
-      'divergence_min': float(per_client['divergence'].min()),
-      'divergence_max': float(per_client['divergence'].max()),
+      'round': done, 'loss': np.mean(per_client['loss']),
+      'divergence_min': per_client['divergence'].min(),
+      'divergence_max': per_client['divergence'].max(),
       'bytes_up': size * len(cohort), 'bytes_down': size * len(next_cohort),
       'images': images, 'seconds': seconds,
       'images_per_second': images / seconds, 'cohort': cohort,

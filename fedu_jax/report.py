@@ -34,6 +34,9 @@ def _plain(value: Any) -> Any:
   if isinstance(value, (list, tuple)):
     return [_plain(x) for x in value]
   if hasattr(value, 'tolist'):
+    value = np.asarray(value)
+    if value.dtype == np.float32:  # in its own digits, half of a double's
+      value = value.astype(str).astype(float)
     return _plain(value.tolist())
   if isinstance(value, float) and not math.isfinite(value):
     return None

@@ -48,6 +48,7 @@ def train(config: ml_collections.ConfigDict, workdir: str, *,
   Raises:
     BadInput: anything about the config, the data or the folder is wrong.
   """
+  settings.check(config)  # that there is a seed, too
   return train_seeds(config, [config.seed], [workdir], consoles=[console])[0]
 
 

@@ -123,8 +123,7 @@ def _train(config: ml_collections.FrozenConfigDict, seeds: tuple[int, ...],
         folder.with_suffix('.log'), 'a', encoding='utf-8'))
         for folder in folders]
     return train.train_seeds(
-        ml_collections.ConfigDict(config.to_dict()), seeds,
-        [str(folder) for folder in folders],
+        config, seeds, [str(folder) for folder in folders],
         consoles=[Console(file=log, width=100) for log in logs])
 
 
