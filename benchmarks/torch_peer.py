@@ -4,7 +4,6 @@ Apart, so that neither library's threads wait in the other's way.
 """
 
 import argparse
-import contextlib
 import copy
 import multiprocessing.connection
 import os
@@ -43,6 +42,12 @@ def serve(pipe: multiprocessing.connection.Connection,
   device = 'cuda' if torch.cuda.is_available() else 'cpu'
   if device == 'cpu':
     torch.set_num_threads(len(os.sched_getaffinity(0)))
+  # What a careful user sets: kernels by trial, and TF32, as JAX has it.
+  torch.backends.cudnn.benchmark = True
+  torch.set_float32_matmul_precision('high')
+  if args.dtype == 'bfloat16':  # for the loss alone, as PyTorch advises
+    torch_fedu.loss_fn = torch.autocast(device, torch.bfloat16)(
+        torch_fedu.loss_fn)
   if args.peer == 'compile':
     torch_fedu.loss_fn = torch.compile(torch_fedu.loss_fn)
 
@@ -57,12 +62,8 @@ def serve(pipe: multiprocessing.connection.Connection,
     pairs = [[torch.tensor(x, device=device).to(memory_format=memory_format)
               for x in pair] for pair in views]
 
-    def step(i):
-      narrow = (torch.autocast(device, torch.bfloat16)
-                if args.dtype == 'bfloat16' else contextlib.nullcontext())
-      with narrow:
-        return torch_fedu.step(*modules, optimiser, *pairs[i], decay)
-    return step, modules
+    return lambda i: torch_fedu.step(*modules, optimiser, *pairs[i],
+                                     decay), modules
 
   step, _ = make(torch.channels_last)
   while (asked := pipe.recv()) != 'stop':

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 import contextlib
 import pathlib
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp

@@ -20,9 +20,10 @@ def map_clients(fn: Callable[..., PyTree], *,
     fn: a function of one client's arguments.
     execution: 'vmap', all clients at once; 'map', one after the other in one
       program; 'auto', 'map'. vmap turns each convolution into a grouped one,
-      measured 2.5 to 2.7 times slower on CPU and reported slow in the backward
-      pass on GPU (github.com/jax-ml/jax/issues/13800; not measured by us), and
-      holds the working memory of all clients at once.
+      measured 2.5 to 2.7 times slower on CPU at width 16 and alike at width 8,
+      and reported slow in the backward pass on GPU (github.com/jax-ml/jax/
+      issues/13800; not measured by us). It holds the working memory of all
+      clients at once, and a skipped step costs what a step does.
 
   Returns:
     The function of stacked arguments; both executions give the same answer up

@@ -4,9 +4,10 @@ from fedu_jax.experiments import figures
 from fedu_jax.experiments import plan as plans
 from fedu_jax.experiments import published
 
-SPREADS = {'smoke': ((2, 10), (1.0,)), 'cpu': ((2, 4, 6, 8, 10), (0.1, 1.0)),
+SPREADS = {'smoke': ((2, 10), (1.0,)), 'cpu': ((2, 4, 6, 10), (0.1,)),
            'paper': ((2, 4, 6, 8, 10), (0.1, 0.5, 1.0, 10.0))}
 METHODS = {'FedU': 'fedu', 'FedBYOL': 'fedbyol', 'FedSimSiam': 'simsiam'}
+_ROWS = {'few': ('FedU',), 'some': ('FedU', 'FedBYOL'), 'all': tuple(METHODS)}
 
 
 def plan(scale: plans.Scale) -> plans.Plan:
@@ -15,7 +16,7 @@ def plan(scale: plans.Scale) -> plans.Plan:
   classes, alphas = SPREADS[scale.name]
   arms, known = [], {}
   for row, method in METHODS.items():
-    if row != 'FedU' and scale.few:
+    if row not in _ROWS[scale.arms]:
       continue
     for count in classes:
       column = f'{count} classes a client'

@@ -10,6 +10,12 @@ METHODS = {
     'FedSimCLR': 'simclr', 'FedMoCo v1': 'moco', 'FedMoCo v2': 'moco_v2',
     'FedCA': 'fedca', 'FedSC': 'fedsc', 'BYOL, centralised': 'centralised',
     'supervised FedAvg': 'supervised'}
+# What a scale leaves out: (method, split).
+_LEFT_OUT = {
+    'all': set[tuple[str, str]](),
+    'some': {(row, 'IID') for row in METHODS if row not in (
+        'FedU', 'FedBYOL', 'BYOL, centralised', 'supervised FedAvg')},
+    'few': {(row, 'non-IID') for row in ('FedBYOL', 'FedEMA', 'FedMoCo v2')}}
 
 
 def plan(scale: plans.Scale) -> plans.Plan:
@@ -17,7 +23,7 @@ def plan(scale: plans.Scale) -> plans.Plan:
   arms = []
   for data in scale.data:
     for split, iid in (('IID', True), ('non-IID', False)):
-      if iid and scale.few:
+      if iid and scale.arms == 'few':
         continue
       column = f'{data} {split}'
       start = plans.make(scale, data=data, iid=iid)
@@ -26,7 +32,7 @@ def plan(scale: plans.Scale) -> plans.Plan:
       for row, method in METHODS.items():
         if method == 'centralised' and not iid:
           continue  # there is one client, who has it all
-        if scale.few and row in ('FedBYOL', 'FedEMA', 'FedMoCo v2'):
+        if (row, split) in _LEFT_OUT[scale.arms]:
           continue
         arms.append(plans.Arm(row, column, plans.make(
             scale, method=method, data=data, iid=iid)))

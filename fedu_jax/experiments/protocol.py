@@ -8,14 +8,15 @@ _RULES = {'global': 'global_predictor', 'local': 'local_predictor'}
 
 
 def plan(scale: plans.Scale) -> plans.Plan:
-  """Returns two by three by two arms, non-IID."""
+  """Returns two by three by two arms, or fewer, non-IID."""
   data = next(iter(scale.data))
   arms, known = [], {}
   for aggregate in ('online', 'target'):
     for update in ('online', 'target', 'both'):
       for predictor, rule in _RULES.items():
-        if predictor == 'local' and scale.few:
-          continue
+        if predictor == 'local' and (scale.arms == 'few' or (
+            scale.arms == 'some' and update != 'online')):
+          continue  # where updating the target ruins all, so would a predictor
         row = f'aggregate {aggregate}, update {update}'
         column = f'{predictor} predictor'
         arms.append(plans.Arm(row, column, plans.make(

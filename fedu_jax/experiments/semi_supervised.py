@@ -10,7 +10,7 @@ _ROWS = ('untrained', 'one client', 'FedU', 'FedBYOL', 'FedEMA, auto',
 
 def plan(scale: plans.Scale) -> plans.Plan:
   """Returns the non-IID arms of the main table, asked with few labels."""
-  rows = _ROWS[:3] if scale.few else _ROWS
+  rows = _ROWS[:3] if scale.arms == 'few' else _ROWS
   arms = [arm for arm in linear_evaluation.plan(scale).arms
           if arm.row in rows and arm.column.endswith('non-IID')]
   tables = {}
