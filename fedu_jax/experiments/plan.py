@@ -124,8 +124,14 @@ def make(scale: Scale, *, method: str = 'fedu', data: str, iid: bool = False,
 
 
 def key_of(config: ml_collections.ConfigDict, seed: int) -> str:
-  """A folder's name for a config and seed: the same for equal ones."""
-  flat = settings.flatten(config)
-  del flat['seed'], flat['data.dir']
-  text = json.dumps(flat, sort_keys=True)
+  """A folder's name for a config and seed: the same for equal ones.
+
+  It is that of what differs from configs/cifar10.py, so that a field which a
+  later version adds does not orphan the runs that are done.
+  """
+  flat, usual = map(settings.flatten, (config, cifar10.get_config()))
+  changed = {name: value for name, value in flat.items()
+             if name not in ('seed', 'data.dir')
+             and (name not in usual or usual[name] != value)}
+  text = json.dumps(changed, sort_keys=True)
   return f'{hashlib.sha256(text.encode()).hexdigest()[:12]}-seed{seed}'
