@@ -167,7 +167,6 @@ def _row(done: int, metrics: Metrics, seconds: float,
   """Sorts a round's metrics into what is the round's and what a client's."""
   per_client = dict(metrics)
   cohort = per_client.pop('cohort')
-  next_cohort = per_client.pop('next_cohort')
   took = per_client.pop('global_predictor')
   images = int(per_client['steps'].sum()) * config.batch_size
   size = trees.num_bytes(online)
@@ -175,8 +174,7 @@ def _row(done: int, metrics: Metrics, seconds: float,
       'round': done, 'loss': np.mean(per_client['loss']),
       'divergence_min': per_client['divergence'].min(),
       'divergence_max': per_client['divergence'].max(),
-      'bytes_up': size * len(cohort), 'bytes_down': size * len(next_cohort),
+      'bytes_up': size * len(cohort), 'bytes_down': size * len(cohort),
       'images': images, 'seconds': seconds,
       'images_per_second': images / seconds, 'cohort': cohort,
-      'next_cohort': next_cohort, 'global_predictor': took,
-      'clients': per_client}
+      'global_predictor': took, 'clients': per_client}

@@ -88,18 +88,19 @@ def make_round(config: ml_collections.ConfigDict, nets: networks.Nets,
   def one_round(server, clients, arrays, rng):
     cohort = cohort_of(rng, server.round)
     ids = jnp.arange(num_clients) if cohort is None else cohort
-    mine = arrays if cohort is None else trees.take(arrays, cohort)
+    if cohort is not None:
+      arrays = trees.take(arrays, cohort)
     keys = rounds.client_rngs(
         jax.random.fold_in(rng, _SHUFFLE), server.round, ids)
     batches = jax.vmap(make_batches, in_axes=(0, 0, None))(
-        mine, keys, server.round)
-    next_cohort = cohort_of(rng, server.round + 1)
-    server, clients, metrics = rounds.run_round(
-        server, clients, batches, jax.random.fold_in(rng, _TRAIN),
-        local_update=local_update, aggregate=aggregate, rule=rule,
-        execution=config.execution, cohort=cohort, next_cohort=next_cohort)
-    after = jnp.arange(num_clients) if next_cohort is None else next_cohort
-    return server, clients, metrics | {'cohort': ids, 'next_cohort': after}
+        arrays, keys, server.round)
+    server, trained, metrics = rounds.run_round(
+        server, clients if cohort is None else trees.take(clients, cohort),
+        batches, jax.random.fold_in(rng, _TRAIN), local_update=local_update,
+        aggregate=aggregate, rule=rule, execution=config.execution, ids=ids)
+    clients = (trained if cohort is None
+               else trees.put(clients, cohort, trained))
+    return server, clients, metrics | {'cohort': ids}
 
   return one_round
 
@@ -117,5 +118,6 @@ def compile_round(config: ml_collections.ConfigDict, nets: networks.Nets,
   one_round = make_round(config, nets, num_clients)
   if several:
     one_round = jax.vmap(one_round)
-  return jax.jit(one_round, donate_argnums=(0, 1)).lower(
+  # Kept though unused: what a rule does not read must be donated all the same.
+  return jax.jit(one_round, donate_argnums=(0, 1), keep_unused=True).lower(
       server, clients, arrays, rng).compile()

@@ -48,50 +48,39 @@ def run_round(server: ServerState, clients: ClientState, batches: Batches,
               local_update: Callable[..., tuple[ClientState, Metrics]],
               aggregate: Callable[[ServerState, ClientState], ServerState],
               rule: Callable[[ClientState, ServerState], ClientState],
-              execution: str = 'auto', cohort: Array | None = None,
-              next_cohort: Array | None = None
+              execution: str = 'auto', ids: Array | None = None
               ) -> tuple[ServerState, ClientState, Metrics]:
-  """Trains a cohort, averages it, and hands the mean to the next cohort.
+  """Hands the server's network to a cohort, trains it, and averages it.
 
-  The rule is applied at the end of the round to those who train next. That
-  equals the reference's order, where a client applies it on download at the
-  start of the next round it takes part in.
+  The rule is applied on download, as in the reference: to a client's state as
+  its last training left it, however long ago, and the server as it is now.
 
   Args:
     server: the server.
-    clients: all K clients, stacked.
+    clients: the cohort, stacked [M, ...].
     batches: the cohort's work orders, stacked [M, ...].
     rng: the run's key.
     local_update: (client, batches, rng) -> (client, metrics), for one client.
     aggregate: (server, clients) -> server.
     rule: (client, server) -> client, for one client.
     execution: how clients share the device, see `map_clients`.
-    cohort: [M] i32, ids of those who train now; None means everyone.
-    next_cohort: [M] i32, ids of those who train next; None means everyone.
+    ids: [M] i32, who they are; None means 0 to M - 1.
 
   Returns:
-    The server, all clients, and the metrics [M] of those who trained: what
-    local training reports, and 'global_predictor', bool: DAPU's decision, or
-    for any rule whether it would give this client exactly the server's
-    predictor.
+    The server, the cohort, and its metrics [M]: what local training reports,
+    and 'global_predictor', bool: DAPU's decision, or for any rule whether it
+    would now give this client exactly the server's predictor.
   """
-  ids = jnp.arange(len(clients.num_examples)) if cohort is None else cohort
-  trained = clients if cohort is None else trees.take(clients, cohort)
-  rngs = client_rngs(rng, server.round, ids)
-  trained, metrics = map_clients(local_update, execution=execution)(
-      trained, batches, rngs)
-  server = aggregate(server, trained)
-  clients = trained if cohort is None else trees.put(clients, cohort, trained)
+  if ids is None:
+    ids = jnp.arange(len(clients.num_examples))
+  # Elementwise work: vmap, whatever the execution of the training.
+  clients = jax.vmap(lambda client: rule(client, server))(clients)
+  clients, metrics = map_clients(local_update, execution=execution)(
+      clients, batches, client_rngs(rng, server.round, ids))
+  server = aggregate(server, clients)
 
   def decide(client):
     online = rule(client, server).online
     return trees.equal(online.predictor, server.online.predictor)
-
-  # Elementwise work: vmap, whatever the execution of the training.
-  receivers = (clients if next_cohort is None
-               else trees.take(clients, next_cohort))
-  receivers = jax.vmap(lambda client: rule(client, server))(receivers)
-  clients = (receivers if next_cohort is None
-             else trees.put(clients, next_cohort, receivers))
-  metrics['global_predictor'] = jax.vmap(decide)(trained)
+  metrics['global_predictor'] = jax.vmap(decide)(clients)
   return server, clients, metrics

@@ -95,7 +95,8 @@ def fedsc(client: ClientState, server: ServerState) -> ClientState:
   """The global networks, and the second moments of the others."""
   client = global_predictor(client, server)
   known, own = server.memory, client.memory.learner.own
-  among = client.last_round == server.round - 1  # of those in the mean
+  # Of those in the mean:
+  among = (client.last_round == server.round - 1) & (client.last_round >= 0)
   total = known.num_examples + jnp.where(among, 0, client.num_examples)
   share = client.num_examples / jnp.maximum(total, 1)
   others = (known.num_examples / jnp.maximum(total, 1) * known.mean

@@ -321,18 +321,21 @@ def test_executions_agree_in_float32():
 
 
 def test_run_round_equals_the_composition_by_hand(double):
-  """The four lines of the README."""
+  """The lines of the README, for two rounds."""
   server, clients, batches = start = double()
-  train = functools.partial(fedu_jax.local_update, learner=small.learner())
-  rngs = jax.vmap(lambda i: jax.random.fold_in(
-      jax.random.fold_in(jax.random.key(5), 0), i))(jnp.arange(3))
-  clients, metrics = jax.jit(jax.vmap(train))(clients, batches, rngs)
-  server = fedu_jax.aggregate(server, clients)
-  clients = jax.vmap(RULES['dapu'], in_axes=(0, None))(clients, server)
-  want = one_round(*start, execution='map')
-  check_double((server, clients), want[:2])
-  del want[2]['global_predictor']
-  check_double(metrics, want[2])
+  train = jax.jit(jax.vmap(functools.partial(
+      fedu_jax.local_update, learner=small.learner())))
+  want = start[:2]
+  for r in range(2):
+    clients = jax.vmap(RULES['dapu'], in_axes=(0, None))(clients, server)
+    rngs = jax.vmap(lambda i: jax.random.fold_in(
+        jax.random.fold_in(jax.random.key(5), r), i))(jnp.arange(3))
+    clients, metrics = train(clients, batches, rngs)
+    server = fedu_jax.aggregate(server, clients)
+    *want, reported = one_round(*want, batches, execution='map')
+    check_double((server, clients), tuple(want))
+    del reported['global_predictor']
+    check_double(metrics, reported)
 
 
 def test_unknown_execution():
@@ -344,56 +347,35 @@ def test_the_order_of_clients_does_not_matter(double):
   """Clients of the same ids in another order: the same server, their states."""
   server, clients, batches = double()
   order = jnp.array([2, 0, 1])
-  permuted = one_round(server, clients, trees.take(batches, order),
-                       cohort=order, execution='map')
-  check_double(permuted[:2], one_round(server, clients, batches,
-                                       execution='map')[:2])
-
-
-def test_absent_clients_are_untouched_and_the_next_cohort_downloads():
-  """Two of three train; client 2, absent, downloads because it is next."""
-  server, clients, batches = small.federation()
-  cohort, following = jnp.array([0, 1]), jnp.array([1, 2])
-  after_server, after, metrics = one_round(
-      server, clients, trees.take(batches, cohort), cohort=cohort,
-      next_cohort=following, execution='map')
-  assert metrics['loss'].shape == (2,)
-  assert after.last_round.tolist() == [0, 0, -1]
-  # Client 0 trained and does not train next: its online net is still its own.
-  own = small.client(0, after).online
-  assert not trees.equal(own.encoder, after_server.online.encoder)
-  # Client 2 never trained: everything global, its target too.
-  small.check_equal(small.client(2, after).online, after_server.online)
-  small.check_equal(small.client(2, after).target, after_server.online.encoder)
-  # Only those who trained were averaged.
-  trained = [mapped()[1].num_examples[k] for k in (0, 1)]
-  assert trained == [8, 12]
-  small.check_equal(one_round(server, clients, trees.take(batches, cohort),
-                              cohort=cohort, next_cohort=jnp.array([0, 1]),
-                              execution='map')[0], after_server)
-  small.check_equal(
-      small.client(2, one_round(
-          server, clients, trees.take(batches, cohort), cohort=cohort,
-          next_cohort=jnp.array([0, 1]), execution='map')[1]),
-      small.client(2, clients))
+  permuted = one_round(server, *trees.take((clients, batches), order),
+                       ids=order, execution='map')
+  after, trained, _ = one_round(server, clients, batches, execution='map')
+  check_double(permuted[:2], (after, trees.take(trained, order)))
 
 
 def test_a_stale_client_keeps_its_target_predictor_and_flag():
   """FedU's way with a client that returns after missing rounds (facts A9)."""
   server, clients, batches = small.federation()
   # Round 0: clients 0 and 1 train; neither is called again until round 2.
-  s0, c0, _ = one_round(server, clients, trees.take(batches, jnp.array([0, 1])),
-                        cohort=jnp.array([0, 1]), next_cohort=jnp.array([2]),
-                        execution='map')
-  # Round 1: client 2 trains alone; client 0 downloads for round 2.
-  s1, c1, _ = one_round(s0, c0, trees.take(batches, jnp.array([2])),
-                        cohort=jnp.array([2]), next_cohort=jnp.array([0]),
-                        execution='map')
-  before, after = small.client(0, c0), small.client(0, c1)
+  early, late = jnp.array([0, 1]), jnp.array([2])
+  server, trained, _ = one_round(
+      server, *trees.take((clients, batches), early), ids=early)
+  # Round 1: client 2 trains alone.
+  server, _, _ = one_round(
+      server, *trees.take((clients, batches), late), ids=late)
+  # Round 2: what client 0 has downloaded when its training begins.
+  before = small.client(0, trained)
+  _, downloaded, _ = fedu_jax.run_round(
+      server, *trees.take((trained, batches), jnp.array([0])),
+      jax.random.key(0), local_update=lambda client, *_: (client, {}),
+      aggregate=fedu_jax.aggregate, rule=RULES['dapu'], execution='vmap')
+  after = small.client(0, downloaded)
   small.check_equal(after.target, before.target)
-  small.check_equal(after.online.encoder, s1.online.encoder)
+  small.check_equal(after.online.encoder, server.online.encoder)
   small.check_equal(after.online.predictor, trees.where(
-      before.divergence < 0.4, s1.online.predictor, before.online.predictor))
+      before.divergence < 0.4, server.online.predictor,
+      before.online.predictor))
+  assert after.divergence == before.divergence and after.last_round == 0
 
 
 def test_rounds_share_one_compilation():
@@ -440,5 +422,6 @@ def test_a_swapped_aggregation_is_one_function():
   after, clients, _ = jax.jit(lambda *a: fedu_jax.run_round(
       *a, local_update=step, aggregate=median, rule=fedu_jax.local_predictor))(
           server, clients, batches, jax.random.key(0))
-  small.check_equal(clients.online.encoder, jax.tree.map(
-      lambda x: jnp.stack([x] * 3), after.online.encoder))
+  small.check_equal(after.online, jax.tree.map(
+      lambda x: jnp.median(x, axis=0), clients.online))
+  assert not trees.equal(after.online.encoder, server.online.encoder)

@@ -10,6 +10,7 @@ import pytest
 import fedu_jax
 from fedu_jax import local, program, report, settings, train
 from fedu_jax.state import ServerState
+import small
 import tiny
 
 
@@ -80,6 +81,22 @@ def test_one_compilation_serves_all_rounds(tmp_path, monkeypatch):
     jax.monitoring.unregister_event_duration_listener(listener)
   assert len(counts) == 4
   assert 0 < counts[0] <= counts[1] == counts[2] == counts[3]
+
+
+def test_absent_clients_are_untouched():
+  config, nets, (server, clients, arrays, rng) = draw()
+  config.cohort = 1
+  one_round = jax.jit(program.make_round(config, nets, 2))
+  seen = set()
+  for _ in range(4):
+    server, after, metrics = one_round(server, clients, arrays, rng)
+    present, = metrics['cohort'].tolist()
+    small.check_equal(small.client(1 - present, after),
+                      small.client(1 - present, clients))
+    assert after.last_round[present] == server.round - 1
+    seen.add(present)
+    clients = after
+  assert seen == {0, 1}
 
 
 @pytest.mark.parametrize('platform', ['cuda', 'tpu'])
