@@ -19,6 +19,12 @@ def get_config() -> ml_collections.ConfigDict:
   config.batch_size = 128  # incomplete batches are dropped
   config.clients = 5
   config.cohort = 0  # clients that train each round, drawn anew; 0 = all
+  config.sampling = ml_collections.ConfigDict()
+  config.sampling.name = 'uniform'  # by_size
+  config.participation = ml_collections.ConfigDict()
+  config.participation.dropout = 0.0  # how likely an upload is lost
+  config.participation.stragglers = 0.0  # how likely a client stops early
+  config.participation.least = 0.1  # share of its steps that it then does
   config.execution = 'auto'  # map, one client after the other; vmap, at once
 
   config.data = ml_collections.ConfigDict()

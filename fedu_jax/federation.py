@@ -168,13 +168,14 @@ def _row(done: int, metrics: Metrics, seconds: float,
   per_client = dict(metrics)
   cohort = per_client.pop('cohort')
   took = per_client.pop('global_predictor')
+  arrived = per_client.pop('arrived')
   images = int(per_client['steps'].sum()) * config.batch_size
   size = trees.num_bytes(online)
   return {
       'round': done, 'loss': np.mean(per_client['loss']),
       'divergence_min': per_client['divergence'].min(),
       'divergence_max': per_client['divergence'].max(),
-      'bytes_up': size * len(cohort), 'bytes_down': size * len(cohort),
+      'bytes_up': size * int(arrived.sum()), 'bytes_down': size * len(cohort),
       'images': images, 'seconds': seconds,
       'images_per_second': images / seconds, 'cohort': cohort,
-      'global_predictor': took, 'clients': per_client}
+      'arrived': arrived, 'global_predictor': took, 'clients': per_client}

@@ -11,6 +11,7 @@ import optax
 
 from fedu_jax import local
 from fedu_jax import networks
+from fedu_jax import participation
 from fedu_jax import rounds
 from fedu_jax import settings
 from fedu_jax import trees
@@ -19,7 +20,7 @@ from fedu_jax.state import (
     ServerState)
 
 # Streams of the run's key: what is drawn from one never shifts another.
-INIT, _SHUFFLE, _TRAIN, _COHORT, _MEMORY = range(5)
+(INIT, _SHUFFLE, _TRAIN, _COHORT, _MEMORY, _ARRIVAL, _STRAGGLERS) = range(7)
 
 RoundFn = Callable[[ServerState, ClientState, ClientArrays, Array],
                    tuple[ServerState, ClientState, Metrics]]
@@ -76,30 +77,34 @@ def make_round(config: ml_collections.ConfigDict, nets: networks.Nets,
   make_batches = functools.partial(
       local.make_batches, batch_size=config.batch_size,
       epochs=config.local_epochs)
+  sample = settings.bind(config, 'sampling', size=config.cohort)
   sampled = 0 < config.cohort < num_clients
-
-  def cohort_of(rng, round_):
-    if not sampled:
-      return None
-    key = jax.random.fold_in(jax.random.fold_in(rng, _COHORT), round_)
-    return jnp.sort(jax.random.choice(
-        key, num_clients, (config.cohort,), replace=False))
+  chosen = config.participation
 
   def one_round(server, clients, arrays, rng):
-    cohort = cohort_of(rng, server.round)
-    ids = jnp.arange(num_clients) if cohort is None else cohort
-    if cohort is not None:
-      arrays = trees.take(arrays, cohort)
-    keys = rounds.client_rngs(
-        jax.random.fold_in(rng, _SHUFFLE), server.round, ids)
+    def rngs(stream):
+      return rounds.client_rngs(
+          jax.random.fold_in(rng, stream), server.round, ids)
+    ids = jnp.arange(num_clients)
+    mine = clients
+    if sampled:
+      ids = sample(jax.random.fold_in(jax.random.fold_in(rng, _COHORT),
+                                      server.round), clients.num_examples)
+      mine, arrays = trees.take((clients, arrays), ids)
     batches = jax.vmap(make_batches, in_axes=(0, 0, None))(
-        arrays, keys, server.round)
-    server, trained, metrics = rounds.run_round(
-        server, clients if cohort is None else trees.take(clients, cohort),
-        batches, jax.random.fold_in(rng, _TRAIN), local_update=local_update,
-        aggregate=aggregate, rule=rule, execution=config.execution, ids=ids)
-    clients = (trained if cohort is None
-               else trees.put(clients, cohort, trained))
+        arrays, rngs(_SHUFFLE), server.round)
+    if chosen.stragglers:
+      batches = jax.vmap(functools.partial(
+          participation.shorten, stragglers=chosen.stragglers,
+          least=chosen.least))(batches, rngs(_STRAGGLERS))
+    arrived = jax.vmap(functools.partial(
+        participation.arrives, dropout=chosen.dropout))(
+            rngs(_ARRIVAL)) if chosen.dropout else None
+    server, mine, metrics = rounds.run_round(
+        server, mine, batches, jax.random.fold_in(rng, _TRAIN),
+        local_update=local_update, aggregate=aggregate, rule=rule,
+        execution=config.execution, ids=ids, arrived=arrived)
+    clients = trees.put(clients, ids, mine) if sampled else mine
     return server, clients, metrics | {'cohort': ids}
 
   return one_round

@@ -178,10 +178,14 @@ def _line(row: Row) -> str:
   low, high = (min(drift), max(drift)) if drift else (None, None)
   knn = (f"knn {100 * row['knn_accuracy']:.2f}  "
          if row.get('knn_accuracy') is not None else '')
+  lost = len(row['arrived']) - sum(row['arrived'])
+  dropped = f"dropped {lost}/{len(row['arrived'])}  " if lost else ''
+  if lost == len(row['arrived']):
+    dropped += 'the server stays as it was  '
   return (f"round {row['round']:>4}  loss {number(row['loss'], 4)}  {knn}"
           f'divergence {number(low, 3)}-{number(high, 3)}  '
           f"global predictor {sum(row['global_predictor'])}"
-          f"/{len(row['global_predictor'])}  "
+          f"/{len(row['global_predictor'])}  {dropped}"
           f"up {megabytes(row['bytes_up'])}  "
           f"down {megabytes(row['bytes_down'])}  "
           f"{row['images_per_second']:.0f} images/s")

@@ -48,7 +48,8 @@ def run_round(server: ServerState, clients: ClientState, batches: Batches,
               local_update: Callable[..., tuple[ClientState, Metrics]],
               aggregate: Callable[[ServerState, ClientState], ServerState],
               rule: Callable[[ClientState, ServerState], ClientState],
-              execution: str = 'auto', ids: Array | None = None
+              execution: str = 'auto', ids: Array | None = None,
+              arrived: Array | None = None
               ) -> tuple[ServerState, ClientState, Metrics]:
   """Hands the server's network to a cohort, trains it, and averages it.
 
@@ -65,22 +66,33 @@ def run_round(server: ServerState, clients: ClientState, batches: Batches,
     rule: (client, server) -> client, for one client.
     execution: how clients share the device, see `map_clients`.
     ids: [M] i32, who they are; None means 0 to M - 1.
+    arrived: [M] bool, whose upload reaches the server; None means everyone's.
+      The others keep what they have learnt, but the server does not know that
+      they have trained: it weighs them with zero, and `last_round` stays.
 
   Returns:
     The server, the cohort, and its metrics [M]: what local training reports,
-    and 'global_predictor', bool: DAPU's decision, or for any rule whether it
-    would now give this client exactly the server's predictor.
+    'arrived', and 'global_predictor', bool: DAPU's decision, or for any rule
+    whether it would now give this client exactly the server's predictor.
   """
   if ids is None:
     ids = jnp.arange(len(clients.num_examples))
   # Elementwise work: vmap, whatever the execution of the training.
   clients = jax.vmap(lambda client: rule(client, server))(clients)
+  known = clients.last_round
   clients, metrics = map_clients(local_update, execution=execution)(
       clients, batches, client_rngs(rng, server.round, ids))
-  server = aggregate(server, clients)
+  if arrived is None:
+    arrived = jnp.ones(ids.shape, bool)
+    server = aggregate(server, clients)
+  else:
+    clients = clients._replace(
+        last_round=jnp.where(arrived, clients.last_round, known))
+    server = aggregate(server, clients._replace(
+        num_examples=jnp.where(arrived, clients.num_examples, 0)))
 
   def decide(client):
     online = rule(client, server).online
     return trees.equal(online.predictor, server.online.predictor)
-  metrics['global_predictor'] = jax.vmap(decide)(clients)
-  return server, clients, metrics
+  return server, clients, metrics | {
+      'global_predictor': jax.vmap(decide)(clients), 'arrived': arrived}

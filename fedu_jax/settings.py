@@ -20,6 +20,7 @@ from fedu_jax import augment
 from fedu_jax import learners
 from fedu_jax import losses
 from fedu_jax import networks
+from fedu_jax import participation
 from fedu_jax import partition
 from fedu_jax import rules
 from fedu_jax import trees
@@ -29,6 +30,7 @@ from fedu_jax.fields import FIELDS
 # Section -> where its name is looked up, and which names are meant to be used.
 _NAMED = {
     'partition': (partition, ('by_class', 'iid', 'dirichlet', 'natural')),
+    'sampling': (participation, ('uniform', 'by_size')),
     'model': (networks, ('resnet18', 'resnet50', 'resnet10', 'resnet6')),
     'learner': (learners, ('byol', 'simsiam', 'simclr', 'moco', 'fedca',
                            'fedsc', 'supervised')),
@@ -40,7 +42,8 @@ _NAMED = {
                      'fedema_auto', 'fedca', 'fedsc')),
 }
 
-_BOUND = ('make_tx', 'loss')  # what `train` binds, beside a section's fields
+# What `program` binds, beside a section's fields.
+_BOUND = ('make_tx', 'loss', 'size')
 
 
 def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:

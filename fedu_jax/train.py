@@ -69,7 +69,7 @@ def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
     BadInput: as `train`.
   """
   settings.check(config)
-  configs = [_with_seed(config, seed) for seed in seeds]
+  configs = [_changed(config, seed=seed) for seed in seeds]
   folders = [runs.claim(pathlib.Path(workdir), own, write=False)
              for workdir, own in zip(workdirs, configs)]
   data = runs.data_of(config)
@@ -87,22 +87,25 @@ def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
         'federation', folder, mine, online, own.seed,
         runs.scorer_of(own, nets, data), console))
 
-  def federate(members):
+  def federate(members, config):
     return federation.federate(members, config=config, nets=nets, data=data)
-  ended = federate(members)
+  ended = federate(members, config)
+  # Who is alone has nobody to lose an upload to.
+  by_itself = _changed(config, **{
+      'participation.dropout': 0., 'participation.stragglers': 0.})
   alone = [federate([m._replace(
       name=f'client {k} alone', folder=m.folder / f'alone{k}',
-      parts=[m.parts[k]]) for m in members])
+      parts=[m.parts[k]]) for m in members], by_itself)
       for k in range(config.evaluation.alone)]
   return [Trained(m.scorer, m.online, online,
                   [own[i][0] for own in alone], speed)
           for i, (m, (online, speed)) in enumerate(zip(members, ended))]
 
 
-def _with_seed(config: ml_collections.ConfigDict,
-               seed: int) -> ml_collections.ConfigDict:
+def _changed(config: ml_collections.ConfigDict,
+             **changes: Any) -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(config.to_dict())
-  config.seed = seed
+  config.update_from_flattened_dict(changes)
   return config
 
 

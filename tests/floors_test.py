@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).parents[1] / 'fedu_jax'
 FLOORS = [
     {'state', 'errors'},
     {'trees', 'losses', 'winograd', 'rows', 'augment', 'partition', 'report',
-     'checkpoint', 'cache', 'cifar'},
+     'checkpoint', 'cache', 'cifar', 'participation'},
     {'conv_cpu', 'batchnorm'},
     {'conv'},
     {'layers'},

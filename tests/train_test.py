@@ -175,6 +175,9 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, cohort):
   later start compiles the round again."""
   flags = (f'--config.cohort={cohort}', '--config.checkpoint.every=2',
            '--config.rounds=12')
+  if cohort:
+    flags += ('--config.participation.dropout=0.4',
+              '--config.participation.stragglers=0.5')
   whole = tmp_path / 'whole'
   before = compiled_rounds()
   run(whole, *flags)
@@ -206,10 +209,24 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, cohort):
 
 def test_a_sampled_cohort(tmp_path):
   run(tmp_path / 'run', '--config.cohort=2', '--config.rule.name=fedema_auto',
+      '--config.sampling.name=by_size',
       '--config.execution=vmap', '--config.learner.first_target=alias')
   cohorts = [tuple(row['cohort']) for row in rows(tmp_path / 'run')]
   assert all(len(set(c)) == 2 and max(c) < 5 for c in cohorts)
   assert len(set(cohorts)) > 1
+
+
+def test_lost_uploads_and_stragglers(tmp_path):
+  printed, _ = run(tmp_path / 'run', '--config.participation.dropout=0.9',
+                   '--config.participation.stragglers=1', '--config.seed=1')
+  found = rows(tmp_path / 'run')
+  arrived = [sum(row['arrived']) for row in found]
+  size = found[0]['bytes_down'] // 5
+  assert [row['bytes_up'] for row in found] == [size * n for n in arrived]
+  assert sum(arrived) < 10
+  assert ('the server stays as it was' in printed) == (0 in arrived)
+  steps = [row['clients']['steps'] for row in found]
+  assert len({x for row in steps for x in row}) > 1 and min(map(min, steps)) > 0
 
 
 def test_a_folder_of_clients(tmp_path):
@@ -247,6 +264,8 @@ def test_a_folder_of_clients(tmp_path):
     (['--config.rule.name=nowhere:rule'], 'cannot be imported'),
     (['--config.execution=pmap'], 'one of auto, vmap, map'),
     (['--config.cohort=9'], 'there are 5 clients'),
+    (['--config.sampling.name=unifrom'], "did you mean 'uniform'"),
+    (['--config.participation.dropout=2'], 'a number from 0 to 1'),
     (['--config.partition.classes_per_client=11'], 'has 10 classes'),
     (['--config.batch_size=128'], 'client 0 has 80 images, fewer than a batch'),
     (['--config.data.source=npz:none.npz'], 'no file'),
