@@ -13,8 +13,10 @@ _STYLE = '''
 :root { color-scheme: light dark }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem;
        margin: 2rem auto; padding: 0 1rem }
-table { border-collapse: collapse; display: block; overflow-x: auto }
-caption { text-align: left; font-weight: 600; padding: .5rem 0 }
+table { border-collapse: collapse; display: block; overflow-x: auto;
+        margin-bottom: 1.5rem }
+caption { text-align: left; font-weight: 600; padding: .5rem 0;
+          white-space: nowrap }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid #8884;
          text-align: right; white-space: nowrap }
 th:first-child { text-align: left }
