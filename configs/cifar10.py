@@ -25,6 +25,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.participation.dropout = 0.0  # how likely an upload is lost
   config.participation.stragglers = 0.0  # how likely a client stops early
   config.participation.least = 0.1  # share of its steps that it then does
+  config.devices = 'auto'  # how many share the clients; auto = all there are
   config.execution = 'auto'  # map, one client after the other; vmap, at once
 
   config.data = ml_collections.ConfigDict()

@@ -1,18 +1,27 @@
 """What the server makes of the uploads. Each function is chosen by name.
 
 An aggregation is `(server, clients) -> server`, where clients are stacked
-[M, ...]. The fields that it reads are what a client uploads.
+[M, ...]. The fields that it reads are what a client uploads. One that needs
+only sums over clients takes them from its keyword argument `add`, and then runs
+on many devices, each of which has some of the clients; to any other, all
+uploads are gathered first.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from fedu_jax import trees
-from fedu_jax.state import Array, ClientState, Online, ServerState
+from fedu_jax.state import Array, ClientState, Online, PyTree, ServerState
+
+# (stacked trees, weights [M]) -> the weighted sum, the sum of the weights
+Add = Callable[[PyTree, Array], tuple[PyTree, Array]]
 
 
-def aggregate(server: ServerState, clients: ClientState) -> ServerState:
+def aggregate(server: ServerState, clients: ClientState, *,
+              add: Add = trees.weighted_sum) -> ServerState:
   """Averages the online networks, weighted by data size (FedAvg).
 
   Encoder, projector and predictor, and the BatchNorm statistics of all three,
@@ -22,26 +31,28 @@ def aggregate(server: ServerState, clients: ClientState) -> ServerState:
     server: the server before the round.
     clients: the trained clients [M, ...]; num_examples 0 leaves one out. If it
       is 0 for all, the server keeps its network.
+    add: how clients are summed.
 
   Returns:
     The server after the round.
   """
-  weights = clients.num_examples
-  mean = trees.weighted_mean(clients.online, weights)
-  online = trees.where(jnp.any(weights > 0), mean, server.online)
-  return server._replace(online=online, round=server.round + 1)
+  sums = add(clients.online, clients.num_examples)
+  return server._replace(online=trees.mean(sums, server.online),
+                         round=server.round + 1)
 
 
-def fedavg_target(server: ServerState, clients: ClientState) -> ServerState:
+def fedavg_target(server: ServerState, clients: ClientState, *,
+                  add: Add = trees.weighted_sum) -> ServerState:
   """Averages the target encoders in place of the online ones (FedU's ablation).
 
   The predictors are averaged as ever. Arguments as in `aggregate`.
   """
   uploads = clients.online._replace(encoder=clients.target)
-  return aggregate(server, clients._replace(online=uploads))
+  return aggregate(server, clients._replace(online=uploads), add=add)
 
 
-def ldawa(server: ServerState, clients: ClientState) -> ServerState:
+def ldawa(server: ServerState, clients: ClientState, *,
+          add: Add = trees.weighted_sum) -> ServerState:
   """L-DAWA: a client's layer counts by its cosine with the server's last.
 
   Each array of parameters is scaled by that cosine, at most 1, before the mean
@@ -49,16 +60,13 @@ def ldawa(server: ServerState, clients: ClientState) -> ServerState:
   cosines (Rehman et al. 2023 and their released code). BatchNorm's statistics
   are averaged as they are. Arguments as in `aggregate`.
   """
+  def scaled(theirs):
+    return Online(*(x._replace(
+        params=trees.scaled_by_cosine(x.params, ours.params))
+        for x, ours in zip(theirs, server.online)))
   weights = (clients.num_examples > 0).astype(clients.num_examples.dtype)
-
-  def mean(ours, theirs):
-    return ours._replace(
-        params=trees.weighted_cosine_mean(theirs.params, ours.params, weights),
-        batch_stats=trees.weighted_mean(theirs.batch_stats, weights))
-  online = Online(mean(server.online.encoder, clients.online.encoder),
-                  mean(server.online.predictor, clients.online.predictor))
-  online = trees.where(jnp.any(weights > 0), online, server.online)
-  return server._replace(online=online, round=server.round + 1)
+  return aggregate(server, clients._replace(
+      online=jax.vmap(scaled)(clients.online), num_examples=weights), add=add)
 
 
 def fedca(server: ServerState, clients: ClientState) -> ServerState:
@@ -88,16 +96,16 @@ class Moments(NamedTuple):
   num_examples: Array  # [] f32, of the clients that are in it
 
 
-def fedsc(server: ServerState, clients: ClientState) -> ServerState:
+def fedsc(server: ServerState, clients: ClientState, *,
+          add: Add = trees.weighted_sum) -> ServerState:
   """FedAvg, and the mean of the clients' second moments.
 
   Arguments as in `aggregate`; the clients' learner is `fedsc`.
   """
-  weights = clients.num_examples
-  memory = Moments(trees.weighted_mean(clients.memory.learner.own, weights),
-                   weights.sum())
-  memory = trees.where(jnp.any(weights > 0), memory, server.memory)
-  return aggregate(server, clients)._replace(memory=memory)
+  sums = add(clients.memory.learner.own, clients.num_examples)
+  memory = Moments(trees.mean(sums, server.memory.mean), jnp.where(
+      sums[1] > 0, sums[1], server.memory.num_examples))
+  return aggregate(server, clients, add=add)._replace(memory=memory)
 
 
 fedsc.memory = lambda clients: Moments(  # type: ignore[attr-defined]

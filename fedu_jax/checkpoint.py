@@ -16,7 +16,9 @@ class Checkpoints:
     # Saving in the background would read buffers that the next round donates.
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep, enable_async_checkpointing=False)
-    self._manager = ocp.CheckpointManager(folder.absolute(), options=options)
+    self._manager = ocp.CheckpointManager(
+        folder.absolute(), options=options,
+        item_handlers=ocp.StandardCheckpointHandler())  # for its metadata
 
   def latest(self) -> int | None:
     """Returns the rounds completed by the newest state; None: there is none.
@@ -27,21 +29,31 @@ class Checkpoints:
     """Returns the newest state, or None if there is none.
 
     Args:
-      like: a state of the same structure, shapes and dtypes.
+      like: a state of the same structure and dtypes, lying where the restored
+        one shall lie. Leading axes may differ in length, as they do between
+        numbers of devices: rows are left out, or added and zero.
     """
     step = self.latest()
     if step is None:
       return None
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     return self._manager.restore(
-        step, args=ocp.args.StandardRestore(abstract))
+        step, args=ocp.args.StandardRestore(abstract, strict=False))
 
   def restore_plain(self) -> PyTree | None:
-    """Returns the newest state as nested dicts of arrays, or None."""
+    """Returns the newest state as nested dicts of arrays, or None.
+
+    They lie on one device, on however many they were.
+    """
     step = self.latest()
     if step is None:
       return None
-    return self._manager.restore(step, args=ocp.args.StandardRestore())
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    abstract = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here),
+        self._manager.item_metadata(step))
+    return self._manager.restore(
+        step, args=ocp.args.StandardRestore(abstract))
 
   def save(self, step: int, state: PyTree) -> None:
     """Writes a state; returns when it is on disk. A step is written once."""

@@ -12,6 +12,7 @@ import ml_collections
 import numpy as np
 from rich.console import Console
 
+from fedu_jax import devices
 from fedu_jax import local
 from fedu_jax import networks
 from fedu_jax import program
@@ -68,6 +69,9 @@ def federate(members: Sequence[Member], *, config: ml_collections.ConfigDict,
       raise BadInput(f'learner {config.learner.name} needs labels, and '
                      f'{config.data.source} has none')
     examples = Labelled(data.train_images, data.train_labels)
+  num_clients = len(members[0].parts)
+  layout = devices.layout(config.devices, num_clients,
+                          sampled=program.is_sampled(config, num_clients))
   with contextlib.ExitStack() as stack:
     saved = [stack.enter_context(contextlib.closing(Checkpoints(
         m.folder / 'checkpoints', keep=config.checkpoint.keep)))
@@ -75,33 +79,40 @@ def federate(members: Sequence[Member], *, config: ml_collections.ConfigDict,
     # What must be equal: the largest client, and the rounds that are done.
     shapes = {(max(map(len, m.parts)), own.latest())
               for m, own in zip(members, saved)}
-    size = len(members) if len(shapes) == 1 else 1
+    size = len(members) if len(shapes) == 1 and not layout.mesh else 1
     ended = []
     for first in range(0, len(members), size):
       some = slice(first, first + size)
-      begun = [_begin(member, own, examples, config, nets)
+      begun = [_begin(member, own, examples, config, nets, layout)
                for member, own in zip(members[some], saved[some])]
-      ended += _rounds(members[some], saved[some], begun, config, nets)
+      ended += _rounds(members[some], saved[some], begun, config, nets,
+                       layout)
   return ended
 
 
 def _begin(member: Member, saved: Checkpoints, examples: PyTree,
-           config: ml_collections.ConfigDict, nets: networks.Nets) -> _Begun:
+           config: ml_collections.ConfigDict, nets: networks.Nets,
+           layout: devices.Layout) -> _Begun:
   """Restores a federation, or makes one that has not trained yet."""
-  arrays = local.client_arrays(examples, member.parts)
+  padding = [np.array([], int)] * (layout.padded - layout.num_clients)
+  by_client = layout.sharding(devices.BY_CLIENT)
+  everywhere = layout.sharding(devices.EVERYWHERE)
+  arrays = local.client_arrays(examples, [*member.parts, *padding], by_client)
   rng = jax.random.key(member.seed)
-  image = jax.tree.leaves(arrays.images)[0][0, :1]
+  image = jax.tree.leaves(arrays.images)[0]
   start = runs.Run(*program.init_state(
       config, nets, member.online, arrays.num_examples, rng,
-      jnp.zeros(image.shape)), rng)
+      jnp.zeros((1, *image.shape[2:]))), rng)
   # Placed as a restored checkpoint is, or a resumed run would compile anew.
-  start = jax.device_put(start, jax.devices()[0])
+  start = runs.Run(*jax.device_put(
+      tuple(start), (everywhere, by_client, everywhere)))
   return _Begun(saved.restore(start) or start, arrays)
 
 
 def _rounds(members: Sequence[Member], saved: Sequence[Checkpoints],
             begun: list[_Begun], config: ml_collections.ConfigDict,
-            nets: networks.Nets) -> list[tuple[Online, dict[str, float]]]:
+            nets: networks.Nets, layout: devices.Layout
+            ) -> list[tuple[Online, dict[str, float]]]:
   """Runs what is left of federations at the same round; empties `begun`."""
   several = len(members) > 1
   (run, arrays), = begun if not several else [
@@ -111,6 +122,9 @@ def _rounds(members: Sequence[Member], saved: Sequence[Checkpoints],
 
   def of(i, tree):
     return jax.tree.map(lambda x: x[i], tree) if several else tree
+
+  def online_of(i):  # on one device, which scores it
+    return jax.device_put(of(i, run.server.online), jax.devices()[0])
 
   def say(text):
     for member in members:
@@ -127,9 +141,11 @@ def _rounds(members: Sequence[Member], saved: Sequence[Checkpoints],
     if done < config.rounds:
       began = time.time()
       one_round = program.compile_round(
-          config, nets, run.server, run.clients, arrays, run.rng)
+          config, nets, run.server, run.clients, arrays, run.rng,
+          layout=layout)
       compile_seconds = time.time() - began
-      say(f'compiled in {compile_seconds:.0f} s')
+      share = f' for {layout.mesh.size} devices' if layout.mesh else ''
+      say(f'compiled{share} in {compile_seconds:.0f} s')
     while done < config.rounds:
       began = time.time()
       # A round does not wait for the host: what would cross raises.
@@ -141,15 +157,16 @@ def _rounds(members: Sequence[Member], saved: Sequence[Checkpoints],
       run, done = runs.Run(server, clients, run.rng), done + 1
       last = done == config.rounds
       for i, member in enumerate(members):
-        row = _row(done, of(i, metrics), seconds, config, member.online)
+        row = _row(done, {name: x[:layout.num_clients] for name, x in
+                          of(i, metrics).items()},
+                   seconds, config, member.online)
         if member.scorer and config.evaluation.every and (
             last or done % config.evaluation.every == 0):
-          row['knn_accuracy'] = member.scorer.knn(
-              of(i, server.online.encoder))
+          row['knn_accuracy'] = member.scorer.knn(online_of(i).encoder)
         reports[i].add(row)
         if last or done % config.checkpoint.every == 0:
           saved[i].save(done, of(i, run))
-  return [(of(i, run.server.online),
+  return [(online_of(i),
            _speed(reported.rows) | {'compile_seconds': compile_seconds})
           for i, reported in enumerate(reports)]
 

@@ -51,6 +51,13 @@ _count = functools.partial(_number, int)
 _real = functools.partial(_number, float)
 _flag = _one_of(False, True)
 
+
+def _devices(value):  # a text, since a flag keeps the type of what it changes
+  right = value == 'auto' or isinstance(value, str) and (
+      value.isdecimal() and int(value) > 0)
+  return '' if right else 'auto, or a whole number from 1 as a text'
+
+
 FIELDS: dict[str, Check] = {
     'seed': _count(0, 2**32 - 1),
     'rounds': _count(1),
@@ -62,6 +69,7 @@ FIELDS: dict[str, Check] = {
     'participation.dropout': _real(0, 1),
     'participation.stragglers': _real(0, 1),
     'participation.least': _real(0, 1, above=True),
+    'devices': _devices,
     'execution': _one_of(*rounds.EXECUTIONS),
     'data.source': _text,
     'data.dir': _text,

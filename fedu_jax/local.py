@@ -39,22 +39,25 @@ def init_clients(online: Online, num_examples: ArrayLike, *,
   return clients._replace(num_examples=jnp.asarray(num_examples, jnp.float32))
 
 
-def client_arrays(images: PyTree,
-                  parts: Sequence[np.ndarray]) -> ClientArrays:
+def client_arrays(images: PyTree, parts: Sequence[np.ndarray],
+                  sharding: jax.sharding.Sharding | None = None
+                  ) -> ClientArrays:
   """Stacks the clients' images, each padded to the largest client's count.
 
   Args:
     images: [N, H, W, C] u8, everyone's; or a tree of such, as Labelled is.
     parts: for each client, the rows of `images` that it owns.
+    sharding: where the arrays lie; None means on the first device.
   """
   most = max(len(part) for part in parts)
   def stack(x):
     stacked = np.zeros((len(parts), most, *x.shape[1:]), x.dtype)
     for i, part in enumerate(parts):
       stacked[i, :len(part)] = x[part]
-    return jnp.asarray(stacked)
+    return jax.device_put(stacked, sharding)
+  sizes = np.array([len(part) for part in parts], np.int32)
   return ClientArrays(jax.tree.map(stack, images),
-                      jnp.array([len(part) for part in parts], jnp.int32))
+                      jax.device_put(sizes, sharding))
 
 
 def make_batches(arrays: ClientArrays, rng: Array, round: Array, *,

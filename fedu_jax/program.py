@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 import ml_collections
 import optax
 
+from fedu_jax import devices
 from fedu_jax import local
 from fedu_jax import networks
 from fedu_jax import participation
@@ -67,25 +68,39 @@ def init_state(config: ml_collections.ConfigDict, nets: networks.Nets,
 
 
 def make_round(config: ml_collections.ConfigDict, nets: networks.Nets,
-               num_clients: int) -> RoundFn:
-  """Builds a whole round, shuffling included, as one function."""
+               num_clients: int, *, axis: str | None = None) -> RoundFn:
+  """Builds a whole round, shuffling included, as one function.
+
+  Args:
+    config: the whole config.
+    nets: the networks.
+    num_clients: K.
+    axis: of a mesh, over whose devices the clients are spread, as many on each;
+      those beyond K are padding, without examples. The function is then what
+      each device does. No cohort is drawn.
+  """
   local_update = functools.partial(
       local.local_update, learner=make_learner(config, nets),
       distance=settings.bind(config, 'divergence'))
-  aggregate = settings.bind(config, 'aggregation')
+  aggregate = settings.bind(config, 'aggregation', add=functools.partial(
+      trees.weighted_sum, axis=axis))
+  if axis and not settings.takes(config, 'aggregation', 'add'):
+    aggregate = _gathered(aggregate, axis, num_clients)
   rule = settings.bind(config, 'rule')
   make_batches = functools.partial(
       local.make_batches, batch_size=config.batch_size,
       epochs=config.local_epochs)
   sample = settings.bind(config, 'sampling', size=config.cohort)
-  sampled = 0 < config.cohort < num_clients
+  sampled = is_sampled(config, num_clients)
   chosen = config.participation
 
   def one_round(server, clients, arrays, rng):
     def rngs(stream):
       return rounds.client_rngs(
           jax.random.fold_in(rng, stream), server.round, ids)
-    ids = jnp.arange(num_clients)
+    ids = jnp.arange(len(clients.num_examples))
+    if axis:
+      ids += jax.lax.axis_index(axis) * len(ids)
     mine = clients
     if sampled:
       ids = sample(jax.random.fold_in(jax.random.fold_in(rng, _COHORT),
@@ -110,17 +125,53 @@ def make_round(config: ml_collections.ConfigDict, nets: networks.Nets,
   return one_round
 
 
+def is_sampled(config: ml_collections.ConfigDict, num_clients: int) -> bool:
+  """Whether each round trains a cohort of the clients only."""
+  return 0 < config.cohort < num_clients
+
+
+def _gathered(aggregate: Callable[[ServerState, ClientState], ServerState],
+              axis: str, num_clients: int
+              ) -> Callable[[ServerState, ClientState], ServerState]:
+  """Shows an aggregation the clients of all devices, on each."""
+  def gather(x):
+    return jax.lax.all_gather(x, axis, tiled=True)[:num_clients]
+  return lambda server, clients: aggregate(
+      server, jax.tree.map(gather, clients))
+
+
 def compile_round(config: ml_collections.ConfigDict, nets: networks.Nets,
                   server: ServerState, clients: ClientState,
-                  arrays: ClientArrays, rng: Array) -> jax.stages.Compiled:
+                  arrays: ClientArrays, rng: Array, *,
+                  layout: devices.Layout | None = None
+                  ) -> jax.stages.Compiled:
   """Compiles a round for arguments like these; it serves all rounds.
 
   The compiled program takes the last four arguments, and consumes the buffers
   of `server` and `clients`: their successors are written in their place. If
   each has one more leading axis, it runs as many federations at once, vmapped.
+
+  Args:
+    config: the whole config.
+    nets: the networks.
+    server: the server.
+    clients: all clients, and padding.
+    arrays: their images.
+    rng: the run's key.
+    layout: how clients are spread over devices; None means not at all.
   """
   *several, num_clients = clients.num_examples.shape
-  one_round = make_round(config, nets, num_clients)
+  mesh = layout.mesh if layout else None
+  if layout and mesh:
+    by_client = devices.BY_CLIENT
+    one_round = jax.shard_map(
+        make_round(config, nets, layout.num_clients, axis=devices.AXIS),
+        mesh=mesh, check_vma=False,
+        in_specs=(devices.EVERYWHERE, by_client, by_client,
+                  devices.EVERYWHERE),
+        out_specs=(devices.EVERYWHERE, by_client, by_client))
+  else:
+    one_round = make_round(config, nets, num_clients)
   if several:
     one_round = jax.vmap(one_round)
   # Kept though unused: what a rule does not read must be donated all the same.

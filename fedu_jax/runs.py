@@ -87,10 +87,10 @@ def scorer_of(config: ml_collections.ConfigDict, nets: networks.Nets,
 
 def claim(folder: pathlib.Path, config: ml_collections.ConfigDict, *,
            write: bool) -> pathlib.Path:
-  """Makes sure that the folder is this config's; where data lies may change.
-  """
+  """Makes sure that the folder is this config's, wherever it runs."""
   mine = settings.flatten(config)
-  del mine['data.dir']
+  for name in settings.PLACES:
+    del mine[name]
   path = folder / 'config.json'
   try:
     if path.exists():
@@ -129,7 +129,8 @@ def config_of(folder: pathlib.Path, data_dir: str = ''
     raise BadInput(f'{folder} holds no run ({error}): give the --workdir of '
                    'one that has started') from error
   nested: dict[str, Any] = {}
-  for name, value in (flat | {'data.dir': data_dir}).items():
+  for name, value in (
+      flat | {'data.dir': data_dir, 'devices': 'auto'}).items():
     *sections, last = name.split('.')
     place = nested
     for section in sections:

@@ -42,8 +42,10 @@ _NAMED = {
                      'fedema_auto', 'fedca', 'fedsc')),
 }
 
+# Where a run runs, which does not change what it computes.
+PLACES = ('data.dir', 'devices')
 # What `program` binds, beside a section's fields.
-_BOUND = ('make_tx', 'loss', 'size')
+_BOUND = ('make_tx', 'loss', 'size', 'add')
 
 
 def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -145,6 +147,11 @@ def bind(config: ml_collections.ConfigDict, section: str,
   offered = dict(config[section]) | more
   return functools.partial(function, **{
       name: offered[name] for name in _keywords(function) if name in offered})
+
+
+def takes(config: ml_collections.ConfigDict, section: str, name: str) -> bool:
+  """Whether a section's function has a keyword argument of this name."""
+  return name in _keywords(find(section, config[section].name))
 
 
 def view(config: ml_collections.ConfigDict) -> Callable[..., Any]:

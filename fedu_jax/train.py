@@ -13,7 +13,9 @@ import ml_collections
 import numpy as np
 from rich.console import Console
 
+from fedu_jax import devices
 from fedu_jax import federation
+from fedu_jax import program
 from fedu_jax import report
 from fedu_jax import runs
 from fedu_jax import settings
@@ -74,6 +76,9 @@ def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
              for workdir, own in zip(workdirs, configs)]
   data = runs.data_of(config)
   parts = [runs.parts_of(own, data) for own in configs]
+  # Refuses what cannot be before a folder is touched.
+  devices.layout(config.devices, len(parts[0]),
+                 sampled=program.is_sampled(config, len(parts[0])))
   members = []
   for own, folder, mine, console in zip(configs, folders, parts, consoles):
     runs.claim(folder, own, write=True)

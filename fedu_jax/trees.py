@@ -32,19 +32,23 @@ def blend(a: PyTree, b: PyTree, weight: Array) -> PyTree:
   return jax.tree.map(lambda x, y: weight * x + (1 - weight) * y, a, b)
 
 
-def weighted_mean(trees: PyTree, weights: Array) -> PyTree:
-  """Averages stacked trees, summing strictly in the order of their rows.
+def weighted_sum(trees: PyTree, weights: Array, *,
+                 axis: str | None = None) -> tuple[PyTree, Array]:
+  """Sums stacked trees, strictly in the order of their rows.
 
   A row of weight zero is padding and is never read, whatever it holds. The sum
-  is taken row after row and divided once, as the reference does, so that the
-  answer does not depend on how a reduction happens to be scheduled.
+  is taken row after row, as the reference does, so that the answer does not
+  depend on how a reduction happens to be scheduled.
 
   Args:
     trees: a tree whose leaves have a leading axis [K].
-    weights: [K], not negative. Where all are zero, the result is not finite.
+    weights: [K], not negative.
+    axis: of a mesh, over whose devices the rows are spread; their sums are
+      added in one all-reduce, in an order of its own.
 
   Returns:
-    The tree of means, without the leading axis, in the dtype of `trees`.
+    The tree of sums, without the leading axis, in the dtype of `trees`; and the
+    sum of the weights, [].
   """
   def add(total, row):
     tree, weight = row
@@ -54,7 +58,17 @@ def weighted_mean(trees: PyTree, weights: Array) -> PyTree:
 
   zeros = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), trees)
   total, _ = jax.lax.scan(add, zeros, (trees, weights))
-  return jax.tree.map(lambda t: t / weights.sum().astype(t.dtype), total)
+  sums = total, weights.sum()
+  return jax.lax.psum(sums, axis) if axis else sums
+
+
+def mean(sums: tuple[PyTree, Array], otherwise: PyTree) -> PyTree:
+  """Divides what `weighted_sum` returns, or returns a tree if nothing weighs.
+  """
+  total, weight = sums
+  return jax.tree.map(
+      lambda t, x: jnp.where(weight > 0, t / weight.astype(t.dtype), x),
+      total, otherwise)
 
 
 def conv_distances(a: PyTree, b: PyTree) -> Metrics:
@@ -96,23 +110,14 @@ def squared_distance(a: PyTree, b: PyTree) -> Array:
   return jnp.sum(jnp.stack(jax.tree.leaves(squares)))
 
 
-def weighted_cosine_mean(trees: PyTree, centre: PyTree,
-                         weights: Array) -> PyTree:
-  """Averages stacked trees, each leaf first scaled by its cosine to a centre's.
-
-  Args:
-    trees: a tree whose leaves have a leading axis [K].
-    centre: a tree like one of them.
-    weights: [K], not negative.
-  """
-  def scaled(tree):
-    def leaf(x, c):
-      norms = jnp.linalg.norm(x.ravel()) * jnp.linalg.norm(c.ravel())
-      cosine = jnp.sum(x * c) / jnp.where(norms > 0, norms, 1)
-      # A leaf of zeros has no direction; it counts as it is.
-      return x * jnp.where(norms > 0, jnp.minimum(cosine, 1), 1)
-    return jax.tree.map(leaf, tree, centre)
-  return weighted_mean(jax.vmap(scaled)(trees), weights)
+def scaled_by_cosine(tree: PyTree, centre: PyTree) -> PyTree:
+  """Scales each leaf by its cosine to a centre's, at most 1."""
+  def leaf(x, c):
+    norms = jnp.linalg.norm(x.ravel()) * jnp.linalg.norm(c.ravel())
+    cosine = jnp.sum(x * c) / jnp.where(norms > 0, norms, 1)
+    # A leaf of zeros has no direction; it counts as it is.
+    return x * jnp.where(norms > 0, jnp.minimum(cosine, 1), 1)
+  return jax.tree.map(leaf, tree, centre)
 
 
 def num_bytes(tree: PyTree) -> int:

@@ -11,7 +11,8 @@ ROOT = pathlib.Path(__file__).parents[1] / 'fedu_jax'
 FLOORS = [
     {'state', 'errors'},
     {'trees', 'losses', 'winograd', 'rows', 'augment', 'partition', 'report',
-     'checkpoint', 'cache', 'cifar', 'participation'},
+     'checkpoint', 'cache', 'cifar', 'participation',
+     'devices'},
     {'conv_cpu', 'batchnorm'},
     {'conv'},
     {'layers'},

@@ -131,7 +131,7 @@ def key_of(config: ml_collections.ConfigDict, seed: int) -> str:
   """
   flat, usual = map(settings.flatten, (config, cifar10.get_config()))
   changed = {name: value for name, value in flat.items()
-             if name not in ('seed', 'data.dir')
+             if name not in ('seed', *settings.PLACES)
              and (name not in usual or usual[name] != value)}
   text = json.dumps(changed, sort_keys=True)
   return f'{hashlib.sha256(text.encode()).hexdigest()[:12]}-seed{seed}'

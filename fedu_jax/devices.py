@@ -1,0 +1,59 @@
+"""Clients spread over devices: a mesh, and where a federation's arrays lie."""
+
+from typing import NamedTuple
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from fedu_jax.errors import BadInput
+
+AXIS = 'clients'
+EVERYWHERE, BY_CLIENT = PartitionSpec(), PartitionSpec(AXIS)
+
+
+class Layout(NamedTuple):
+  """How many clients there are, and the devices that share them."""
+  num_clients: int
+  mesh: Mesh | None  # None: all on the first device
+
+  @property
+  def padded(self) -> int:
+    """The clients that arrays have room for: as many on each device."""
+    share = self.mesh.size if self.mesh else 1
+    return -(-self.num_clients // share) * share
+
+  def sharding(self, spec: PartitionSpec) -> jax.sharding.Sharding:
+    """Where an array lies: EVERYWHERE, or BY_CLIENT along its first axis."""
+    if self.mesh is None:
+      return jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return NamedSharding(self.mesh, spec)
+
+
+def layout(devices: str, num_clients: int, *,
+           sampled: bool) -> Layout:
+  """Chooses the devices for a federation.
+
+  Args:
+    devices: how many, as a text; 'auto', as many as are visible and have a client each.
+    num_clients: K.
+    sampled: whether each round trains a cohort of them only, which so far runs
+      on one device.
+
+  Raises:
+    BadInput: more devices are wanted than there are, or than can be used.
+  """
+  visible = jax.devices()
+  if devices == 'auto':
+    count = 1 if sampled else min(len(visible), num_clients)
+  else:
+    count = int(devices)
+    if count > len(visible):
+      raise BadInput(f'config.devices is {count}, but JAX sees {len(visible)} '
+                     'of them: at most that, or auto')
+    if sampled and count > 1:
+      raise BadInput(f'config.devices is {count}, but a cohort that is drawn '
+                     'runs on one: set devices to 1 or auto, or cohort to 0')
+    count = min(count, num_clients)
+  mesh = None if count == 1 else jax.make_mesh(
+      (count,), (AXIS,), axis_types=(AxisType.Auto,), devices=visible[:count])
+  return Layout(num_clients, mesh)

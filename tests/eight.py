@@ -1,0 +1,108 @@
+"""What sharding_test asks of a process that sees eight devices; prints JSON.
+
+  python tests/eight.py rounds <devices> <clients> <aggregation>
+  python tests/eight.py run <devices> <folder> <stop after round, 0 = never>
+"""
+
+import collections
+import json
+import pathlib
+import re
+import sys
+
+ROOT = pathlib.Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+from rich.console import Console  # noqa: E402
+
+from fedu_jax import (  # noqa: E402
+    checkpoint, devices, local, program, runs, settings, train)
+from fedu_jax.sources import Dataset  # noqa: E402
+import tiny  # noqa: E402
+
+_COLLECTIVES = re.compile(
+    r'\b(all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)'
+    r'(?:-start)?\(')
+
+
+def rounds(count, clients, aggregation):
+  """Two rounds of a small ResNet on one device and on several."""
+  config = tiny.get_config()
+  config.aggregation.name = aggregation
+  if aggregation in ('fedca', 'fedsc'):
+    config.learner.name = config.rule.name = aggregation
+  if clients % count:
+    config.participation.dropout = 0.5
+  settings.check(config)
+  images = np.random.RandomState(0).randint(
+      0, 256, (clients * 40, 8, 8, 3)).astype(np.uint8)
+  nets, online = runs.networks_of(config, Dataset(images))
+  parts = np.split(np.arange(len(images)), clients)
+  found, ends = {}, []
+  for share in (1, count):
+    layout = devices.layout(str(share), clients, sampled=False)
+    by_client = layout.sharding(devices.BY_CLIENT)
+    everywhere = layout.sharding(devices.EVERYWHERE)
+    arrays = local.client_arrays(
+        images, parts + [parts[0][:0]] * (layout.padded - clients), by_client)
+    rng = jax.device_put(jax.random.key(1), everywhere)
+    server, states = jax.device_put(program.init_state(
+        config, nets, online, np.asarray(arrays.num_examples),
+        jax.random.key(1), np.zeros((1, 8, 8, 3), np.float32)),
+        (everywhere, by_client))
+    one_round = program.compile_round(
+        config, nets, server, states, arrays, rng, layout=layout)
+    for _ in range(2):
+      with jax.transfer_guard('disallow_explicit'):
+        server, states, metrics = one_round(server, states, arrays, rng)
+    ends.append(jax.tree.map(
+        lambda x: np.asarray(x, np.float64),
+        (tuple(server), [x[:clients] for x in jax.tree.leaves(states)],
+         {name: x[:clients] for name, x in metrics.items()})))
+  found['collectives'] = collections.Counter(
+      _COLLECTIVES.findall(one_round.as_text()))
+  found['rows'] = sorted({
+      (len(x.addressable_shards), x.addressable_shards[0].data.shape[0])
+      for x in jax.tree.leaves((states, arrays, metrics))})
+  found['server rows'] = sorted({
+      x.addressable_shards[0].data.shape == x.shape
+      for x in jax.tree.leaves(server)})
+  found['apart'] = [
+      max(float(np.abs(a - b).max() / (np.abs(b).max() + 1e-30))
+          for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(one),
+                          strict=True))
+      for one, mine in zip(*ends)]
+  found['arrived'] = ends[1][2]['arrived'].tolist()
+  return found
+
+
+def run(count, folder, stop):
+  """The tiny run, ended after a round as a kill would, or gone on with."""
+  class Stopped(Exception):
+    """What ends it."""
+  save = checkpoint.Checkpoints.save
+
+  def save_and_stop(self, step, state):
+    save(self, step, state)
+    if step == stop:
+      raise Stopped
+  checkpoint.Checkpoints.save = save_and_stop
+  config = tiny.get_config()
+  config.devices = str(count)
+  try:
+    trained = train.train(config, folder, console=Console(quiet=True))
+  except Stopped:
+    return {}
+  return {'online': [np.asarray(x).ravel().tolist()
+                     for x in jax.tree.leaves(trained.federation)]}
+
+
+if __name__ == '__main__':
+  what, first, *rest = sys.argv[1:]
+  if what == 'rounds':
+    answer = rounds(int(first), int(rest[0]), rest[1])
+  else:
+    answer = run(int(first), rest[0], int(rest[1]))
+  print(json.dumps(answer))

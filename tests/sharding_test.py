@@ -1,0 +1,74 @@
+"""Clients spread over devices: the same numbers, and what it costs to agree.
+
+Each case is a process of its own that is made to see eight CPU devices.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+EIGHT = {'XLA_FLAGS': '--xla_force_host_platform_device_count=8'}
+
+
+def ask(*words):
+  done = subprocess.run(
+      [sys.executable, str(pathlib.Path(__file__).parent / 'eight.py'),
+       *map(str, words)], env=os.environ | EIGHT, text=True,
+      capture_output=True, check=False, timeout=600)
+  assert done.returncode == 0, done.stderr
+  return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize('devices, clients, aggregation, reductions', [
+    (8, 8, 'fedavg', 1), (2, 4, 'fedavg_target', 1), (4, 8, 'ldawa', 1),
+    (2, 2, 'fedsc', 2)])
+def test_devices_agree_in_one_or_two_all_reduces(devices, clients, aggregation,
+                                                 reductions):
+  """Of a convolutional model, since that is where sharding by hints breaks.
+
+  A client's state is the same to the bit until it has downloaded what was
+  summed in another order: each device adds its own clients, and then the
+  devices' sums are added. That is a rounding of 1e-7, which two rounds of
+  training amplify.
+  """
+  found = ask('rounds', devices, clients, aggregation)
+  assert found['collectives'] == {'all-reduce': reductions}
+  assert found['rows'] == [[devices, clients // devices]]
+  assert found['server rows'] == [True]  # whole on each
+  assert max(found['apart']) < 1e-4, found['apart']
+
+
+def test_clients_that_do_not_divide_evenly_are_padded():
+  """Five on two devices, some of whose uploads are lost."""
+  found = ask('rounds', 2, 5, 'fedavg')
+  assert found['rows'] == [[2, 3]]
+  assert found['collectives'] == {'all-reduce': 1}
+  assert 0 < sum(found['arrived']) < 5 == len(found['arrived'])
+  assert max(found['apart']) < 1e-4, found['apart']
+
+
+def test_an_aggregation_that_is_no_sum_sees_all_uploads():
+  """FedCA's server queues single keys: gathered, and the padding left out."""
+  found = ask('rounds', 2, 3, 'fedca')
+  assert found['collectives']['all-gather'] > 0
+  assert max(found['apart']) < 1e-4, found['apart']
+
+
+def test_a_run_moves_between_numbers_of_devices(tmp_path):
+  """Five clients: on four devices (padded), on one, on two, and back."""
+  for stop, devices in enumerate((4, 1, 2), start=1):
+    assert ask('run', devices, tmp_path / 'moved', stop) == {}
+  moved = ask('run', 4, tmp_path / 'moved', 0)['online']
+  whole = ask('run', 1, tmp_path / 'whole', 0)['online']
+  start = ask('run', 1, tmp_path / 'short', 1)
+  assert start == {}
+  for a, b in zip(moved, whole, strict=True):
+    np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-4)
+  rows = [(tmp_path / name / 'metrics.jsonl').read_text().splitlines()
+          for name in ('moved', 'whole')]
+  assert len(rows[0]) == len(rows[1]) == 4
