@@ -4,7 +4,8 @@ An aggregation is `(server, clients) -> server`, where clients are stacked
 [M, ...]. The fields that it reads are what a client uploads. One that needs
 only sums over clients takes them from its keyword argument `add`, and then runs
 on many devices, each of which has some of the clients; to any other, all
-uploads are gathered first.
+uploads are gathered first. Where `num_examples` is 0, an upload was lost, or
+there is no such client: it must not count.
 """
 
 from collections.abc import Callable
@@ -103,8 +104,7 @@ def fedsc(server: ServerState, clients: ClientState, *,
   Arguments as in `aggregate`; the clients' learner is `fedsc`.
   """
   sums = add(clients.memory.learner.own, clients.num_examples)
-  memory = Moments(trees.mean(sums, server.memory.mean), jnp.where(
-      sums[1] > 0, sums[1], server.memory.num_examples))
+  memory = Moments(trees.mean(sums, server.memory.mean), sums[1])
   return aggregate(server, clients, add=add)._replace(memory=memory)
 
 

@@ -1,10 +1,12 @@
 """The whole state on disk, through Orbax."""
 
 import pathlib
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
+from fedu_jax.errors import BadInput
 from fedu_jax.state import PyTree
 
 
@@ -30,12 +32,21 @@ class Checkpoints:
 
     Args:
       like: a state of the same structure and dtypes, lying where the restored
-        one shall lie. Leading axes may differ in length, as they do between
-        numbers of devices: rows are left out, or added and zero.
+        one shall lie. Leading axes may differ in length, as those of clients
+        do between numbers of devices: rows are left out, or added and zero.
+
+    Raises:
+      BadInput: the state that was saved has another structure or shapes.
     """
     step = self.latest()
     if step is None:
       return None
+    wanted, found = map(_shapes, (like, self._manager.item_metadata(step)))
+    if wanted != found:
+      name = min(dict(wanted ^ found))
+      raise BadInput(f'{self._manager.directory} holds a state of other shapes '
+                     f'than this version makes, in {name}: choose another '
+                     '--workdir')
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     return self._manager.restore(
         step, args=ocp.args.StandardRestore(abstract, strict=False))
@@ -63,3 +74,12 @@ class Checkpoints:
   def close(self) -> None:
     """Releases what the manager holds."""
     self._manager.close()
+
+
+def _shapes(tree: PyTree) -> set[tuple[str, Any]]:
+  """Each leaf's path and what it has of shape behind the first axis."""
+  def name(path):
+    return '.'.join(str(getattr(key, 'name', getattr(
+        key, 'key', getattr(key, 'idx', key)))) for key in path)
+  return {(name(path), tuple(x.shape[1:])) for path, x in
+          jax.tree_util.tree_leaves_with_path(tree)}

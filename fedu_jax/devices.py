@@ -29,22 +29,22 @@ class Layout(NamedTuple):
     return NamedSharding(self.mesh, spec)
 
 
-def layout(devices: str, num_clients: int, *,
-           sampled: bool) -> Layout:
+def layout(devices: str, num_clients: int, *, sampled: bool) -> Layout:
   """Chooses the devices for a federation.
 
   Args:
-    devices: how many, as a text; 'auto', as many as are visible and have a client each.
+    devices: how many at most, as a text; 'auto', all that are visible. None is
+      left without a client.
     num_clients: K.
     sampled: whether each round trains a cohort of them only, which so far runs
       on one device.
 
   Raises:
-    BadInput: more devices are wanted than there are, or than can be used.
+    BadInput: more are wanted than there are, or several for a cohort.
   """
   visible = jax.devices()
   if devices == 'auto':
-    count = 1 if sampled else min(len(visible), num_clients)
+    count = 1 if sampled else len(visible)
   else:
     count = int(devices)
     if count > len(visible):
@@ -53,7 +53,8 @@ def layout(devices: str, num_clients: int, *,
     if sampled and count > 1:
       raise BadInput(f'config.devices is {count}, but a cohort that is drawn '
                      'runs on one: set devices to 1 or auto, or cohort to 0')
-    count = min(count, num_clients)
+  share = -(-num_clients // count)
+  count = -(-num_clients // share)
   mesh = None if count == 1 else jax.make_mesh(
       (count,), (AXIS,), axis_types=(AxisType.Auto,), devices=visible[:count])
   return Layout(num_clients, mesh)

@@ -49,7 +49,8 @@ def federate(members: Sequence[Member], *, config: ml_collections.ConfigDict,
   """Runs all rounds, or what is left of them.
 
   Federations whose arrays have the same shapes and that have done as many
-  rounds run as one program, vmapped; others one after the other.
+  rounds run as one program, vmapped, on one device; others one after the other,
+  as do all of them if the config asks for several devices.
 
   Args:
     members: the federations.
@@ -70,7 +71,10 @@ def federate(members: Sequence[Member], *, config: ml_collections.ConfigDict,
                      f'{config.data.source} has none')
     examples = Labelled(data.train_images, data.train_labels)
   num_clients = len(members[0].parts)
-  layout = devices.layout(config.devices, num_clients,
+  # Several share a device, rather than that each is spread over all.
+  wanted = ('1' if config.devices == 'auto' and len(members) > 1
+            else config.devices)
+  layout = devices.layout(wanted, num_clients,
                           sampled=program.is_sampled(config, num_clients))
   with contextlib.ExitStack() as stack:
     saved = [stack.enter_context(contextlib.closing(Checkpoints(
@@ -100,12 +104,16 @@ def _begin(member: Member, saved: Checkpoints, examples: PyTree,
   arrays = local.client_arrays(examples, [*member.parts, *padding], by_client)
   rng = jax.random.key(member.seed)
   image = jax.tree.leaves(arrays.images)[0]
-  start = runs.Run(*program.init_state(
-      config, nets, member.online, arrays.num_examples, rng,
-      jnp.zeros((1, *image.shape[2:]))), rng)
+
+  def init():
+    return program.init_state(
+        config, nets, member.online, arrays.num_examples, rng,
+        jnp.zeros((1, *image.shape[2:])))
+  if layout.mesh:  # made where it will lie: no device has room for all
+    init = jax.jit(init, out_shardings=(everywhere, by_client))
   # Placed as a restored checkpoint is, or a resumed run would compile anew.
   start = runs.Run(*jax.device_put(
-      tuple(start), (everywhere, by_client, everywhere)))
+      (*init(), rng), (everywhere, by_client, everywhere)))
   return _Begun(saved.restore(start) or start, arrays)
 
 

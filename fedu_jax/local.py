@@ -33,7 +33,7 @@ def init_clients(online: Online, num_examples: ArrayLike, *,
   client = ClientState(
       online=online, target=online.encoder, num_examples=jnp.float32(0),
       divergence=jnp.array(jnp.inf, dtype), last_round=jnp.int32(-1),
-      memory=memory)
+      uploaded=jnp.array(False), memory=memory)
   clients = jax.tree.map(
       lambda x: jnp.repeat(jnp.asarray(x)[None], num_clients, axis=0), client)
   return clients._replace(num_examples=jnp.asarray(num_examples, jnp.float32))
@@ -150,7 +150,8 @@ def local_update(client: ClientState, batches: Batches, rng: Array, *,
   end = client.online.encoder.params
   client = client._replace(
       divergence=distance(start, end).astype(client.divergence.dtype),
-      last_round=batches.round.astype(client.last_round.dtype))
+      last_round=batches.round.astype(client.last_round.dtype),
+      uploaded=jnp.array(True))
   metrics |= {f'divergence/{layer}': x
               for layer, x in trees.conv_distances(start, end).items()}
   return client, metrics | {'divergence': client.divergence, 'steps': steps}

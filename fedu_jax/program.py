@@ -77,7 +77,10 @@ def make_round(config: ml_collections.ConfigDict, nets: networks.Nets,
     num_clients: K.
     axis: of a mesh, over whose devices the clients are spread, as many on each;
       those beyond K are padding, without examples. The function is then what
-      each device does. No cohort is drawn.
+      each device does.
+
+  Raises:
+    ValueError: a cohort is to be drawn among clients on several devices.
   """
   local_update = functools.partial(
       local.local_update, learner=make_learner(config, nets),
@@ -92,6 +95,8 @@ def make_round(config: ml_collections.ConfigDict, nets: networks.Nets,
       epochs=config.local_epochs)
   sample = settings.bind(config, 'sampling', size=config.cohort)
   sampled = is_sampled(config, num_clients)
+  if sampled and axis:
+    raise ValueError('a cohort is drawn on one device only')
   chosen = config.participation
 
   def one_round(server, clients, arrays, rng):
@@ -164,6 +169,7 @@ def compile_round(config: ml_collections.ConfigDict, nets: networks.Nets,
   mesh = layout.mesh if layout else None
   if layout and mesh:
     by_client = devices.BY_CLIENT
+    # Not checked, since scans start from constants, which do not vary.
     one_round = jax.shard_map(
         make_round(config, nets, layout.num_clients, axis=devices.AXIS),
         mesh=mesh, check_vma=False,

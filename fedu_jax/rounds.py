@@ -1,4 +1,4 @@
-"""A round: local training, the mean, and the rule, for many clients at once."""
+"""A round: download, local training and the mean, for many clients at once."""
 
 from collections.abc import Callable
 
@@ -67,8 +67,7 @@ def run_round(server: ServerState, clients: ClientState, batches: Batches,
     execution: how clients share the device, see `map_clients`.
     ids: [M] i32, who they are; None means 0 to M - 1.
     arrived: [M] bool, whose upload reaches the server; None means everyone's.
-      The others keep what they have learnt, but the server does not know that
-      they have trained: it weighs them with zero, and `last_round` stays.
+      The others keep what they have learnt, and weigh nothing.
 
   Returns:
     The server, the cohort, and its metrics [M]: what local training reports,
@@ -79,15 +78,13 @@ def run_round(server: ServerState, clients: ClientState, batches: Batches,
     ids = jnp.arange(len(clients.num_examples))
   # Elementwise work: vmap, whatever the execution of the training.
   clients = jax.vmap(lambda client: rule(client, server))(clients)
-  known = clients.last_round
   clients, metrics = map_clients(local_update, execution=execution)(
       clients, batches, client_rngs(rng, server.round, ids))
   if arrived is None:
     arrived = jnp.ones(ids.shape, bool)
     server = aggregate(server, clients)
   else:
-    clients = clients._replace(
-        last_round=jnp.where(arrived, clients.last_round, known))
+    clients = clients._replace(uploaded=arrived)
     server = aggregate(server, clients._replace(
         num_examples=jnp.where(arrived, clients.num_examples, 0)))
 

@@ -25,7 +25,7 @@ def _download(client: ClientState, server: ServerState, online: Online,
 
   Args:
     client: one client.
-    server: the server after the round.
+    server: the server as it is when the client downloads.
     online: for a client that has something of its own.
     target: likewise; None leaves it the client's.
     new: also treat it as a client that has never trained.
@@ -59,7 +59,7 @@ def dapu(client: ClientState, server: ServerState, *, threshold: float,
 
   Args:
     client: one client.
-    server: the server after the round.
+    server: the server as it is when the client downloads.
     threshold: of the divergence.
     updates: which encoder becomes the global one: 'online', 'target', 'both' or
       'neither'.
@@ -96,7 +96,7 @@ def fedsc(client: ClientState, server: ServerState) -> ClientState:
   client = global_predictor(client, server)
   known, own = server.memory, client.memory.learner.own
   # Of those in the mean:
-  among = (client.last_round == server.round - 1) & (client.last_round >= 0)
+  among = (client.last_round == server.round - 1) & client.uploaded
   total = known.num_examples + jnp.where(among, 0, client.num_examples)
   share = client.num_examples / jnp.maximum(total, 1)
   others = (known.num_examples / jnp.maximum(total, 1) * known.mean
@@ -123,10 +123,11 @@ def fedema(client: ClientState, server: ServerState, *, scale: float | Array,
 
   Args:
     client: one client.
-    server: the server after the round.
+    server: the server as it is when the client downloads.
     scale: of the divergence.
-    reset_missed: a client that did not train in the last round takes the global
-      networks, its target too (algorithm 1, lines 13 and 14).
+    reset_missed: a client that did not train in the last round, or whose upload
+      was lost, takes the global networks, its target too (algorithm 1, lines 13
+      and 14).
   """
   mu = jnp.minimum(scale * client.divergence, 1)
   own, ours = client.online, server.online
@@ -136,7 +137,8 @@ def fedema(client: ClientState, server: ServerState, *, scale: float | Array,
       params=trees.blend(own.predictor.params, ours.predictor.params, mu),
       batch_stats=trees.where(mu > 0.5, own.predictor.batch_stats,
                               ours.predictor.batch_stats))
-  missed = reset_missed and client.last_round < server.round - 1
+  missed = reset_missed and (
+      (client.last_round < server.round - 1) | ~client.uploaded)
   return _download(client, server, Online(encoder, predictor), new=missed)
 
 

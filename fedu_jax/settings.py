@@ -42,10 +42,11 @@ _NAMED = {
                      'fedema_auto', 'fedca', 'fedsc')),
 }
 
-# Where a run runs, which does not change what it computes.
+# Where a run runs, which changes what it computes by rounding at most.
 PLACES = ('data.dir', 'devices')
-# What `program` binds, beside a section's fields.
-_BOUND = ('make_tx', 'loss', 'size', 'add')
+# What `program` binds to a section's function, beside its fields.
+_BOUND = {'learner': ('make_tx', 'loss'), 'sampling': ('size',),
+          'aggregation': ('add',)}
 
 
 def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -76,7 +77,8 @@ def check(config: ml_collections.ConfigDict) -> None:
     function = find(section, flat[f'{section}.name'])
     for name, parameter in _keywords(function).items():
       own.add(f'{section}.{name}')
-      if (parameter.default is parameter.empty and name not in _BOUND
+      if (parameter.default is parameter.empty
+          and name not in _BOUND.get(section, ())
           and f'{section}.{name}' not in flat):
         raise BadInput(f'config.{section}.name is '
                        f'{flat[section + ".name"]!r}, which needs a field '

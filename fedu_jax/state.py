@@ -49,6 +49,7 @@ class ClientState(NamedTuple):
   num_examples: Array  # [] f32; its weight in the mean
   divergence: Array  # [] f32; the encoder's drift in its last local training
   last_round: Array  # [] i32; -1 = never trained
+  uploaded: Array  # [] bool; whether the server has its last training
   memory: Memory = Memory()
 
 

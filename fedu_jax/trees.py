@@ -1,6 +1,7 @@
 """Arithmetic on pytrees: choose, index, average, measure."""
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 
 from fedu_jax.state import Array, Metrics, PyTree
@@ -59,7 +60,11 @@ def weighted_sum(trees: PyTree, weights: Array, *,
   zeros = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), trees)
   total, _ = jax.lax.scan(add, zeros, (trees, weights))
   sums = total, weights.sum()
-  return jax.lax.psum(sums, axis) if axis else sums
+  if axis is None:
+    return sums
+  # As one array, or each leaf would be a reduction of its own.
+  flat, unflatten = jax.flatten_util.ravel_pytree(sums)
+  return unflatten(jax.lax.psum(flat, axis))
 
 
 def mean(sums: tuple[PyTree, Array], otherwise: PyTree) -> PyTree:

@@ -28,7 +28,7 @@ def trained_client(divergence=0.3, last_round=2, seed=1):
       memory=Memory(rule=rules.FedEMAMemory(0.))))
   return small.noise(client, seed)._replace(
       num_examples=jnp.float32(8), divergence=jnp.float32(divergence),
-      last_round=jnp.int32(last_round),
+      last_round=jnp.int32(last_round), uploaded=jnp.array(last_round >= 0),
       memory=Memory(rule=rules.FedEMAMemory(jnp.float32(0))))
 
 

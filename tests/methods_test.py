@@ -295,8 +295,11 @@ def test_fedscs_moments_travel():
   np.testing.assert_allclose(got.share, 8 / 40)
   np.testing.assert_allclose(got.others, 0.8 * after.memory.mean, atol=1e-6)
   nobody = trained._replace(num_examples=jnp.zeros(2))
-  small.check_equal(
-      fedu_jax.aggregation.fedsc(after, nobody).memory, after.memory)
+  alone = fedu_jax.aggregation.fedsc(after, nobody)
+  small.check_equal(alone.memory.mean, after.memory.mean)
+  got = fedu_jax.rules.fedsc(small.client(0, trained), alone).memory.learner
+  np.testing.assert_array_equal(got.others, 0)
+  assert got.share == 1
 
 
 def test_supervised_training_learns_its_labels():

@@ -93,9 +93,22 @@ def test_who_drops_weighs_nothing_and_keeps_what_it_learnt():
   assert metrics['arrived'].tolist() == list(arrived)
   small.check_close(server.online, small.client(0, trained).online)
   assert not trees.equal(server.online, everyone.online)
-  small.check_equal(clients._replace(last_round=trained.last_round), trained)
-  # Of the others the server knows what it knew before.
-  assert clients.last_round.tolist() == [5, -1, 4]
+  small.check_equal(clients._replace(uploaded=trained.uploaded), trained)
+  assert clients.uploaded.tolist() == list(arrived)
+
+
+def test_what_a_client_whose_first_upload_was_lost_downloads():
+  """It has trained: its target stays its own. FedEMA counts it as missing."""
+  _, (server, clients, _) = rounds_of((True, False, True))
+  lost = small.noise(small.client(1, clients))._replace(
+      last_round=jnp.int32(5), uploaded=jnp.array(False))
+  small.check_equal(
+      fedu_jax.global_predictor(lost, server).target, lost.target)
+  small.check_equal(fedu_jax.fedema(lost, server, scale=0.1).target,
+                    server.online.encoder)
+  kept = fedu_jax.fedema(lost._replace(uploaded=jnp.array(True)), server,
+                         scale=0.1)
+  small.check_equal(kept.target, lost.target)
 
 
 def test_a_round_that_nobody_survives():

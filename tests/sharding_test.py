@@ -12,6 +12,8 @@ import sys
 import numpy as np
 import pytest
 
+from fedu_jax import protocols
+
 EIGHT = {'XLA_FLAGS': '--xla_force_host_platform_device_count=8'}
 
 
@@ -31,10 +33,8 @@ def test_devices_agree_in_one_or_two_all_reduces(devices, clients, aggregation,
                                                  reductions):
   """Of a convolutional model, since that is where sharding by hints breaks.
 
-  A client's state is the same to the bit until it has downloaded what was
-  summed in another order: each device adds its own clients, and then the
-  devices' sums are added. That is a rounding of 1e-7, which two rounds of
-  training amplify.
+  Each device adds its own clients, and then the devices' sums are added: a
+  rounding of 1e-7, which a second round of training amplifies.
   """
   found = ask('rounds', devices, clients, aggregation)
   assert found['collectives'] == {'all-reduce': reductions}
@@ -65,8 +65,9 @@ def test_a_run_moves_between_numbers_of_devices(tmp_path):
     assert ask('run', devices, tmp_path / 'moved', stop) == {}
   moved = ask('run', 4, tmp_path / 'moved', 0)['online']
   whole = ask('run', 1, tmp_path / 'whole', 0)['online']
-  start = ask('run', 1, tmp_path / 'short', 1)
-  assert start == {}
+  # What several devices wrote is read on one.
+  scores = protocols.ask(tmp_path / 'moved', 'knn')
+  assert 0 < scores['knn'] < 1
   for a, b in zip(moved, whole, strict=True):
     np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-4)
   rows = [(tmp_path / name / 'metrics.jsonl').read_text().splitlines()

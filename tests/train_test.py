@@ -266,6 +266,8 @@ def test_a_folder_of_clients(tmp_path):
     (['--config.cohort=9'], 'there are 5 clients'),
     (['--config.sampling.name=unifrom'], "did you mean 'uniform'"),
     (['--config.participation.dropout=2'], 'a number from 0 to 1'),
+    (['--config.devices=0'], 'auto, or a whole number from 1'),
+    (['--config.devices=500'], 'at most that, or auto'),
     (['--config.partition.classes_per_client=11'], 'has 10 classes'),
     (['--config.batch_size=128'], 'client 0 has 80 images, fewer than a batch'),
     (['--config.data.source=npz:none.npz'], 'no file'),

@@ -126,8 +126,8 @@ def make(scale: Scale, *, method: str = 'fedu', data: str, iid: bool = False,
 def key_of(config: ml_collections.ConfigDict, seed: int) -> str:
   """A folder's name for a config and seed: the same for equal ones.
 
-  It is that of what differs from configs/cifar10.py, so that a field which a
-  later version adds does not orphan the runs that are done.
+  It is that of what differs from configs/cifar10.py, so that scores which an
+  earlier version wrote are found though fields were added since.
   """
   flat, usual = map(settings.flatten, (config, cifar10.get_config()))
   changed = {name: value for name, value in flat.items()
