@@ -184,7 +184,8 @@ def test_a_federation_without_a_predictor():
       learner, online, clients, batches)
   assert np.isfinite(metrics['loss']).all()
   assert metrics['global_predictor'].all()
-  small.check_equal(small.client(0, clients).online, server.online)
+  small.check_equal(fedu_jax.global_predictor(
+      small.client(0, clients), server).online, server.online)
 
 
 def test_fedcas_dictionary_travels():
