@@ -70,12 +70,7 @@ def federate(members: Sequence[Member], *, config: ml_collections.ConfigDict,
       raise BadInput(f'learner {config.learner.name} needs labels, and '
                      f'{config.data.source} has none')
     examples = Labelled(data.train_images, data.train_labels)
-  num_clients = len(members[0].parts)
-  # Several share a device, rather than that each is spread over all.
-  wanted = ('1' if config.devices == 'auto' and len(members) > 1
-            else config.devices)
-  layout = devices.layout(wanted, num_clients,
-                          sampled=program.is_sampled(config, num_clients))
+  layout = layout_of(config, len(members[0].parts), len(members))
   with contextlib.ExitStack() as stack:
     saved = [stack.enter_context(contextlib.closing(Checkpoints(
         m.folder / 'checkpoints', keep=config.checkpoint.keep)))
@@ -92,6 +87,19 @@ def federate(members: Sequence[Member], *, config: ml_collections.ConfigDict,
       ended += _rounds(members[some], saved[some], begun, config, nets,
                        layout)
   return ended
+
+
+def layout_of(config: ml_collections.ConfigDict, num_clients: int,
+              num_members: int) -> devices.Layout:
+  """Chooses the devices of federations of so many clients each.
+
+  Raises:
+    BadInput: the config asks for devices that there are not, or not for this.
+  """
+  # Several share a device, rather than that each is spread over all.
+  auto = config.devices == 'auto' and num_members > 1
+  return devices.layout('1' if auto else config.devices, num_clients,
+                        sampled=program.is_sampled(config, num_clients))
 
 
 def _begin(member: Member, saved: Checkpoints, examples: PyTree,

@@ -166,13 +166,12 @@ def compile_round(config: ml_collections.ConfigDict, nets: networks.Nets,
     layout: how clients are spread over devices; None means not at all.
   """
   *several, num_clients = clients.num_examples.shape
-  mesh = layout.mesh if layout else None
-  if layout and mesh:
+  if layout and layout.mesh:
     by_client = devices.BY_CLIENT
     # Not checked, since scans start from constants, which do not vary.
     one_round = jax.shard_map(
         make_round(config, nets, layout.num_clients, axis=devices.AXIS),
-        mesh=mesh, check_vma=False,
+        mesh=layout.mesh, check_vma=False,
         in_specs=(devices.EVERYWHERE, by_client, by_client,
                   devices.EVERYWHERE),
         out_specs=(devices.EVERYWHERE, by_client, by_client))

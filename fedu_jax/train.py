@@ -13,9 +13,7 @@ import ml_collections
 import numpy as np
 from rich.console import Console
 
-from fedu_jax import devices
 from fedu_jax import federation
-from fedu_jax import program
 from fedu_jax import report
 from fedu_jax import runs
 from fedu_jax import settings
@@ -77,8 +75,7 @@ def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
   data = runs.data_of(config)
   parts = [runs.parts_of(own, data) for own in configs]
   # Refuses what cannot be before a folder is touched.
-  devices.layout(config.devices, len(parts[0]),
-                 sampled=program.is_sampled(config, len(parts[0])))
+  federation.layout_of(config, len(parts[0]), len(seeds))
   members = []
   for own, folder, mine, console in zip(configs, folders, parts, consoles):
     runs.claim(folder, own, write=True)
