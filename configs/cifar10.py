@@ -26,6 +26,11 @@ def get_config() -> ml_collections.ConfigDict:
   config.participation.stragglers = 0.0  # how likely a client stops early
   config.participation.least = 0.1  # share of its steps that it then does
   config.devices = 'auto'  # how many share the clients; auto = all there are
+  config.devices_per_client = 1  # that share each of its batches
+  config.clients_per_device = 0  # that train at once; 0 = the whole cohort
+  # Where clients lie that do not train: device, host, disk. auto = device if
+  # all of them train each round or one device has room for them, else host.
+  config.store = 'auto'
   config.execution = 'auto'  # map, one client after the other; vmap, at once
 
   config.data = ml_collections.ConfigDict()

@@ -8,7 +8,7 @@ uploads are gathered first. Where `num_examples` is 0, an upload was lost, or
 there is no such client: it must not count.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -17,8 +17,9 @@ import jax.numpy as jnp
 from fedu_jax import trees
 from fedu_jax.state import Array, ClientState, Online, PyTree, ServerState
 
-# (stacked trees, weights [M]) -> the weighted sum, the sum of the weights
-Add = Callable[[PyTree, Array], tuple[PyTree, Array]]
+Sum = tuple[PyTree, Array]  # a weighted sum, and the sum of the weights
+# (stacked trees, weights [M]) -> their sum
+Add = Callable[[PyTree, Array], Sum]
 
 
 def aggregate(server: ServerState, clients: ClientState, *,
@@ -89,6 +90,46 @@ def fedca(server: ServerState, clients: ClientState) -> ServerState:
 # What the server holds before the first round, made of all clients.
 fedca.memory = (  # type: ignore[attr-defined]
     lambda clients: clients.memory.learner.dictionary[0])
+
+
+def collect(aggregation: Callable[..., ServerState], server: ServerState,
+            clients: ClientState, start: Sequence[Sum] = (), *,
+            add: Callable[..., Sum] = trees.weighted_sum) -> tuple[Sum, ...]:
+  """Takes the sums that an aggregation asks for over a part of a cohort.
+
+  Args:
+    aggregation: one that has an argument `add`.
+    server: the server before the round.
+    clients: the part, stacked.
+    start: what this returned for the parts before; none if it is the first.
+    add: as `trees.weighted_sum`.
+
+  Returns:
+    The sums over all parts so far, in the order in which they are asked for.
+  """
+  before = list(start)
+  found: list[Sum] = []
+
+  def record(rows, weights):
+    found.append(add(rows, weights,
+                     start=before[len(found)] if before else None))
+    return found[-1]
+  aggregation(server, clients, add=record)
+  return tuple(found)
+
+
+def conclude(aggregation: Callable[..., ServerState], server: ServerState,
+             one: ClientState, sums: Sequence[Sum]) -> ServerState:
+  """Aggregates a cohort of which `collect` has taken the sums.
+
+  Args:
+    aggregation: the same.
+    server: the server before the round.
+    one: any clients, stacked, for their shapes alone.
+    sums: over the whole cohort.
+  """
+  left = iter(sums)
+  return aggregation(server, one, add=lambda rows, weights: next(left))
 
 
 class Moments(NamedTuple):

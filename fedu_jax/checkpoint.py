@@ -27,6 +27,10 @@ class Checkpoints:
     """
     return self._manager.latest_step()
 
+  def oldest(self) -> int:
+    """Returns the rounds completed by the oldest state that is kept."""
+    return min(self._manager.all_steps())
+
   def restore(self, like: PyTree) -> PyTree | None:
     """Returns the newest state, or None if there is none.
 

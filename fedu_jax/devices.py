@@ -1,25 +1,30 @@
 """Clients spread over devices: a mesh, and where a federation's arrays lie."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from fedu_jax.errors import BadInput
 
-AXIS = 'clients'
+AXIS, DATA = 'clients', 'data'
 EVERYWHERE, BY_CLIENT = PartitionSpec(), PartitionSpec(AXIS)
 
 
 class Layout(NamedTuple):
-  """How many clients there are, and the devices that share them."""
+  """How many clients there are, or train at once, and their devices.
+
+  A mesh has the axes AXIS, of groups of devices that share the clients, and
+  DATA, of the devices of a group, which share each batch of a client.
+  """
   num_clients: int
   mesh: Mesh | None  # None: all on the first device
 
   @property
   def padded(self) -> int:
-    """The clients that arrays have room for: as many on each device."""
-    share = self.mesh.size if self.mesh else 1
+    """The clients that arrays have room for: as many on each group."""
+    share = self.mesh.shape[AXIS] if self.mesh else 1
     return -(-self.num_clients // share) * share
 
   def sharding(self, spec: PartitionSpec) -> jax.sharding.Sharding:
@@ -29,32 +34,54 @@ class Layout(NamedTuple):
     return NamedSharding(self.mesh, spec)
 
 
-def layout(devices: str, num_clients: int, *, sampled: bool) -> Layout:
-  """Chooses the devices for a federation.
+def layout(devices: str, num_clients: int, *, clients_per_device: int = 0,
+           devices_per_client: int = 1) -> Layout:
+  """Chooses the devices for clients that are to train.
 
   Args:
     devices: how many at most, as a text; 'auto', all that are visible. None is
       left without a client.
-    num_clients: K.
-    sampled: whether each round trains a cohort of them only, which so far runs
-      on one device.
+    num_clients: how many train in a round.
+    clients_per_device: how many at once on each device, or group of them; 0,
+      as many as it takes.
+    devices_per_client: how many form a group.
+
+  Returns:
+    The layout of those that train at once.
 
   Raises:
-    BadInput: more are wanted than there are, or several for a cohort.
+    BadInput: more devices are wanted than there are.
   """
   visible = jax.devices()
-  if devices == 'auto':
-    count = 1 if sampled else len(visible)
-  else:
-    count = int(devices)
-    if count > len(visible):
-      raise BadInput(f'config.devices is {count}, but JAX sees {len(visible)} '
-                     'of them: at most that, or auto')
-    if sampled and count > 1:
-      raise BadInput(f'config.devices is {count}, but a cohort that is drawn '
-                     'runs on one: set devices to 1 or auto, or cohort to 0')
-  share = -(-num_clients // count)
-  count = -(-num_clients // share)
-  mesh = None if count == 1 else jax.make_mesh(
-      (count,), (AXIS,), axis_types=(AxisType.Auto,), devices=visible[:count])
-  return Layout(num_clients, mesh)
+  count = len(visible) if devices == 'auto' else int(devices)
+  if count > len(visible):
+    raise BadInput(f'config.devices is {count}, but JAX sees {len(visible)} '
+                   'of them: at most that, or auto')
+  if devices_per_client > count:
+    raise BadInput(f'config.devices_per_client is {devices_per_client}, but '
+                   f'there are {count} devices: at most that')
+  share = -(-num_clients // (count // devices_per_client))
+  groups = -(-num_clients // share)
+  shape = groups, devices_per_client
+  mesh = None if shape == (1, 1) else jax.make_mesh(
+      shape, (AXIS, DATA), axis_types=(AxisType.Auto,) * 2,
+      devices=visible[:groups * devices_per_client])
+  return Layout(min(num_clients, (clients_per_device or share) * groups), mesh)
+
+
+def over_clients(fn: Callable[..., Any], mesh: Mesh, *, in_specs: Any,
+                 out_specs: Any) -> Callable[..., Any]:
+  """Makes `fn` what each group of devices does with its own clients.
+
+  What a group does is spread over its devices by the compiler, as the sharding
+  of its batches has it.
+  """
+  # Not checked, since scans start from constants, which do not vary.
+  return jax.shard_map(fn, mesh=mesh, check_vma=False, axis_names={AXIS},
+                       in_specs=in_specs, out_specs=out_specs)
+
+
+def by_data(index: jax.Array) -> jax.Array:
+  """Spreads batches [..., B] over a group's devices, within `over_clients`."""
+  spec = PartitionSpec(*(None,) * (index.ndim - 1), DATA)
+  return jax.lax.with_sharding_constraint(index, spec)

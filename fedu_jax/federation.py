@@ -1,56 +1,36 @@
 """All rounds of a federation, or of several that run as one program."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import contextlib
-import pathlib
+import functools
 import time
-from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from rich.console import Console
 
-from fedu_jax import devices
-from fedu_jax import local
 from fedu_jax import networks
-from fedu_jax import program
+from fedu_jax import place
 from fedu_jax import report
+from fedu_jax import resident
 from fedu_jax import runs
 from fedu_jax import sources
+from fedu_jax import store
+from fedu_jax import travelling
 from fedu_jax import trees
 from fedu_jax.checkpoint import Checkpoints
 from fedu_jax.errors import BadInput
-from fedu_jax.scores import Scorer
-from fedu_jax.state import ClientArrays, Labelled, Metrics, Online, PyTree
+from fedu_jax.state import Labelled, Metrics, Online, PyTree
 
 
-class Member(NamedTuple):
-  """One federation: where several seeds run together, a seed's."""
-  name: str
-  folder: pathlib.Path
-  parts: list[np.ndarray]  # for each client, the rows of the data that it owns
-  online: Online  # what the server sends out first
-  seed: int
-  scorer: Scorer | None
-  console: Console
-
-
-class _Begun(NamedTuple):
-  """A federation as far as it has come."""
-  run: runs.Run
-  arrays: ClientArrays
-
-
-def federate(members: Sequence[Member], *, config: ml_collections.ConfigDict,
-             nets: networks.Nets, data: sources.Dataset
+def federate(members: Sequence[runs.Member], *,
+             config: ml_collections.ConfigDict, nets: networks.Nets,
+             data: sources.Dataset
              ) -> list[tuple[Online, dict[str, float]]]:
   """Runs all rounds, or what is left of them.
 
   Federations whose arrays have the same shapes and that have done as many
   rounds run as one program, vmapped, on one device; others one after the other,
-  as do all of them if the config asks for several devices.
+  as do all of them on several devices, or if their clients lie elsewhere.
 
   Args:
     members: the federations.
@@ -70,7 +50,8 @@ def federate(members: Sequence[Member], *, config: ml_collections.ConfigDict,
       raise BadInput(f'learner {config.learner.name} needs labels, and '
                      f'{config.data.source} has none')
     examples = Labelled(data.train_images, data.train_labels)
-  layout = layout_of(config, len(members[0].parts), len(members))
+  where = place.choose(config, nets, members[0].online, data.train_images,
+                       members[0].parts, num_members=len(members))
   with contextlib.ExitStack() as stack:
     saved = [stack.enter_context(contextlib.closing(Checkpoints(
         m.folder / 'checkpoints', keep=config.checkpoint.keep)))
@@ -78,73 +59,37 @@ def federate(members: Sequence[Member], *, config: ml_collections.ConfigDict,
     # What must be equal: the largest client, and the rounds that are done.
     shapes = {(max(map(len, m.parts)), own.latest())
               for m, own in zip(members, saved)}
-    size = len(members) if len(shapes) == 1 and not layout.mesh else 1
+    together = (len(shapes) == 1 and where.store == 'device'
+                and not where.layout.mesh)
+    size = len(members) if together else 1
     ended = []
     for first in range(0, len(members), size):
       some = slice(first, first + size)
-      begun = [_begin(member, own, examples, config, nets, layout)
-               for member, own in zip(members[some], saved[some])]
-      ended += _rounds(members[some], saved[some], begun, config, nets,
-                       layout)
+      begin = functools.partial(
+          resident.Resident, members[some], saved[some]
+      ) if where.store == 'device' else functools.partial(
+          travelling.Travelling, members[first], saved[first],
+          make_store=_stores(members[first])[where.store])
+      ended += _rounds(members[some], saved[some], begin(
+          config=config, nets=nets, examples=examples, layout=where.layout),
+          config)
   return ended
 
 
-def layout_of(config: ml_collections.ConfigDict, num_clients: int,
-              num_members: int) -> devices.Layout:
-  """Chooses the devices of federations of so many clients each.
-
-  Raises:
-    BadInput: the config asks for devices that there are not, or not for this.
-  """
-  # Several share a device, rather than that each is spread over all.
-  auto = config.devices == 'auto' and num_members > 1
-  return devices.layout('1' if auto else config.devices, num_clients,
-                        sampled=program.is_sampled(config, num_clients))
+def _stores(member: runs.Member) -> dict[str, Callable[..., store.Store]]:
+  return {'host': store.InMemory, 'disk': functools.partial(
+      store.OnDisk, folder=member.folder / 'clients')}
 
 
-def _begin(member: Member, saved: Checkpoints, examples: PyTree,
-           config: ml_collections.ConfigDict, nets: networks.Nets,
-           layout: devices.Layout) -> _Begun:
-  """Restores a federation, or makes one that has not trained yet."""
-  padding = [np.array([], int)] * (layout.padded - layout.num_clients)
-  by_client = layout.sharding(devices.BY_CLIENT)
-  everywhere = layout.sharding(devices.EVERYWHERE)
-  arrays = local.client_arrays(examples, [*member.parts, *padding], by_client)
-  rng = jax.random.key(member.seed)
-  image = jax.tree.leaves(arrays.images)[0]
-
-  def init():
-    return program.init_state(
-        config, nets, member.online, arrays.num_examples, rng,
-        jnp.zeros((1, *image.shape[2:])))
-  if layout.mesh:  # made where it will lie: no device has room for all
-    init = jax.jit(init, out_shardings=(everywhere, by_client))
-  # Placed as a restored checkpoint is, or a resumed run would compile anew.
-  start = runs.Run(*jax.device_put(
-      (*init(), rng), (everywhere, by_client, everywhere)))
-  return _Begun(saved.restore(start) or start, arrays)
-
-
-def _rounds(members: Sequence[Member], saved: Sequence[Checkpoints],
-            begun: list[_Begun], config: ml_collections.ConfigDict,
-            nets: networks.Nets, layout: devices.Layout
+def _rounds(members: Sequence[runs.Member], saved: Sequence[Checkpoints],
+            federation: resident.Resident | travelling.Travelling,
+            config: ml_collections.ConfigDict
             ) -> list[tuple[Online, dict[str, float]]]:
-  """Runs what is left of federations at the same round; empties `begun`."""
-  several = len(members) > 1
-  (run, arrays), = begun if not several else [
-      jax.tree.map(lambda *x: jnp.stack(x), *begun)]
-  done = int(begun[0].run.server.round)
-  begun.clear()  # or a device would hold everything twice
-
-  def of(i, tree):
-    return jax.tree.map(lambda x: x[i], tree) if several else tree
-
-  def online_of(i):  # on one device, which scores it
-    return jax.device_put(of(i, run.server.online), jax.devices()[0])
-
+  """Runs what is left of federations at the same round."""
   def say(text):
     for member in members:
       member.console.print(f'{member.name}: {text}')
+  done = federation.done
   if done == config.rounds:
     say(f'all {done} rounds are done; evaluating')
   elif done:
@@ -156,33 +101,25 @@ def _rounds(members: Sequence[Member], saved: Sequence[Checkpoints],
         for m in members]
     if done < config.rounds:
       began = time.time()
-      one_round = program.compile_round(
-          config, nets, run.server, run.clients, arrays, run.rng,
-          layout=layout)
+      federation.compile()
       compile_seconds = time.time() - began
-      share = f' for {layout.mesh.size} devices' if layout.mesh else ''
-      say(f'compiled{share} in {compile_seconds:.0f} s')
+      say(f'compiled{federation.where} in {compile_seconds:.0f} s')
     while done < config.rounds:
       began = time.time()
-      # A round does not wait for the host: what would cross raises.
-      with jax.transfer_guard('disallow_explicit'):
-        server, clients, metrics = one_round(
-            run.server, run.clients, arrays, run.rng)
-      metrics = jax.device_get(metrics)
+      metrics = federation.advance()
       seconds = time.time() - began
-      run, done = runs.Run(server, clients, run.rng), done + 1
+      done = federation.done
       last = done == config.rounds
       for i, member in enumerate(members):
-        row = _row(done, {name: x[:layout.num_clients] for name, x in
-                          of(i, metrics).items()},
-                   seconds, config, member.online)
+        row = _row(done, metrics[i], seconds, config, member.online)
         if member.scorer and config.evaluation.every and (
             last or done % config.evaluation.every == 0):
-          row['knn_accuracy'] = member.scorer.knn(online_of(i).encoder)
+          row['knn_accuracy'] = member.scorer.knn(federation.online(i).encoder)
         reports[i].add(row)
         if last or done % config.checkpoint.every == 0:
-          saved[i].save(done, of(i, run))
-  return [(online_of(i),
+          saved[i].save(done, federation.state(i))
+          federation.saved(saved[i].oldest())
+  return [(federation.online(i),
            _speed(reported.rows) | {'compile_seconds': compile_seconds})
           for i, reported in enumerate(reports)]
 

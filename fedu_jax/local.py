@@ -40,16 +40,17 @@ def init_clients(online: Online, num_examples: ArrayLike, *,
 
 
 def client_arrays(images: PyTree, parts: Sequence[np.ndarray],
-                  sharding: jax.sharding.Sharding | None = None
-                  ) -> ClientArrays:
+                  sharding: jax.sharding.Sharding | None = None, *,
+                  most: int = 0) -> ClientArrays:
   """Stacks the clients' images, each padded to the largest client's count.
 
   Args:
     images: [N, H, W, C] u8, everyone's; or a tree of such, as Labelled is.
     parts: for each client, the rows of `images` that it owns.
     sharding: where the arrays lie; None means on the first device.
+    most: pad to so many, where a larger client is not among these.
   """
-  most = max(len(part) for part in parts)
+  most = max(most, *map(len, parts))
   def stack(x):
     stacked = np.zeros((len(parts), most, *x.shape[1:]), x.dtype)
     for i, part in enumerate(parts):

@@ -67,9 +67,68 @@ def init_state(config: ml_collections.ConfigDict, nets: networks.Nets,
   return ServerState(own, jnp.int32(0), first(clients)), clients
 
 
+def make_training(config: ml_collections.ConfigDict, nets: networks.Nets, *,
+                  meshed: bool = False
+                  ) -> Callable[..., tuple[ClientState, ClientState, Metrics]]:
+  """Builds what clients do in a round, shuffling included, as one function.
+
+  Args:
+    config: the whole config.
+    nets: the networks.
+    meshed: whether it is called within `devices.over_clients`.
+
+  Returns:
+    (server, clients [M], arrays [M], ids [M], rng) -> the clients, what the
+    server sees of them, their metrics [M].
+  """
+  local_update = functools.partial(
+      local.local_update, learner=make_learner(config, nets),
+      distance=settings.bind(config, 'divergence'))
+  rule = settings.bind(config, 'rule')
+  make_batches = functools.partial(
+      local.make_batches, batch_size=config.batch_size,
+      epochs=config.local_epochs)
+  chosen = config.participation
+
+  def training(server, clients, arrays, ids, rng):
+    def rngs(stream):
+      return rounds.client_rngs(
+          jax.random.fold_in(rng, stream), server.round, ids)
+    batches = jax.vmap(make_batches, in_axes=(0, 0, None))(
+        arrays, rngs(_SHUFFLE), server.round)
+    if meshed:
+      batches = batches._replace(index=devices.by_data(batches.index))
+    if chosen.stragglers:
+      batches = jax.vmap(functools.partial(
+          participation.shorten, stragglers=chosen.stragglers,
+          least=chosen.least))(batches, rngs(_STRAGGLERS))
+    arrived = jax.vmap(functools.partial(
+        participation.arrives, dropout=chosen.dropout))(
+            rngs(_ARRIVAL)) if chosen.dropout else None
+    clients, metrics = rounds.train_cohort(
+        server, clients, batches, jax.random.fold_in(rng, _TRAIN),
+        local_update=local_update, rule=rule, execution=config.execution,
+        ids=ids)
+    clients, seen = rounds.uploads(clients, arrived)
+    if arrived is None:
+      arrived = jnp.ones(ids.shape, bool)
+    return clients, seen, metrics | {'cohort': ids, 'arrived': arrived}
+
+  return training
+
+
+def make_sampling(config: ml_collections.ConfigDict
+                  ) -> Callable[[Array, Array, Array], Array]:
+  """Builds what draws cohorts: (rng, round, num_examples [K]) -> ids [M]."""
+  sample = settings.bind(config, 'sampling', size=config.cohort)
+  return lambda rng, round_, num_examples: sample(
+      jax.random.fold_in(jax.random.fold_in(rng, _COHORT), round_),
+      num_examples)
+
+
 def make_round(config: ml_collections.ConfigDict, nets: networks.Nets,
                num_clients: int, *, axis: str | None = None) -> RoundFn:
-  """Builds a whole round, shuffling included, as one function.
+  """Builds a whole round of clients that are all on the device.
 
   Args:
     config: the whole config.
@@ -82,50 +141,28 @@ def make_round(config: ml_collections.ConfigDict, nets: networks.Nets,
   Raises:
     ValueError: a cohort is to be drawn among clients on several devices.
   """
-  local_update = functools.partial(
-      local.local_update, learner=make_learner(config, nets),
-      distance=settings.bind(config, 'divergence'))
+  training = make_training(config, nets, meshed=axis is not None)
+  sample = make_sampling(config)
   aggregate = settings.bind(config, 'aggregation', add=functools.partial(
       trees.weighted_sum, axis=axis))
   if axis and not settings.takes(config, 'aggregation', 'add'):
     aggregate = _gathered(aggregate, axis, num_clients)
-  rule = settings.bind(config, 'rule')
-  make_batches = functools.partial(
-      local.make_batches, batch_size=config.batch_size,
-      epochs=config.local_epochs)
-  sample = settings.bind(config, 'sampling', size=config.cohort)
   sampled = is_sampled(config, num_clients)
   if sampled and axis:
-    raise ValueError('a cohort is drawn on one device only')
-  chosen = config.participation
+    raise ValueError('clients on several devices all train: draw a cohort from '
+                     'a store')
 
   def one_round(server, clients, arrays, rng):
-    def rngs(stream):
-      return rounds.client_rngs(
-          jax.random.fold_in(rng, stream), server.round, ids)
     ids = jnp.arange(len(clients.num_examples))
     if axis:
       ids += jax.lax.axis_index(axis) * len(ids)
     mine = clients
     if sampled:
-      ids = sample(jax.random.fold_in(jax.random.fold_in(rng, _COHORT),
-                                      server.round), clients.num_examples)
+      ids = sample(rng, server.round, clients.num_examples)
       mine, arrays = trees.take((clients, arrays), ids)
-    batches = jax.vmap(make_batches, in_axes=(0, 0, None))(
-        arrays, rngs(_SHUFFLE), server.round)
-    if chosen.stragglers:
-      batches = jax.vmap(functools.partial(
-          participation.shorten, stragglers=chosen.stragglers,
-          least=chosen.least))(batches, rngs(_STRAGGLERS))
-    arrived = jax.vmap(functools.partial(
-        participation.arrives, dropout=chosen.dropout))(
-            rngs(_ARRIVAL)) if chosen.dropout else None
-    server, mine, metrics = rounds.run_round(
-        server, mine, batches, jax.random.fold_in(rng, _TRAIN),
-        local_update=local_update, aggregate=aggregate, rule=rule,
-        execution=config.execution, ids=ids, arrived=arrived)
+    mine, seen, metrics = training(server, mine, arrays, ids, rng)
     clients = trees.put(clients, ids, mine) if sampled else mine
-    return server, clients, metrics | {'cohort': ids}
+    return aggregate(server, seen), clients, metrics
 
   return one_round
 
@@ -168,10 +205,9 @@ def compile_round(config: ml_collections.ConfigDict, nets: networks.Nets,
   *several, num_clients = clients.num_examples.shape
   if layout and layout.mesh:
     by_client = devices.BY_CLIENT
-    # Not checked, since scans start from constants, which do not vary.
-    one_round = jax.shard_map(
+    one_round = devices.over_clients(
         make_round(config, nets, layout.num_clients, axis=devices.AXIS),
-        mesh=layout.mesh, check_vma=False,
+        layout.mesh,
         in_specs=(devices.EVERYWHERE, by_client, by_client,
                   devices.EVERYWHERE),
         out_specs=(devices.EVERYWHERE, by_client, by_client))

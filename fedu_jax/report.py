@@ -17,6 +17,7 @@ import tensorboardX
 
 Row = dict[str, Any]
 
+_SHOWN = 20  # clients in a table
 PLAIN = ('alignment', 'uniformity')  # scores that are no accuracies
 
 
@@ -47,7 +48,8 @@ def client_table(labels: np.ndarray, parts: list[np.ndarray],
                  names: tuple[str, ...] = ()) -> Table:
   """Tabulates how many examples of each class each client holds.
 
-  More than a dozen classes are shown as their number; `partition.json` has all.
+  More than a dozen classes are shown as their number, and no more than the first
+  twenty clients; `partition.json` has all.
   """
   table = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False,
                 title='examples by client and class')
@@ -57,11 +59,13 @@ def client_table(labels: np.ndarray, parts: list[np.ndarray],
   for c in classes if wide else ['classes']:
     table.add_column(str(c), justify='right')
   table.add_column('all', justify='right')
-  for i, part in enumerate(parts):
+  for i, part in enumerate(parts[:_SHOWN]):
     counts = [int((labels[part] == c).sum()) for c in classes]
     cells = counts if wide else [sum(x > 0 for x in counts)]
     table.add_row(names[i] if names else str(i),
                   *(str(x) if x else '.' for x in cells), str(len(part)))
+  if len(parts) > _SHOWN:
+    table.caption = f'and {len(parts) - _SHOWN:,} more clients'
   return table
 
 

@@ -1,6 +1,7 @@
 """A round: download, local training and the mean, for many clients at once."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -43,15 +44,13 @@ def client_rngs(rng: Array, round: Array, ids: Array) -> Array:
   return jax.vmap(lambda i: jax.random.fold_in(rng, i))(ids)
 
 
-def run_round(server: ServerState, clients: ClientState, batches: Batches,
-              rng: Array, *,
-              local_update: Callable[..., tuple[ClientState, Metrics]],
-              aggregate: Callable[[ServerState, ClientState], ServerState],
-              rule: Callable[[ClientState, ServerState], ClientState],
-              execution: str = 'auto', ids: Array | None = None,
-              arrived: Array | None = None
-              ) -> tuple[ServerState, ClientState, Metrics]:
-  """Hands the server's network to a cohort, trains it, and averages it.
+def train_cohort(server: ServerState, clients: ClientState, batches: Batches,
+                 rng: Array, *,
+                 local_update: Callable[..., tuple[ClientState, Metrics]],
+                 rule: Callable[[ClientState, ServerState], ClientState],
+                 execution: str = 'auto', ids: Array | None = None
+                 ) -> tuple[ClientState, Metrics]:
+  """Hands the server's network to a cohort, or a part of one, and trains it.
 
   The rule is applied on download, as in the reference: to a client's state as
   its last training left it, however long ago, and the server as it is now.
@@ -62,34 +61,69 @@ def run_round(server: ServerState, clients: ClientState, batches: Batches,
     batches: the cohort's work orders, stacked [M, ...].
     rng: the run's key.
     local_update: (client, batches, rng) -> (client, metrics), for one client.
-    aggregate: (server, clients) -> server.
     rule: (client, server) -> client, for one client.
     execution: how clients share the device, see `map_clients`.
     ids: [M] i32, who they are; None means 0 to M - 1.
-    arrived: [M] bool, whose upload reaches the server; None means everyone's.
-      The others keep what they have learnt, and weigh nothing.
 
   Returns:
-    The server, the cohort, and its metrics [M]: what local training reports,
-    'arrived', and 'global_predictor', bool: DAPU's decision, or for any rule
-    whether it would now give this client exactly the server's predictor.
+    The cohort and its metrics [M]: what local training reports, and
+    'global_predictor', bool: whether the rule gave this client exactly the
+    server's predictor, which for dapu and clients that have trained before is
+    its decision.
   """
   if ids is None:
     ids = jnp.arange(len(clients.num_examples))
+
+  def download(client):
+    client = rule(client, server)
+    return client, trees.equal(client.online.predictor, server.online.predictor)
   # Elementwise work: vmap, whatever the execution of the training.
-  clients = jax.vmap(lambda client: rule(client, server))(clients)
+  clients, took = jax.vmap(download)(clients)
   clients, metrics = map_clients(local_update, execution=execution)(
       clients, batches, client_rngs(rng, server.round, ids))
-  if arrived is None:
-    arrived = jnp.ones(ids.shape, bool)
-    server = aggregate(server, clients)
-  else:
-    clients = clients._replace(uploaded=arrived)
-    server = aggregate(server, clients._replace(
-        num_examples=jnp.where(arrived, clients.num_examples, 0)))
+  return clients, metrics | {'global_predictor': took}
 
-  def decide(client):
-    online = rule(client, server).online
-    return trees.equal(online.predictor, server.online.predictor)
-  return server, clients, metrics | {
-      'global_predictor': jax.vmap(decide)(clients), 'arrived': arrived}
+
+def uploads(clients: ClientState, arrived: Array | None
+            ) -> tuple[ClientState, ClientState]:
+  """Loses some uploads: their clients keep what they learnt, and weigh nothing.
+
+  Args:
+    clients: a trained cohort, stacked [M, ...].
+    arrived: [M] bool, whose upload reaches the server; None means everyone's.
+
+  Returns:
+    The cohort, who know it; and what the server sees of them.
+  """
+  if arrived is None:
+    return clients, clients
+  clients = clients._replace(uploaded=arrived)
+  return clients, clients._replace(
+      num_examples=jnp.where(arrived, clients.num_examples, 0))
+
+
+def run_round(server: ServerState, clients: ClientState, batches: Batches,
+              rng: Array, *,
+              aggregate: Callable[[ServerState, ClientState], ServerState],
+              arrived: Array | None = None, **training: Any
+              ) -> tuple[ServerState, ClientState, Metrics]:
+  """A whole round: `train_cohort`, then the mean of what arrives.
+
+  Args:
+    server: the server.
+    clients: the cohort, stacked [M, ...].
+    batches: the cohort's work orders, stacked [M, ...].
+    rng: the run's key.
+    aggregate: (server, clients) -> server.
+    arrived: as for `uploads`.
+    **training: the keyword arguments of `train_cohort`.
+
+  Returns:
+    The server, the cohort, and its metrics [M]: those of `train_cohort`, and
+    'arrived', bool.
+  """
+  clients, metrics = train_cohort(server, clients, batches, rng, **training)
+  clients, seen = uploads(clients, arrived)
+  if arrived is None:
+    arrived = jnp.ones(clients.num_examples.shape, bool)
+  return aggregate(server, seen), clients, metrics | {'arrived': arrived}

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from rich.console import Console
 
 from fedu_jax import networks
 from fedu_jax import program
@@ -18,14 +19,25 @@ from fedu_jax import sources
 from fedu_jax.checkpoint import Checkpoints
 from fedu_jax.errors import BadInput
 from fedu_jax.scores import Scorer
-from fedu_jax.state import Array, ClientState, Online, ServerState
+from fedu_jax.state import Array, Online, ServerState
 
 
 class Run(NamedTuple):
   """The whole state of a run: what a checkpoint holds."""
   server: ServerState
-  clients: ClientState
+  clients: Any  # stacked [K, ...], or what stands for them: see `store`
   rng: Array  # the run's key
+
+
+class Member(NamedTuple):
+  """One federation: where several seeds run together, a seed's."""
+  name: str
+  folder: pathlib.Path
+  parts: list[np.ndarray]  # for each client, the rows of the data that it owns
+  online: Online  # what the server sends out first
+  seed: int
+  scorer: Scorer | None
+  console: Console
 
 
 def data_of(config: ml_collections.ConfigDict) -> sources.Dataset:
@@ -99,6 +111,13 @@ def claim(folder: pathlib.Path, config: ml_collections.ConfigDict, *,
         raise BadInput(
             f'{folder} belongs to another config, which differs in '
             f'{", ".join(changed)}: choose another --workdir')
+      on_disk = (folder / 'clients').is_dir()
+      saved = any((folder / 'checkpoints').glob('*'))
+      if config.store != 'disk' if on_disk else (
+          config.store == 'disk' and saved):
+        raise BadInput(
+            f'the clients of {folder} {"are" if on_disk else "are not"} on '
+            f'disk: set config.store to {"disk" if on_disk else "auto"}')
     elif folder.is_dir() and any(p.name != 'config.part'
                                  for p in folder.iterdir()):
       raise BadInput(f'{folder} is not empty and not a run of ours: choose '
@@ -130,7 +149,7 @@ def config_of(folder: pathlib.Path, data_dir: str = ''
                    'one that has started') from error
   nested: dict[str, Any] = {}
   for name, value in (
-      flat | {'data.dir': data_dir, 'devices': 'auto'}).items():
+      flat | {'data.dir': data_dir} | settings.ANYWHERE).items():
     *sections, last = name.split('.')
     place = nested
     for section in sections:

@@ -43,7 +43,9 @@ _NAMED = {
 }
 
 # Where a run runs, which changes what it computes by rounding at most.
-PLACES = ('data.dir', 'devices')
+ANYWHERE = {'devices': 'auto', 'devices_per_client': 1,
+            'clients_per_device': 0, 'store': 'auto'}
+PLACES = ('data.dir', *ANYWHERE)
 # What `program` binds to a section's function, beside its fields.
 _BOUND = {'learner': ('make_tx', 'loss'), 'sampling': ('size',),
           'aggregation': ('add',)}
@@ -94,6 +96,10 @@ def check(config: ml_collections.ConfigDict) -> None:
   if config.cohort > config.clients:
     raise BadInput(f'config.cohort is {config.cohort}, but there are '
                    f'{config.clients} clients: at most that, or 0 for all')
+  if config.batch_size % config.devices_per_client:
+    raise BadInput(f'config.batch_size is {config.batch_size}, which '
+                   f'{config.devices_per_client} devices cannot share evenly: '
+                   'change it or devices_per_client')
   if config.evaluation.alone > config.clients:
     raise BadInput(f'config.evaluation.alone is {config.evaluation.alone}, but '
                    f'there are {config.clients} clients')

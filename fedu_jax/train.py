@@ -14,6 +14,7 @@ import numpy as np
 from rich.console import Console
 
 from fedu_jax import federation
+from fedu_jax import place
 from fedu_jax import report
 from fedu_jax import runs
 from fedu_jax import settings
@@ -74,18 +75,20 @@ def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
              for workdir, own in zip(workdirs, configs)]
   data = runs.data_of(config)
   parts = [runs.parts_of(own, data) for own in configs]
+  drawn = [runs.networks_of(own, data) for own in configs]
   # Refuses what cannot be before a folder is touched.
-  federation.layout_of(config, len(parts[0]), len(seeds))
+  place.choose(config, *drawn[0], data.train_images, parts[0],
+               num_members=len(seeds))
   members = []
-  for own, folder, mine, console in zip(configs, folders, parts, consoles):
+  for own, folder, mine, (nets, online), console in zip(
+      configs, folders, parts, drawn, consoles):
     runs.claim(folder, own, write=True)
     shown = data.owners if data.train_labels is None else data.train_labels
     if shown is not None:
       console.print(report.client_table(shown, mine, data.owner_names))
       report.write_json(folder / 'partition.json', [
           np.bincount(shown[part]) for part in mine])
-    nets, online = runs.networks_of(own, data)
-    members.append(federation.Member(
+    members.append(runs.Member(
         'federation', folder, mine, online, own.seed,
         runs.scorer_of(own, nets, data), console))
 

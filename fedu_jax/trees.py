@@ -33,8 +33,9 @@ def blend(a: PyTree, b: PyTree, weight: Array) -> PyTree:
   return jax.tree.map(lambda x, y: weight * x + (1 - weight) * y, a, b)
 
 
-def weighted_sum(trees: PyTree, weights: Array, *,
-                 axis: str | None = None) -> tuple[PyTree, Array]:
+def weighted_sum(trees: PyTree, weights: Array, *, axis: str | None = None,
+                 start: tuple[PyTree, Array] | None = None
+                 ) -> tuple[PyTree, Array]:
   """Sums stacked trees, strictly in the order of their rows.
 
   A row of weight zero is padding and is never read, whatever it holds. The sum
@@ -46,6 +47,8 @@ def weighted_sum(trees: PyTree, weights: Array, *,
     weights: [K], not negative.
     axis: of a mesh, over whose devices the rows are spread; their sums are
       added in one all-reduce, in an order of its own.
+    start: what an earlier call returned, to go on from; the same bits, without
+      an axis, as if its rows stood before these.
 
   Returns:
     The tree of sums, without the leading axis, in the dtype of `trees`; and the
@@ -57,14 +60,16 @@ def weighted_sum(trees: PyTree, weights: Array, *,
         lambda t, x: t + jnp.where(weight > 0, weight.astype(x.dtype) * x, 0),
         total, tree), None
 
-  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), trees)
-  total, _ = jax.lax.scan(add, zeros, (trees, weights))
-  sums = total, weights.sum()
+  first = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), trees)
+  if start is not None and axis is None:
+    first = start[0]
+  total, _ = jax.lax.scan(add, first, (trees, weights))
   if axis is None:
-    return sums
+    return total, weights.sum() + (0 if start is None else start[1])
   # As one array, or each leaf would be a reduction of its own.
-  flat, unflatten = jax.flatten_util.ravel_pytree(sums)
-  return unflatten(jax.lax.psum(flat, axis))
+  flat, unflatten = jax.flatten_util.ravel_pytree((total, weights.sum()))
+  sums = unflatten(jax.lax.psum(flat, axis))
+  return sums if start is None else jax.tree.map(jnp.add, sums, start)
 
 
 def mean(sums: tuple[PyTree, Array], otherwise: PyTree) -> PyTree:

@@ -1,7 +1,9 @@
 """What sharding_test asks of a process that sees eight devices; prints JSON.
 
-  python tests/eight.py rounds <devices> <clients> <aggregation>
-  python tests/eight.py run <devices> <folder> <stop after round, 0 = never>
+  python tests/eight.py rounds <devices> <of a client> <clients> <aggregation>
+  python tests/eight.py run <devices> <folder> <stop after round, 0 = never> ...
+
+where ... are numbers of the config: cohort=3.
 """
 
 import collections
@@ -27,13 +29,14 @@ _COLLECTIVES = re.compile(
     r'(?:-start)?\(')
 
 
-def rounds(count, clients, aggregation):
+def rounds(count, group, clients, aggregation):
   """Two rounds of a small ResNet on one device and on several."""
   config = tiny.get_config()
+  config.model.width = 4
   config.aggregation.name = aggregation
   if aggregation in ('fedca', 'fedsc'):
     config.learner.name = config.rule.name = aggregation
-  if clients % count:
+  if clients % (count // group):
     config.participation.dropout = 0.5
   settings.check(config)
   images = np.random.RandomState(0).randint(
@@ -41,8 +44,8 @@ def rounds(count, clients, aggregation):
   nets, online = runs.networks_of(config, Dataset(images))
   parts = np.split(np.arange(len(images)), clients)
   found, ends = {}, []
-  for share in (1, count):
-    layout = devices.layout(str(share), clients, sampled=False)
+  for share, each in ((1, 1), (count, group)):
+    layout = devices.layout(str(share), clients, devices_per_client=each)
     by_client = layout.sharding(devices.BY_CLIENT)
     everywhere = layout.sharding(devices.EVERYWHERE)
     arrays = local.client_arrays(
@@ -78,7 +81,7 @@ def rounds(count, clients, aggregation):
   return found
 
 
-def run(count, folder, stop):
+def run(count, folder, stop, *changes):
   """The tiny run, ended after a round as a kill would, or gone on with."""
   class Stopped(Exception):
     """What ends it."""
@@ -91,6 +94,8 @@ def run(count, folder, stop):
   checkpoint.Checkpoints.save = save_and_stop
   config = tiny.get_config()
   config.devices = str(count)
+  for name, _, value in (text.partition('=') for text in changes):
+    config[name] = int(value)
   try:
     trained = train.train(config, folder, console=Console(quiet=True))
   except Stopped:
@@ -102,7 +107,7 @@ def run(count, folder, stop):
 if __name__ == '__main__':
   what, first, *rest = sys.argv[1:]
   if what == 'rounds':
-    answer = rounds(int(first), int(rest[0]), rest[1])
+    answer = rounds(int(first), int(rest[0]), int(rest[1]), rest[2])
   else:
-    answer = run(int(first), rest[0], int(rest[1]))
+    answer = run(int(first), rest[0], int(rest[1]), *rest[2:])
   print(json.dumps(answer))

@@ -12,7 +12,7 @@ FLOORS = [
     {'state', 'errors'},
     {'trees', 'losses', 'winograd', 'rows', 'augment', 'partition', 'report',
      'checkpoint', 'cache', 'cifar', 'participation',
-     'devices'},
+     'devices', 'store'},
     {'conv_cpu', 'batchnorm'},
     {'conv'},
     {'layers'},
@@ -26,8 +26,9 @@ FLOORS = [
     {'fields'},
     {'settings'},
     {'program'},
-    {'runs'},
-    {'protocols', 'federation'},
+    {'runs', 'place'},
+    {'protocols', 'resident', 'travelling'},
+    {'federation'},
     {'train'},
     {'main', 'evaluate', '__init__', 'experiments', 'experiments.published'},
     {'experiments.plan'},
@@ -78,8 +79,9 @@ def test_only_the_top_knows_the_config():
   """Who imports ml_collections."""
   users = {name for name, path in modules()
            if 'ml_collections' in path.read_text()}
-  assert users == {'settings', 'program', 'scores', 'runs', 'federation',
-                   'train', 'main', 'experiments.plan', 'experiments.queue'}
+  assert users == {'settings', 'program', 'scores', 'runs', 'place',
+                   'resident', 'travelling', 'federation', 'train', 'main',
+                   'experiments.plan', 'experiments.queue'}
 
 
 @pytest.mark.parametrize('name, path', list(modules()))

@@ -16,6 +16,7 @@ import pytest
 
 import fedu_jax
 from fedu_jax import networks
+from fedu_jax import trees
 from fedu_jax.state import ServerState, StepState
 
 torch = pytest.importorskip(
@@ -197,7 +198,7 @@ def test_two_rounds_of_three_clients(first_target, execution, dtype):
   # First without DAPU's decision, to find a threshold that splits the clients.
   clients = [torch_fedu.Client(n) for n in counts]
   global_encoder, global_predictor = encoder, predictor
-  drifts = None
+  drifts = first_decisions = None
   for r in range(2):
     for client in clients:
       client.download(global_encoder, global_predictor, first_target == 'alias')
@@ -207,6 +208,7 @@ def test_two_rounds_of_three_clients(first_target, execution, dtype):
     threshold = sorted(drifts)[1] * 1.0001  # two below, one above
     for client, drift in zip(clients, found):
       client.use_global = drift < threshold
+    first_decisions = first_decisions or [c.use_global for c in clients]
     global_encoder = torch_fedu.average([c.encoder for c in clients], counts)
     global_predictor = torch_fedu.average([c.predictor for c in clients],
                                           counts)
@@ -217,10 +219,10 @@ def test_two_rounds_of_three_clients(first_target, execution, dtype):
   local_update = functools.partial(fedu_jax.local_update, learner=fedu_jax.byol(
       nets, fixed_views(), make_tx=make_tx(dtype), decay=DECAY,
       first_target=first_target))
+  rule = functools.partial(fedu_jax.dapu, threshold=threshold)
   round_ = jax.jit(functools.partial(
       fedu_jax.run_round, local_update=local_update,
-      aggregate=fedu_jax.aggregate, execution=execution,
-      rule=functools.partial(fedu_jax.dapu, threshold=threshold)))
+      aggregate=fedu_jax.aggregate, execution=execution, rule=rule))
   decisions = []
   for r in range(2):
     stacked = np.zeros((3, counts[0], SIZE, SIZE, 3), np.uint8)
@@ -233,9 +235,14 @@ def test_two_rounds_of_three_clients(first_target, execution, dtype):
     batches = fedu_jax.Batches(jnp.asarray(stacked), jnp.asarray(index),
                                jnp.asarray(mask), jnp.full(3, r, jnp.int32))
     server, ours, metrics = round_(server, ours, batches, jax.random.key(0))
-    decisions.append(np.asarray(metrics['global_predictor']))
-  np.testing.assert_array_equal(decisions[-1], [c.use_global for c in clients])
-  assert set(decisions[0]) == {True, False}  # the case is not trivial
+    decisions.append(metrics['global_predictor'].tolist())
+  # A round's are those of its download, made of the drift of the one before.
+  assert decisions == [[True] * 3, first_decisions]
+  assert set(first_decisions) == {True, False}  # the case is not trivial
+  next_ = jax.vmap(rule, in_axes=(0, None))(ours, server).online.predictor
+  for k, client in enumerate(clients):
+    assert client.use_global == trees.equal(
+        jax.tree.map(lambda x, k=k: x[k], next_), server.online.predictor)
   check(metrics['divergence'], jnp.asarray(found), dtype)
   check(server.online, online_from(global_encoder, global_predictor), dtype)
   for k, client in enumerate(clients):

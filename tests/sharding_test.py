@@ -36,7 +36,7 @@ def test_devices_agree_in_one_or_two_all_reduces(devices, clients, aggregation,
   Each device adds its own clients, and then the devices' sums are added: a
   rounding of 1e-7, which a second round of training amplifies.
   """
-  found = ask('rounds', devices, clients, aggregation)
+  found = ask('rounds', devices, 1, clients, aggregation)
   assert set(found['collectives']) == {'all-reduce'}
   assert found['collectives']['all-reduce'] <= reductions  # XLA may merge two
   assert found['rows'] == [[devices, clients // devices]]
@@ -44,9 +44,24 @@ def test_devices_agree_in_one_or_two_all_reduces(devices, clients, aggregation,
   assert max(found['apart']) < 1e-4, found['apart']
 
 
+@pytest.mark.parametrize('devices, group, clients', [(4, 4, 1), (4, 2, 4)])
+def test_devices_that_share_a_clients_batches(devices, group, clients):
+  """Products, BatchNorm and gradients are of the whole batch, as on one device.
+
+  So the numbers agree to rounding; statistics of each device's own quarter of a
+  batch would differ by far more. Nothing is gathered.
+  """
+  found = ask('rounds', devices, group, clients, 'fedavg')
+  assert set(found['collectives']) == {'all-reduce'}
+  assert found['collectives']['all-reduce'] > 10  # BatchNorm's, and gradients
+  assert found['rows'] == [[devices, clients * group // devices]]
+  assert found['server rows'] == [True]
+  assert max(found['apart']) < 1e-4, found['apart']
+
+
 def test_clients_that_do_not_divide_evenly_are_padded():
   """Five on two devices, some of whose uploads are lost."""
-  found = ask('rounds', 2, 5, 'fedavg')
+  found = ask('rounds', 2, 1, 5, 'fedavg')
   assert found['rows'] == [[2, 3]]
   assert found['collectives'] == {'all-reduce': 1}
   assert 0 < sum(found['arrived']) < 5 == len(found['arrived'])
@@ -55,7 +70,7 @@ def test_clients_that_do_not_divide_evenly_are_padded():
 
 def test_an_aggregation_that_is_no_sum_sees_all_uploads():
   """FedCA's server queues single keys: gathered, and the padding left out."""
-  found = ask('rounds', 2, 3, 'fedca')
+  found = ask('rounds', 2, 1, 3, 'fedca')
   assert found['collectives']['all-gather'] > 0
   assert max(found['apart']) < 1e-4, found['apart']
 

@@ -28,7 +28,7 @@ _COLOURS = {
     'untrained': '#808080', 'one client': '#B0A060',
     'BYOL, centralised': '#882255', 'supervised FedAvg': '#6666AA'}
 
-_STYLE: Any = {
+STYLE: Any = {
     'savefig.transparent': True, 'text.color': _GREY, 'axes.edgecolor': _GREY,
     'axes.labelcolor': _GREY, 'xtick.color': _GREY, 'ytick.color': _GREY,
     'axes.facecolor': 'none', 'figure.facecolor': 'none', 'grid.color': _GREY,
@@ -46,14 +46,15 @@ def draw(plan: plans.Plan, results: list[plans.Result],
          folder: pathlib.Path) -> list[pathlib.Path]:
   """Draws a plan's figures into PNGs in a folder; returns their paths."""
   paths = []
-  with matplotlib.rc_context(_STYLE):
+  with matplotlib.rc_context(STYLE):
     for name, figure in plan.draw(results).items():
       paths.append(folder / f'{name}.png')
       figure.savefig(paths[-1])
   return paths
 
 
-def _axes(width: float = 7, height: float = 4, **choices: Any) -> Any:
+def canvas(width: float = 7, height: float = 4, **choices: Any) -> Any:
+  """A figure of so many inches and its axes, as `subplots(**choices)` does."""
   figure = matplotlib.figure.Figure((width, height), layout='constrained')
   return figure, figure.subplots(**choices)
 
@@ -77,7 +78,7 @@ def bars(results: list[plans.Result], score: str, label: str) -> Any:
   """Groups of bars: one group a column, one bar a row, whiskers one sd."""
   rows = _unique(r.arm.row for r in results)
   columns = _unique(r.arm.column for r in results)
-  figure, axes = _axes(max(6, 1.2 + 0.28 * len(rows) * len(columns)))
+  figure, axes = canvas(max(6, 1.2 + 0.28 * len(rows) * len(columns)))
   width = 0.85 / len(rows)
   for i, row in enumerate(rows):
     for j, column in enumerate(columns):
@@ -100,7 +101,7 @@ def bars(results: list[plans.Result], score: str, label: str) -> Any:
 def lines(results: list[plans.Result], score: str, label: str) -> Any:
   """One line a row over the columns, with a band of one sd."""
   columns = _unique(r.arm.column for r in results)
-  figure, axes = _axes(max(6, len(columns)))
+  figure, axes = canvas(max(6, len(columns)))
   for i, row in enumerate(_unique(r.arm.row for r in results)):
     found = [(j, *mean_and_spread([100 * s[score] for s in cell.scores]))
              for j, column in enumerate(columns)
@@ -118,7 +119,7 @@ def lines(results: list[plans.Result], score: str, label: str) -> Any:
 def sweep(results: list[plans.Result], score: str, name: str,
           label: str) -> Any:
   """One point a row, in their order, with whiskers of one sd."""
-  figure, axes = _axes()
+  figure, axes = canvas()
   found = [mean_and_spread([100 * s[score] for s in r.scores]) for r in results]
   axes.errorbar(range(len(results)), [x for x, _ in found],
                 [x for _, x in found], marker='o', capsize=3,
@@ -130,12 +131,15 @@ def sweep(results: list[plans.Result], score: str, name: str,
 
 
 def decisions(results: list[plans.Result]) -> Any:
-  """The share of clients that take the global predictor, round by round."""
-  figure, axes = _axes()
+  """The share of clients that take the global predictor, round by round.
+
+  From the second on: in the first everyone is new, and takes it.
+  """
+  figure, axes = canvas()
   for i, result in enumerate(results):
-    shares = np.array([[100 * np.mean(row['global_predictor']) for row in rows]
-                       for rows in result.rounds]).mean(0)
-    axes.plot(np.arange(1, len(shares) + 1), shares,
+    shares = np.array([[100 * np.mean(row['global_predictor'])
+                        for row in rows[1:]] for rows in result.rounds]).mean(0)
+    axes.plot(np.arange(2, len(shares) + 2), shares,
               color=_PALETTE[i % len(_PALETTE)], label=result.arm.row)
   _by_round(axes)
   axes.set_ylabel('clients that take the global predictor, %')
@@ -146,7 +150,7 @@ def decisions(results: list[plans.Result]) -> Any:
 
 def divergences(results: list[plans.Result]) -> Any:
   """Each client's divergence by round, of the first seed; the mean in bold."""
-  figure, axes = _axes()
+  figure, axes = canvas()
   for i, result in enumerate(results):
     drift = np.array([row['clients']['divergence'] for row in result.rounds[0]],
                      float)
@@ -163,7 +167,7 @@ def divergences(results: list[plans.Result]) -> Any:
 
 def layers(results: list[plans.Result]) -> Any:
   """The divergence of each layer, a mean over rounds, clients and seeds."""
-  figure, axes = _axes(8)
+  figure, axes = canvas(8)
   for i, result in enumerate(results):
     names = [k for k in result.rounds[0][0]['clients']
              if k.startswith('divergence/')]
@@ -183,7 +187,7 @@ def embeddings(results: list[plans.Result]) -> Any:
   """t-SNE of test features of the first seed's networks, by class."""
   from sklearn import manifold
   columns = 3
-  figure, grid = _axes(9, 3 * -(-len(results) // columns),
+  figure, grid = canvas(9, 3 * -(-len(results) // columns),
                        nrows=-(-len(results) // columns), ncols=columns,
                        squeeze=False)
   for axes, result in zip(grid.flat, results):

@@ -1,0 +1,104 @@
+"""Where a federation's clients lie, and on which devices they train."""
+
+import os
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from fedu_jax import devices
+from fedu_jax import networks
+from fedu_jax import program
+from fedu_jax import settings
+from fedu_jax import trees
+from fedu_jax.errors import BadInput
+from fedu_jax.state import Online
+
+# Share of a memory that clients who do not train may take: the rest is for
+# what training needs, and for the copies that are made on the way.
+_SHARE = 0.5
+
+
+class Place(NamedTuple):
+  """Where clients lie, and the devices of those that train at once."""
+  store: str  # device, host or disk
+  layout: devices.Layout
+
+
+def choose(config: ml_collections.ConfigDict, nets: networks.Nets,
+           online: Online, images: np.ndarray, parts: list[np.ndarray], *,
+           num_members: int) -> Place:
+  """Chooses for a federation, or for several that begin together.
+
+  Clients stay on the device if all of them train each round, at once, or if one
+  device has room for all of them. Else they lie on the host.
+
+  Args:
+    config: of the federation.
+    nets: its networks.
+    online: what the server sends out first.
+    images: [N, H, W, C] u8.
+    parts: for each client, its rows of `images`.
+    num_members: how many federations.
+
+  Raises:
+    BadInput: the config asks for devices that there are not, or for a store
+      that cannot hold the clients or cannot do what else it asks for.
+  """
+  num_clients = len(parts)
+  sampled = program.is_sampled(config, num_clients)
+  cohort = config.cohort if sampled else num_clients
+  # Several share a device, rather than that each is spread over all.
+  wanted = '1' if config.devices == 'auto' and num_members > 1 else (
+      config.devices)
+  each = config.clients_per_device
+  layout = devices.layout(wanted, cohort, clients_per_device=each,
+                          devices_per_client=config.devices_per_client)
+  sliced = layout.num_clients < cohort
+  if sliced and not settings.takes(config, 'aggregation', 'add'):
+    raise BadInput(f'config.clients_per_device is {each}, but aggregation '
+                   f'{config.aggregation.name} needs a whole cohort at once: '
+                   'set it to 0')
+  travels = sliced or (sampled and layout.mesh is not None)
+  state, data = _bytes(config, nets, online, images, parts)
+  if config.store == 'device':
+    if travels:
+      raise BadInput(
+          'config.store is device, but a cohort that is drawn runs on one '
+          'device there, and at once: set store to auto, or devices to 1 and '
+          'clients_per_device to 0')
+    return Place('device', layout)
+  if config.store == 'disk':
+    return Place('disk', layout)
+  on_host = state <= _SHARE * _host_bytes()
+  if config.store == 'auto' and not travels and (
+      not sampled or state + data <= _SHARE * _device_bytes()):
+    return Place('device', layout)
+  if not on_host:
+    raise BadInput(
+        f'the state of {num_clients} clients takes {state / 1e9:.0f} GB, more '
+        f'than half of the memory here ({_host_bytes() / 1e9:.0f} GB): set '
+        'config.store to disk')
+  return Place('host', layout)
+
+
+def _bytes(config, nets, online, images, parts) -> tuple[int, int]:
+  """What all clients' state takes, and all their images, in bytes."""
+  def one():
+    return program.init_state(
+        config, nets, online, np.ones(1), jax.random.key(0),
+        jnp.zeros((1, *images.shape[1:])))[1]
+  most = max(map(len, parts)) * int(np.prod(images.shape[1:]))
+  return (len(parts) * trees.num_bytes(jax.eval_shape(one)),
+          len(parts) * most)
+
+
+def _device_bytes() -> int:
+  stats = jax.local_devices()[0].memory_stats() or {}
+  return stats.get('bytes_limit', _host_bytes())
+
+
+def _host_bytes() -> int:
+  return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')

@@ -1,0 +1,229 @@
+"""A federation whose clients lie in a store, and come to the devices to train.
+
+What is on the devices does not depend on how many clients there are. A cohort
+may come in slices. While one slice trains, the one before goes back to the
+store and the next is fetched.
+"""
+
+from collections.abc import Callable
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from fedu_jax import aggregation
+from fedu_jax import devices
+from fedu_jax import local
+from fedu_jax import networks
+from fedu_jax import program
+from fedu_jax import runs
+from fedu_jax import settings
+from fedu_jax import trees
+from fedu_jax.checkpoint import Checkpoints
+from fedu_jax.state import (
+    Array, ClientArrays, ClientState, Metrics, Online, PyTree)
+from fedu_jax.store import Store
+
+
+class _Slice(NamedTuple):
+  """Clients on the devices; rows beyond those of `who` are padding."""
+  who: np.ndarray  # [<= M] their ids, on the host
+  ids: Array  # [M] i32
+  clients: ClientState
+  arrays: ClientArrays | None
+
+
+class Travelling:
+  """One federation; see `resident.Resident`, which does the same."""
+
+  def __init__(self, member: runs.Member, saved: Checkpoints, *,
+               config: ml_collections.ConfigDict, nets: networks.Nets,
+               examples: PyTree, layout: devices.Layout,
+               make_store: Callable[..., Store], overlap: bool = True):
+    """Restores a federation, or makes one that has not trained yet.
+
+    Args:
+      member: the federation.
+      saved: its checkpoints.
+      config: of it.
+      nets: its networks.
+      examples: the data whose rows it owns: images u8 [N, H, W, C], or
+        Labelled. They stay on the host.
+      layout: of a slice: as many clients as train at once.
+      make_store: (client, num_examples) -> the store.
+      overlap: move clients while others train; False is for measuring what
+        that hides.
+    """
+    self._config, self._nets, self._layout = config, nets, layout
+    self._examples, self._parts = examples, member.parts
+    self._most = max(map(len, member.parts))
+    self._overlap = overlap
+    self._sizes = np.array([len(part) for part in member.parts], np.float32)
+    self._sample = jax.jit(program.make_sampling(config))
+    rng = jax.random.key(member.seed)
+    server, one = program.init_state(
+        config, nets, member.online, self._sizes[:1], rng,
+        jnp.zeros((1, *jax.tree.leaves(examples)[0].shape[1:])))
+    self._everywhere = layout.sharding(devices.EVERYWHERE)
+    self._by_client = layout.sharding(devices.BY_CLIENT)
+    self._server, self._rng = jax.device_put((server, rng), self._everywhere)
+    self._client = jax.tree.map(lambda x: x[0], jax.device_get(one))
+    self._store = make_store(self._client, self._sizes)
+    self._ahead: _Slice | None = None
+    self._left: _Slice | None = None  # trained last
+    self._stored = True  # whether the store has what trained last
+    if restored := saved.restore(self.state(0)):
+      self._server, clients, self._rng = restored
+      self._store.restore(clients)
+    self.done = int(self._server.round)
+
+  def compile(self) -> None:
+    """Makes the programs that `advance` runs."""
+    first = self._ahead = self.fetch(self._slices(self.done)[0])
+    aggregate = settings.bind(self._config, 'aggregation')
+    in_sums = settings.takes(self._config, 'aggregation', 'add')
+    mesh = self._layout.mesh
+    training = program.make_training(
+        self._config, self._nets, meshed=mesh is not None)
+
+    def train(server, clients, arrays, ids, rng, sums):
+      clients, seen, metrics = training(server, clients, arrays, ids, rng)
+      uploads = aggregation.collect(
+          aggregate, server, seen, sums, add=functools.partial(
+              trees.weighted_sum, axis=devices.AXIS if mesh else None)
+      ) if in_sums else seen
+      return clients, metrics, uploads
+
+    def finish(server, uploads):
+      if in_sums:
+        one = jax.tree.map(lambda x: jnp.asarray(x)[None], self._client)
+        return aggregation.conclude(aggregate, server, one, uploads)
+      # The padding of a cohort that is on several devices stays out.
+      return aggregate(server, jax.tree.map(
+          lambda x: x[:self._layout.num_clients], uploads))
+
+    def patch(rows, trained, to, where):
+      return jax.tree.map(
+          lambda x, y: x.at[to].set(y[where], mode='drop'), rows, trained)
+    if mesh:
+      each, all_ = devices.BY_CLIENT, devices.EVERYWHERE
+      train = devices.over_clients(
+          train, mesh,
+          in_specs=(all_, each, each, each, all_, all_),
+          out_specs=(each, each, all_ if in_sums else each))
+    sums: PyTree = ()
+    if in_sums:
+      sums = jax.eval_shape(functools.partial(aggregation.collect, aggregate),
+                            self._server, first.clients)
+    self._nothing = jax.jit(lambda: jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype), sums),
+        out_shardings=self._everywhere)
+    # As in `program`: what is consumed is donated, though it may be unused.
+    self.compiled = jax.jit(
+        train, donate_argnums=(1, 5), keep_unused=True).lower(
+            self._server, first.clients, first.arrays, first.ids, self._rng,
+            self._nothing()).compile()
+    self._finish = jax.jit(finish, donate_argnums=0,
+                           out_shardings=self._everywhere)
+    self._patch = jax.jit(patch, donate_argnums=0,
+                          out_shardings=self._by_client)
+
+  @property
+  def where(self) -> str:
+    """A few words for the console."""
+    mesh, size = self._layout.mesh, self._layout.num_clients
+    return (f' for {size} of {len(self._parts)} clients at once'
+            + (f' on {mesh.size} devices' if mesh else ''))
+
+  def advance(self) -> list[Metrics]:
+    """Does a round; returns its metrics, [M] each, as the only federation's."""
+    here, after = self._slices(self.done), None
+    if self.done + 1 < self._config.rounds:
+      after = self._slices(self.done + 1)[0]
+    uploads = self._nothing()
+    found: list[Any] = []
+    for following in [*here[1:], after]:
+      now, self._ahead = self._ahead, None
+      assert now is not None
+      now = self._patched(now)
+      with jax.transfer_guard('disallow_explicit'):
+        clients, metrics, uploads = self.compiled(
+            self._server, now.clients, now.arrays, now.ids, self._rng, uploads)
+      if not self._overlap:
+        jax.block_until_ready(clients)
+      self.put_back()
+      self._left = _Slice(now.who, now.ids, clients, None)
+      self._stored = False
+      found.append((len(now.who), metrics))
+      if following is not None:
+        self._ahead = self.fetch(following)
+    self._server = self._finish(self._server, uploads)
+    parts = [jax.tree.map(lambda x: x[:count], metrics)
+             for count, metrics in jax.device_get(found)]
+    self.done += 1
+    return [jax.tree.map(lambda *x: np.concatenate(x), *parts)]
+
+  def state(self, i: int) -> runs.Run:
+    """What a checkpoint holds."""
+    del i
+    self.put_back()
+    return runs.Run(self._server, self._store.snapshot(), self._rng)
+
+  def saved(self, oldest: int) -> None:
+    """Learns that no checkpoint is left of fewer rounds than `oldest`."""
+    self._store.keep_from(oldest)
+
+  def online(self, i: int) -> Online:
+    """The global network, on one device, which scores it."""
+    del i
+    return jax.device_put(self._server.online, jax.devices()[0])
+
+  def _slices(self, round_: int) -> list[np.ndarray]:
+    """Who trains in a round, as many at once as the layout has room for."""
+    ids = np.arange(len(self._parts))
+    if program.is_sampled(self._config, len(ids)):
+      ids = np.asarray(self._sample(self._rng, np.int32(round_), self._sizes))
+    size = self._layout.num_clients
+    return [ids[i:i + size] for i in range(0, len(ids), size)]
+
+  def fetch(self, who: np.ndarray) -> _Slice:
+    """Brings clients to the devices, as the store has them."""
+    padding = self._layout.padded - len(who)
+    blank = jax.tree.map(
+        lambda x: np.repeat(np.asarray(x)[None], padding, 0),
+        self._client._replace(num_examples=np.float32(0)))
+    rows = jax.tree.map(lambda *x: np.concatenate(x), self._store.take(who),
+                        blank)
+    ids = np.concatenate([who, np.full(padding, len(self._parts))])
+    arrays = local.client_arrays(
+        self._examples, [self._parts[i] for i in who]
+        + [self._parts[0][:0]] * padding, self._by_client, most=self._most)
+    there = jax.device_put(ids.astype(np.int32), self._by_client)
+    return _Slice(who, there, jax.device_put(rows, self._by_client), arrays)
+
+  def _patched(self, now: _Slice) -> _Slice:
+    """Replaces clients who were still training when they were fetched."""
+    left = self._left
+    if left is None:
+      return now
+    _, to, where = np.intersect1d(now.who, left.who, return_indices=True)
+    if not len(to):
+      return now
+    nowhere = np.full(self._layout.padded - len(to), self._layout.padded)
+    to, where = jax.device_put(
+        [np.concatenate([x, nowhere]).astype(np.int32) for x in (to, where)],
+        self._everywhere)
+    return now._replace(
+        clients=self._patch(now.clients, left.clients, to, where))
+
+  def put_back(self) -> None:
+    """Gives the store what trained last, if it has not got it."""
+    if self._left is None or self._stored:
+      return
+    count = len(self._left.who)
+    self._store.put(self._left.who, jax.tree.map(
+        lambda x: x[:count], jax.device_get(self._left.clients)))
+    self._stored = True

@@ -1,0 +1,225 @@
+"""Clients in a store: the same bits as on the device, and less of it taken."""
+
+import json
+import pathlib
+import tempfile
+
+import hypothesis
+from hypothesis import given, strategies as st
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from fedu_jax import checkpoint, place, report, runs, settings, store, train
+from fedu_jax.errors import BadInput
+from fedu_jax.state import ClientState, Online
+import sharding_test
+import small
+import tiny
+
+
+def config_of(**changes):
+  """Eight clients, of whom three train each round."""
+  config = tiny.get_config()
+  config.clients, config.cohort = 8, 3
+  config.data.max_examples = 400
+  config.partition.name = 'dirichlet'  # clients of unequal size
+  config.partition.alpha = 5.
+  config.partition.min_examples = config.batch_size
+  config.evaluation.every = 0
+  config.participation.dropout = 0.3
+  config.update_from_flattened_dict(changes)
+  settings.check(config)
+  return config
+
+
+class Stopped(Exception):
+  """What ends a run in a test."""
+
+
+def run(folder, monkeypatch, *, stop=0, **changes):
+  """Runs all rounds, or until the checkpoint after round `stop`."""
+  save = checkpoint.Checkpoints.save
+
+  def save_and_stop(self, step, state):
+    save(self, step, state)
+    if step == stop:
+      raise Stopped
+  with monkeypatch.context() as patched:
+    patched.setattr(checkpoint.Checkpoints, 'save', save_and_stop)
+    try:
+      online = train.train(config_of(**changes), str(folder),
+                           console=Console(quiet=True)).federation
+    except Stopped:
+      return None
+  rows = [json.loads(row) for row in
+          (folder / 'metrics.jsonl').read_text().splitlines()]
+  for row in rows:
+    del row['seconds'], row['images_per_second']
+  return jax.device_get(online), rows
+
+
+def check_same(mine, reference):
+  assert mine[1] == reference[1]  # every metric of every client and round
+  small.check_equal(mine[0], reference[0])
+
+
+@pytest.fixture(scope='module')
+def on_device(tmp_path_factory):
+  """The run whose clients all stay on the device."""
+  with pytest.MonkeyPatch.context() as patch:
+    found = run(tmp_path_factory.mktemp('device') / 'run', patch,
+                store='device')
+  cohorts = [row['cohort'] for row in found[1]]
+  # Some come twice running, some after a pause: both ways to come back.
+  assert any(set(a) & set(b) for a, b in zip(cohorts, cohorts[1:]))
+  assert any((set(a) - set(b)) & set(c) for a, b, c in
+             zip(cohorts, cohorts[1:], cohorts[2:]))
+  return found
+
+
+@pytest.mark.parametrize('changes', [
+    {'store': 'host'}, {'store': 'disk'},
+    {'store': 'host', 'clients_per_device': 2},
+    {'store': 'disk', 'clients_per_device': 1}], ids=str)
+def test_a_store_changes_nothing(changes, on_device, tmp_path, monkeypatch):
+  check_same(run(tmp_path / 'run', monkeypatch, **changes), on_device)
+
+
+def test_a_run_in_a_store_goes_on(on_device, tmp_path, monkeypatch):
+  """From memory to the device and back: their checkpoints are the same."""
+  folder = tmp_path / 'run'
+  for stop, changes in enumerate((
+      {'store': 'host'}, {'store': 'device'},
+      {'store': 'host', 'clients_per_device': 2}), start=1):
+    assert run(folder, monkeypatch, stop=stop, **changes) is None
+  check_same(run(folder, monkeypatch, store='host'), on_device)
+
+
+def test_a_run_on_disk_goes_on(on_device, tmp_path, monkeypatch):
+  """Killed when files of a round are there that no checkpoint knows of."""
+  folder, changes = tmp_path / 'run', {'store': 'disk', 'checkpoint.every': 2}
+  add = report.RoundReport.add
+
+  def add_and_stop(self, row):
+    add(self, row)
+    if row['round'] == 4:
+      raise Stopped
+  with monkeypatch.context() as patched:
+    patched.setattr(report.RoundReport, 'add', add_and_stop)
+    assert run(folder, monkeypatch, **changes) is None
+  written = {int(path.stem.split('-')[1])
+             for path in (folder / 'clients').rglob('*.msgpack')}
+  assert written == {0, 1, 2}  # and two rounds are in the checkpoint
+  check_same(run(folder, monkeypatch, **changes), on_device)
+
+
+def test_cohorts_on_several_devices(tmp_path):
+  """Three clients on two devices, in two slices of a client a device."""
+  online = [sharding_test.ask(
+      'run', devices, tmp_path / f'{devices}', 0, *changes)['online']
+      for devices, changes in (
+          (1, ['cohort=3']), (2, ['cohort=3', 'clients_per_device=1']))]
+  for a, b in zip(*online, strict=True):
+    np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-4)
+
+
+def test_a_run_stays_on_disk_or_off_it(tmp_path, monkeypatch):
+  for first, then in (('disk', 'host'), ('device', 'disk')):
+    folder = tmp_path / first
+    assert run(folder, monkeypatch, stop=1, store=first) is None
+    with pytest.raises(BadInput, match='on disk: set config.store to'):
+      run(folder, monkeypatch, store=then)
+
+
+# --- stores by themselves --------------------------------------------------
+
+CLIENTS = 5
+
+
+def row_of(value, round_):
+  """A client's state, all of it one number."""
+  return ClientState(
+      Online({'w': np.full((2, 3), value, np.float32)}, {}), {},
+      np.float32(0), np.float32(value), np.int32(round_), np.bool_(True))
+
+
+def make_stores(folder):
+  sizes = np.arange(1, CLIENTS + 1, dtype=np.float32)
+  new = row_of(-1, -1)
+  return (store.InMemory(new, sizes),
+          store.OnDisk(new, sizes, folder / 'clients'))
+
+
+@given(st.lists(st.tuples(
+    st.lists(st.integers(0, CLIENTS - 1), min_size=1, unique=True),
+    st.sampled_from(['train', 'train', 'save', 'kill'])), max_size=12))
+@hypothesis.settings(max_examples=40, deadline=None)
+def test_stores_hold_what_they_are_given(steps):
+  """Rounds of training, checkpoints, and kills that go back to the last."""
+  with tempfile.TemporaryDirectory() as folder:
+    stores = make_stores(pathlib.Path(folder))
+    saved, round_ = None, 0
+    for who, what in steps:
+      ids = np.array(who)
+      if what == 'train':
+        rows = [row_of(10 * round_ + i, round_)._replace(
+            num_examples=np.float32(i + 1)) for i in who]
+        rows = jax.tree.map(lambda *x: np.stack(x), *rows)
+        for each in stores:
+          each.put(ids, rows)
+        round_ += 1
+      elif what == 'save':
+        saved = round_, jax.tree.map(np.array, [x.snapshot() for x in stores])
+        for each in stores:
+          each.keep_from(round_)  # the only checkpoint there is
+      elif saved:
+        stores = make_stores(pathlib.Path(folder))
+        round_ = saved[0]
+        for each, state in zip(stores, saved[1], strict=True):
+          each.restore(state)
+      small.check_equal(*(each.take(ids) for each in stores))
+    if saved and (steps[-1][1] == 'save'):
+      # No file is left that the only checkpoint does not name.
+      files = list(pathlib.Path(folder, 'clients').rglob('*.msgpack'))
+      assert len(files) == (saved[1][1] >= 0).sum()
+
+
+# --- which store -----------------------------------------------------------
+
+
+def choose(monkeypatch, *, device, host, **changes):
+  """What is chosen with so many bytes of memory."""
+  config = config_of(**changes)
+  data = runs.data_of(config)
+  monkeypatch.setattr(place, '_device_bytes', lambda: device)
+  monkeypatch.setattr(place, '_host_bytes', lambda: host)
+  return place.choose(
+      config, *runs.networks_of(config, data), data.train_images,
+      runs.parts_of(config, data), num_members=1)
+
+
+@pytest.mark.parametrize('changes, device, host, chosen', [
+    ({}, 1e9, 1e9, ('device', 3)),
+    ({}, 1e3, 1e9, ('host', 3)),  # the device has no room for all eight
+    ({'cohort': 0}, 1e3, 1e9, ('device', 8)),  # all of them must be there
+    ({'clients_per_device': 2}, 1e9, 1e9, ('host', 2)),
+    ({'clients_per_device': 3}, 1e9, 1e9, ('device', 3)),
+    ({'store': 'host'}, 1e9, 1e9, ('host', 3)),
+    ({'store': 'disk'}, 1e3, 1e3, ('disk', 3))])
+def test_the_store_that_is_chosen(changes, device, host, chosen, monkeypatch):
+  found = choose(monkeypatch, device=device, host=host, **changes)
+  assert (found.store, found.layout.num_clients) == chosen
+
+
+@pytest.mark.parametrize('changes, host, words', [
+    ({}, 1e3, 'set config.store to disk'),
+    ({'store': 'host'}, 1e3, 'set config.store to disk'),
+    ({'store': 'device', 'clients_per_device': 1}, 1e9, 'store to auto'),
+    ({'clients_per_device': 1, 'aggregation.name': 'fedca',
+      'learner.name': 'fedca', 'rule.name': 'fedca'}, 1e9,
+     'a whole cohort at once: set it to 0')])
+def test_stores_that_cannot_be(changes, host, words, monkeypatch):
+  with pytest.raises(BadInput, match=words):
+    choose(monkeypatch, device=1e3, host=host, **changes)
