@@ -26,6 +26,12 @@ def get_config() -> ml_collections.ConfigDict:
   config.participation.stragglers = 0.0  # how likely a client stops early
   config.participation.least = 0.1  # share of its steps that it then does
   config.devices = 'auto'  # how many share the clients; auto = all there are
+  config.distributed = ml_collections.ConfigDict()
+  # Process 0's host:port; auto = as JAX finds it (SLURM, TPU); '' = one host.
+  config.distributed.coordinator = ''
+  config.distributed.processes = 0  # 0 = as JAX finds it
+  config.distributed.process = -1  # which of them this is; -1 likewise
+  config.distributed.timeout = 100  # seconds until a silent one is lost
   config.execution = 'auto'  # map, one client after the other; vmap, at once
 
   config.data = ml_collections.ConfigDict()

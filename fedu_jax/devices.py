@@ -42,6 +42,8 @@ def layout(devices: str, num_clients: int, *, sampled: bool) -> Layout:
   Raises:
     BadInput: more are wanted than there are, or several for a cohort.
   """
+  if jax.process_count() > 1:
+    return _over_hosts(devices, num_clients, sampled=sampled)
   visible = jax.devices()
   if devices == 'auto':
     count = 1 if sampled else len(visible)
@@ -55,6 +57,36 @@ def layout(devices: str, num_clients: int, *, sampled: bool) -> Layout:
                      'runs on one: set devices to 1 or auto, or cohort to 0')
   share = -(-num_clients // count)
   count = -(-num_clients // share)
-  mesh = None if count == 1 else jax.make_mesh(
-      (count,), (AXIS,), axis_types=(AxisType.Auto,), devices=visible[:count])
+  mesh = None if count == 1 else _mesh(visible[:count])
   return Layout(num_clients, mesh)
+
+
+def _mesh(chosen: list[jax.Device]) -> Mesh:
+  return jax.make_mesh((len(chosen),), (AXIS,), axis_types=(AxisType.Auto,),
+                       devices=chosen)
+
+
+def _over_hosts(devices: str, num_clients: int, *, sampled: bool) -> Layout:
+  """Chooses as many devices of each host, so that each has a part in rounds.
+
+  Where clients do not divide evenly, the last hosts may hold padding alone.
+  """
+  hosts = jax.process_count()
+  if sampled:
+    raise BadInput('a cohort that is drawn runs on one host: set cohort to 0')
+  if hosts > num_clients:
+    raise BadInput(f'there are {hosts} processes for {num_clients} clients: at '
+                   'most one a client')
+  own = [[d for d in jax.devices() if d.process_index == i]
+         for i in range(hosts)]
+  each = min(map(len, own))
+  if devices == 'auto':
+    share = -(-num_clients // (hosts * each))
+    each = -(-num_clients // (share * hosts))
+  else:
+    wanted = int(devices)
+    if wanted % hosts or wanted > hosts * each:
+      raise BadInput(f'config.devices is {devices}, on {hosts} hosts: a '
+                     f'multiple of that, up to {hosts * each}, or auto')
+    each = wanted // hosts
+  return Layout(num_clients, _mesh([d for x in own for d in x[:each]]))

@@ -13,6 +13,7 @@ import numpy as np
 from rich.console import Console
 
 from fedu_jax import devices
+from fedu_jax import hosts
 from fedu_jax import local
 from fedu_jax import networks
 from fedu_jax import program
@@ -110,18 +111,19 @@ def _begin(member: Member, saved: Checkpoints, examples: PyTree,
   by_client = layout.sharding(devices.BY_CLIENT)
   everywhere = layout.sharding(devices.EVERYWHERE)
   arrays = local.client_arrays(examples, [*member.parts, *padding], by_client)
-  rng = jax.random.key(member.seed)
   image = jax.tree.leaves(arrays.images)[0]
+  sizes = np.array([len(part) for part in [*member.parts, *padding]])
+  where = (everywhere, by_client, everywhere)
 
   def init():
-    return program.init_state(
-        config, nets, member.online, arrays.num_examples, rng,
-        jnp.zeros((1, *image.shape[2:])))
-  if layout.mesh:  # made where it will lie: no device has room for all
-    init = jax.jit(init, out_shardings=(everywhere, by_client))
-  # Placed as a restored checkpoint is, or a resumed run would compile anew.
-  start = runs.Run(*jax.device_put(
-      (*init(), rng), (everywhere, by_client, everywhere)))
+    rng = jax.random.key(member.seed)
+    return (*program.init_state(
+        config, nets, member.online, sizes, rng,
+        jnp.zeros((1, *image.shape[2:]))), rng)
+  # Made where it will lie: no device has room for all, no host reaches all.
+  # And placed as a restored checkpoint is, or a resumed run would compile anew.
+  start = runs.Run(*jax.jit(init, out_shardings=where)() if layout.mesh else
+                   jax.device_put(init(), where))
   return _Begun(saved.restore(start) or start, arrays)
 
 
@@ -140,7 +142,7 @@ def _rounds(members: Sequence[Member], saved: Sequence[Checkpoints],
     return jax.tree.map(lambda x: x[i], tree) if several else tree
 
   def online_of(i):  # on one device, which scores it
-    return jax.device_put(of(i, run.server.online), jax.devices()[0])
+    return hosts.own_copy(of(i, run.server.online))
 
   def say(text):
     for member in members:
@@ -152,8 +154,8 @@ def _rounds(members: Sequence[Member], saved: Sequence[Checkpoints],
   compile_seconds = 0.0
   with contextlib.ExitStack() as stack:
     reports = [stack.enter_context(report.RoundReport(
-        m.folder, m.console, m.name, done=done, rounds=config.rounds))
-        for m in members]
+        m.folder, m.console, m.name, done=done, rounds=config.rounds)
+        if hosts.first() else report.NoReport()) for m in members]
     if done < config.rounds:
       began = time.time()
       one_round = program.compile_round(
@@ -161,6 +163,8 @@ def _rounds(members: Sequence[Member], saved: Sequence[Checkpoints],
           layout=layout)
       compile_seconds = time.time() - began
       share = f' for {layout.mesh.size} devices' if layout.mesh else ''
+      if hosts.several():
+        share += f' of {jax.process_count()} hosts'
       say(f'compiled{share} in {compile_seconds:.0f} s')
     while done < config.rounds:
       began = time.time()
@@ -168,7 +172,7 @@ def _rounds(members: Sequence[Member], saved: Sequence[Checkpoints],
       with jax.transfer_guard('disallow_explicit'):
         server, clients, metrics = one_round(
             run.server, run.clients, arrays, run.rng)
-      metrics = jax.device_get(metrics)
+      metrics = hosts.gather(metrics)
       seconds = time.time() - began
       run, done = runs.Run(server, clients, run.rng), done + 1
       last = done == config.rounds

@@ -28,11 +28,13 @@ class Run(NamedTuple):
   rng: Array  # the run's key
 
 
-def data_of(config: ml_collections.ConfigDict) -> sources.Dataset:
-  """Reads the data that a config names."""
+def data_of(config: ml_collections.ConfigDict, *,
+            lazy: bool = False) -> sources.Dataset:
+  """Reads the data that a config names; `lazy`, its images only when used."""
   return sources.load(
       config.data.source, data_dir=config.data.dir,
-      image_size=config.data.image_size, max_examples=config.data.max_examples)
+      image_size=config.data.image_size, max_examples=config.data.max_examples,
+      lazy=lazy)
 
 
 def parts_of(config: ml_collections.ConfigDict,
@@ -79,9 +81,10 @@ def scorer_of(config: ml_collections.ConfigDict, nets: networks.Nets,
   if data.test_labels is None or data.train_labels is None:
     return None
   assert data.test_images is not None  # labels never come without images
-  return Scorer(nets, data.train_images, data.train_labels, data.test_images,
-                data.test_labels, config.evaluation, config.seed,
-                dict(config.view), config.data.dir,
+  return Scorer(nets, np.asarray(data.train_images), data.train_labels,
+                np.asarray(data.test_images), data.test_labels,
+                config.evaluation, config.seed, dict(config.view),
+                config.data.dir,
                 classifies=labelled(config))
 
 
@@ -130,7 +133,7 @@ def config_of(folder: pathlib.Path, data_dir: str = ''
                    'one that has started') from error
   nested: dict[str, Any] = {}
   for name, value in (
-      flat | {'data.dir': data_dir, 'devices': 'auto'}).items():
+      flat | settings.PLACES | {'data.dir': data_dir}).items():
     *sections, last = name.split('.')
     place = nested
     for section in sections:
