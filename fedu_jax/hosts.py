@@ -97,7 +97,7 @@ def _refusal(said: str, coordinator: str, timeout: int) -> str:
     reason = 'hosts differ in config.distributed.processes'
   elif 'DEADLINE_EXCEEDED' in said or 'Deadline Exceeded' in said:
     reason = (f'in {timeout} s nobody answered there, or not all processes '
-              'came')
+              'came, or one came twice')
   else:
     found = re.search(r'absl::Status: (.*)', said)
     reason = found[1][:200] if found else 'JAX gave no reason'

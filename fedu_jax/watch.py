@@ -34,14 +34,17 @@ def client() -> Any:
   return distributed.global_state.client
 
 
-def end(code: int, line: str, before: Callable[[], object] = lambda: None,
-        stderr: int = 2) -> NoReturn:
+def end(code: int, line: str, stderr: int = 2) -> NoReturn:
   """Ends this process from any thread, after one line on stderr."""
+  _say(line, stderr)
+  os._exit(code)
+
+
+def _say(line: str, stderr: int = 2) -> None:
+  """Says the last line; whoever comes later waits for the end."""
   _ending.acquire()
   sys.stdout.flush()
   os.write(stderr, f'error: {line}\n'.encode())
-  before()
-  os._exit(code)
 
 
 class Watcher:
@@ -77,7 +80,7 @@ class Watcher:
     """Ends this host, and tells the others why so that they end too."""
     if self._others:
       client().key_value_set(f'fedu_jax/ended/{self._me}', f'{code} {reason}')
-    end(code, reason, self._meet)
+    self._end(code, reason)
 
   def wait_for_all(self) -> None:
     """Returns when each other host has been heard of after now.
@@ -113,8 +116,8 @@ class Watcher:
   def _follow(self, host: int, code: str, reason: str) -> NoReturn:
     """Ends as a host did that ended first."""
     if code == '2':
-      end(2, f'process {host}: {reason}', self._meet)
-    end(LOST, f'process {host} ended ({reason[:200]}): {_AGAIN}', self._meet)
+      self._end(2, f'process {host}: {reason}')
+    self._end(LOST, f'process {host} ended ({reason[:200]}): {_AGAIN}')
 
   def _judge(self) -> None:
     """Ends this host when one of the others has long not been heard of."""
@@ -125,21 +128,28 @@ class Watcher:
         # Without the coordinator, nobody is heard.
         names = ('0, which coordinates,' if 0 in lost
                  else ', '.join(map(str, lost)))
-        end(LOST, f'process {names} was not heard of for {self._timeout:g} s '
-            f'and is taken for lost: {_AGAIN}',
-            lambda: self._meet(except_for=lost))
+        self._end(LOST, f'process {names} was not heard of for '
+                  f'{self._timeout:g} s and is taken for lost: {_AGAIN}', lost)
 
-  def _meet(self, except_for: Sequence[int] = ()) -> None:
-    """Waits a moment for those who are about to end as well.
+  def _end(self, code: int, line: str, lost: Sequence[int] = ()) -> NoReturn:
+    """Ends this process, but waits a moment for those about to end as well.
 
     The coordinator goes last: when it is gone, JAX aborts the others.
     """
-    there = [i for i in range(self._count) if i not in except_for]
-    with contextlib.suppress(Exception):  # some may never come
-      client().wait_at_barrier(
-          'fedu_jax leaves', int(4000 * self._every), process_ids=there)
-    if not self._me:
-      time.sleep(self._every)
+    _say(line)
+    there = [i for i in range(self._count) if i not in lost]
+
+    def meet():
+      with contextlib.suppress(Exception):  # some may never come
+        client().wait_at_barrier(
+            'fedu_jax leaves', int(3000 * self._every), process_ids=there)
+        if not self._me:
+          time.sleep(self._every)
+    if 0 in there:  # asked in vain, a lost coordinator would keep us waiting
+      meeting = threading.Thread(target=meet, daemon=True)
+      meeting.start()
+      meeting.join(4 * self._every)
+    os._exit(code)
 
 
 @contextlib.contextmanager
