@@ -31,6 +31,12 @@ def get_config() -> ml_collections.ConfigDict:
   # Where clients lie that do not train: device, host, disk. auto = device if
   # all of them train each round or one device has room for them, else host.
   config.store = 'auto'
+  config.distributed = ml_collections.ConfigDict()
+  # Process 0's host:port; auto = as JAX finds it (SLURM, TPU); '' = one host.
+  config.distributed.coordinator = ''
+  config.distributed.processes = 0  # 0 = as JAX finds it
+  config.distributed.process = -1  # which of them this is; -1 likewise
+  config.distributed.timeout = 100  # seconds until a silent one is lost
   config.execution = 'auto'  # map, one client after the other; vmap, at once
 
   config.data = ml_collections.ConfigDict()

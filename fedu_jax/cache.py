@@ -10,6 +10,8 @@ import zipfile
 
 import numpy as np
 
+from fedu_jax import lazy
+
 Arrays = TypeVar('Arrays', bound=Any)  # a NamedTuple of arrays, and of absences
 
 
@@ -30,7 +32,7 @@ def kept(beside: pathlib.Path, name: str, kind: type[Arrays],
     kind: what `read` returns; what is no array in it is not kept.
     read: decodes the data.
   """
-  path = _folder(beside.resolve()) / f'.fedu_jax-{name}.npz'
+  path = _file(beside, name)
   try:
     with open(path, 'rb') as raw, np.load(raw, allow_pickle=False) as file:
       return kind(**file)
@@ -48,6 +50,26 @@ def kept(beside: pathlib.Path, name: str, kind: type[Arrays],
   except OSError:
     part.unlink(missing_ok=True)  # a full or read-only disk: go on without
   return data
+
+
+def mapped(beside: pathlib.Path, name: str, kind: type[Arrays],
+           read: Callable[[], Arrays]) -> Arrays:
+  """As `kept`, but the fields named ...images stay in the file, as `Lazy`.
+
+  Nothing is written: `read` may give `Lazy`, too.
+  """
+  path = _file(beside, name)
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      labels = {x: file[x] for x in file.files if not x.endswith('images')}
+      return kind(**labels, **{x: lazy.member(path, x) for x in file.files
+                               if x not in labels})
+  except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile):
+    return read()
+
+
+def _file(beside: pathlib.Path, name: str) -> pathlib.Path:
+  return _folder(beside.resolve()) / f'.fedu_jax-{name}.npz'
 
 
 def _folder(beside: pathlib.Path) -> pathlib.Path:

@@ -50,22 +50,33 @@ def layout(devices: str, num_clients: int, *, clients_per_device: int = 0,
     The layout of those that train at once.
 
   Raises:
-    BadInput: more devices are wanted than there are.
+    BadInput: more devices are wanted than there are, or than can share.
   """
-  visible = jax.devices()
-  count = len(visible) if devices == 'auto' else int(devices)
-  if count > len(visible):
-    raise BadInput(f'config.devices is {count}, but JAX sees {len(visible)} '
+  own = [[d for d in jax.devices() if d.process_index == i]
+         for i in range(jax.process_count())]
+  hosts, each = len(own), min(map(len, own))
+  count = hosts * each if devices == 'auto' else int(devices)
+  if count > hosts * each:
+    raise BadInput(f'config.devices is {count}, but JAX sees {hosts * each} '
                    'of them: at most that, or auto')
   if devices_per_client > count:
     raise BadInput(f'config.devices_per_client is {devices_per_client}, but '
                    f'there are {count} devices: at most that')
-  share = -(-num_clients // (count // devices_per_client))
+  most = count // devices_per_client
+  share = -(-num_clients // most)
   groups = -(-num_clients // share)
+  # Each host has a part in rounds, if only of padding, and the same.
+  while groups * devices_per_client % hosts and groups < most:
+    groups += 1
+  here, left = divmod(groups * devices_per_client, hosts)
+  if left or hosts > num_clients * devices_per_client:
+    raise BadInput(f'{num_clients} clients cannot be spread evenly over '
+                   f'{hosts} processes and {count} devices: start fewer '
+                   'processes, or choose another config.devices')
   shape = groups, devices_per_client
   mesh = None if shape == (1, 1) else jax.make_mesh(
       shape, (AXIS, DATA), axis_types=(AxisType.Auto,) * 2,
-      devices=visible[:groups * devices_per_client])
+      devices=[d for mine in own for d in mine[:here]])
   return Layout(min(num_clients, (clients_per_device or share) * groups), mesh)
 
 

@@ -8,6 +8,7 @@ import time
 import ml_collections
 import numpy as np
 
+from fedu_jax import hosts
 from fedu_jax import networks
 from fedu_jax import place
 from fedu_jax import report
@@ -97,8 +98,8 @@ def _rounds(members: Sequence[runs.Member], saved: Sequence[Checkpoints],
   compile_seconds = 0.0
   with contextlib.ExitStack() as stack:
     reports = [stack.enter_context(report.RoundReport(
-        m.folder, m.console, m.name, done=done, rounds=config.rounds))
-        for m in members]
+        m.folder, m.console, m.name, done=done, rounds=config.rounds)
+        if hosts.first() else report.NoReport()) for m in members]
     if done < config.rounds:
       began = time.time()
       federation.compile()

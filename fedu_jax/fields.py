@@ -58,6 +58,13 @@ def _devices(value):  # a text, since a flag keeps the type of what it changes
   return '' if right else 'auto, or a whole number from 1 as a text'
 
 
+def _coordinator(value):
+  host, _, port = value.rpartition(':') if isinstance(value, str) else '   '
+  right = value in ('', 'auto') or host and port.isdecimal() and (
+      0 < int(port) < 65536)
+  return '' if right else "'', auto, or the host:port of process 0"
+
+
 FIELDS: dict[str, Check] = {
     'seed': _count(0, 2**32 - 1),
     'rounds': _count(1),
@@ -73,6 +80,10 @@ FIELDS: dict[str, Check] = {
     'devices_per_client': _count(1),
     'clients_per_device': _count(0),
     'store': _one_of('auto', 'device', 'host', 'disk'),
+    'distributed.coordinator': _coordinator,
+    'distributed.processes': _count(0),
+    'distributed.process': _count(-1),
+    'distributed.timeout': _count(1),
     'execution': _one_of(*rounds.EXECUTIONS),
     'data.source': _text,
     'data.dir': _text,

@@ -46,19 +46,31 @@ def client_arrays(images: PyTree, parts: Sequence[np.ndarray],
 
   Args:
     images: [N, H, W, C] u8, everyone's; or a tree of such, as Labelled is.
+      What is `Lazy` is read for the clients of this process alone.
     parts: for each client, the rows of `images` that it owns.
     sharding: where the arrays lie; None means on the first device.
     most: pad to so many, where a larger client is not among these.
   """
   most = max(most, *map(len, parts))
-  def stack(x):
-    stacked = np.zeros((len(parts), most, *x.shape[1:]), x.dtype)
-    for i, part in enumerate(parts):
+
+  def stack(x, clients):
+    mine = parts[clients]
+    stacked = np.zeros((len(mine), most, *x.shape[1:]), x.dtype)
+    for i, part in enumerate(mine):
       stacked[i, :len(part)] = x[part]
-    return jax.device_put(stacked, sharding)
+    return stacked
+
+  def place(x):
+    if sharding is None:
+      return jax.device_put(stack(x, slice(None)))
+    return jax.make_array_from_callback(
+        (len(parts), most, *x.shape[1:]), sharding,
+        lambda index: stack(x, index[0] if index else slice(None)))
   sizes = np.array([len(part) for part in parts], np.int32)
-  return ClientArrays(jax.tree.map(stack, images),
-                      jax.device_put(sizes, sharding))
+  return ClientArrays(
+      jax.tree.map(place, images),
+      jax.device_put(sizes) if sharding is None else
+      jax.make_array_from_callback(sizes.shape, sharding, lambda i: sizes[i]))
 
 
 def make_batches(arrays: ClientArrays, rng: Array, round: Array, *,

@@ -8,6 +8,8 @@ from absl import logging
 from ml_collections import config_flags
 
 from fedu_jax import command
+from fedu_jax import hosts
+from fedu_jax import settings
 from fedu_jax import train
 from fedu_jax.errors import BadInput
 
@@ -45,7 +47,9 @@ def main(_: list[str]) -> None:
   logging.set_verbosity(logging.ERROR)
   command.keep_compiled_programs()
   try:
-    train.train_and_evaluate(_CONFIG.value, str(_WORKDIR.value))
+    settings.check(_CONFIG.value)
+    with hosts.joined(**_CONFIG.value.distributed):
+      train.train_and_evaluate(_CONFIG.value, str(_WORKDIR.value))
   except BadInput as error:
     command.refuse(error)
 

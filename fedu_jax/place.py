@@ -9,11 +9,13 @@ import ml_collections
 import numpy as np
 
 from fedu_jax import devices
+from fedu_jax import hosts
 from fedu_jax import networks
 from fedu_jax import program
 from fedu_jax import settings
 from fedu_jax import trees
 from fedu_jax.errors import BadInput
+from fedu_jax.lazy import Images
 from fedu_jax.state import Online
 
 # Share of a memory that clients who do not train may take: the rest is for
@@ -28,7 +30,7 @@ class Place(NamedTuple):
 
 
 def choose(config: ml_collections.ConfigDict, nets: networks.Nets,
-           online: Online, images: np.ndarray, parts: list[np.ndarray], *,
+           online: Online, images: Images, parts: list[np.ndarray], *,
            num_members: int) -> Place:
   """Chooses for a federation, or for several that begin together.
 
@@ -62,6 +64,9 @@ def choose(config: ml_collections.ConfigDict, nets: networks.Nets,
                    f'{config.aggregation.name} needs a whole cohort at once: '
                    'set it to 0')
   travels = sliced or (sampled and layout.mesh is not None)
+  if hosts.several() and (travels or config.store in ('host', 'disk')):
+    raise BadInput('clients that come and go are for one host: set cohort and '
+                   'clients_per_device to 0, and store to auto')
   state, data = _bytes(config, nets, online, images, parts)
   if config.store == 'device':
     if travels:

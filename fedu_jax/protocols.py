@@ -83,8 +83,9 @@ def transfer(scorer: Scorer, online: Online, choice: str) -> dict[str, float]:
                    'test images: choose another data set')
   assert data.test_images is not None  # labels never come without images
   there = scorer._replace(
-      train_images=data.train_images, train_labels=data.train_labels,
-      test_images=data.test_images, test_labels=data.test_labels)
+      train_images=np.asarray(data.train_images),
+      train_labels=data.train_labels,
+      test_images=np.asarray(data.test_images), test_labels=data.test_labels)
   return {f'transfer to {choice.removeprefix("tfds:")}':
           there.linear(online.encoder)}
 

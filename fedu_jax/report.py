@@ -48,8 +48,8 @@ def client_table(labels: np.ndarray, parts: list[np.ndarray],
                  names: tuple[str, ...] = ()) -> Table:
   """Tabulates how many examples of each class each client holds.
 
-  More than a dozen classes are shown as their number, and no more than the first
-  twenty clients; `partition.json` has all.
+  More than a dozen classes are shown as their number, and of the clients the
+  first twenty; `partition.json` has all.
   """
   table = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False,
                 title='examples by client and class')
@@ -99,7 +99,24 @@ def megabytes(count: int) -> str:
   return f'{count / 1e6:.1f} MB'
 
 
-class RoundReport:
+class NoReport:
+  """Keeps the rows of rounds that another host reports. A context manager."""
+
+  def __init__(self) -> None:
+    self.rows: list[Row] = []
+
+  def __enter__(self) -> 'NoReport':
+    return self
+
+  def __exit__(self, *_) -> None:
+    pass
+
+  def add(self, row: Row) -> None:
+    """Takes the row of a round."""
+    self.rows.append(row)
+
+
+class RoundReport(NoReport):
   """One line a round on the console, in metrics.jsonl and in TensorBoard.
 
   A context manager. Rounds that `metrics.jsonl` holds beyond `done` were lost
@@ -108,7 +125,7 @@ class RoundReport:
 
   def __init__(self, folder: pathlib.Path, console: Console, name: str, *,
                done: int, rounds: int):
-    self.rows: list[Row] = []
+    super().__init__()
     self._path = folder / 'metrics.jsonl'
     self._console = console
     if self._path.exists():
@@ -145,7 +162,7 @@ class RoundReport:
         a metric's name to its values, one for each client of the cohort.
     """
     row = _plain(row)
-    self.rows.append(row)
+    super().add(row)
     self._file.write(json.dumps(row) + '\n')
     self._file.flush()
     for name, value in row.items():

@@ -8,6 +8,7 @@ import ml_collections
 import numpy as np
 
 from fedu_jax import devices
+from fedu_jax import hosts
 from fedu_jax import local
 from fedu_jax import networks
 from fedu_jax import program
@@ -47,20 +48,21 @@ class Resident:
     padding = [np.array([], int)] * (layout.padded - layout.num_clients)
     by_client = layout.sharding(devices.BY_CLIENT)
     everywhere = layout.sharding(devices.EVERYWHERE)
-    arrays = local.client_arrays(
-        examples, [*member.parts, *padding], by_client)
-    rng = jax.random.key(member.seed)
+    parts = [*member.parts, *padding]
+    arrays = local.client_arrays(examples, parts, by_client)
     image = jax.tree.leaves(arrays.images)[0]
+    sizes = np.array([len(part) for part in parts])
+    where = everywhere, by_client, everywhere
 
     def init():
-      return program.init_state(
-          self._config, self._nets, member.online, arrays.num_examples, rng,
-          jnp.zeros((1, *image.shape[2:])))
-    if layout.mesh:  # made where it will lie: no device has room for all
-      init = jax.jit(init, out_shardings=(everywhere, by_client))
+      rng = jax.random.key(member.seed)
+      return (*program.init_state(
+          self._config, self._nets, member.online, sizes, rng,
+          jnp.zeros((1, *image.shape[2:]))), rng)
+    # Made where it will lie: no device has room for all, no host reaches all.
     # Placed as a restored checkpoint is, or a resumed run would compile anew.
-    start = runs.Run(*jax.device_put(
-        (*init(), rng), (everywhere, by_client, everywhere)))
+    start = runs.Run(*(jax.jit(init, out_shardings=where)() if layout.mesh
+                       else jax.device_put(init(), where)))
     return saved.restore(start) or start, arrays
 
   def compile(self) -> None:
@@ -73,7 +75,8 @@ class Resident:
   def where(self) -> str:
     """A few words for the console; none if there is nothing to say."""
     mesh = self._layout.mesh
-    return f' for {mesh.size} devices' if mesh else ''
+    return (f' for {mesh.size} devices' if mesh else '') + (
+        f' of {jax.process_count()} hosts' if hosts.several() else '')
 
   def advance(self) -> list[Metrics]:
     """Does a round; returns its metrics, [M] each, of each federation."""
@@ -82,7 +85,7 @@ class Resident:
       server, clients, metrics = self.compiled(
           self._run.server, self._run.clients, self._arrays, self._run.rng)
     self._run = runs.Run(server, clients, self._run.rng)
-    metrics = jax.device_get(metrics)
+    metrics = hosts.gather(metrics)
     self.done += 1
     return [{name: x[:self._layout.num_clients]
              for name, x in self._of(i, metrics).items()}
@@ -98,8 +101,7 @@ class Resident:
 
   def online(self, i: int) -> Online:
     """A federation's global network, on one device, which scores it."""
-    return jax.device_put(self._of(i, self._run.server.online),
-                          jax.devices()[0])
+    return hosts.own_copy(self._of(i, self._run.server.online))
 
   def _of(self, i, tree):
     return tree if self._members == 1 else jax.tree.map(lambda x: x[i], tree)

@@ -40,11 +40,13 @@ class Member(NamedTuple):
   console: Console
 
 
-def data_of(config: ml_collections.ConfigDict) -> sources.Dataset:
-  """Reads the data that a config names."""
+def data_of(config: ml_collections.ConfigDict, *,
+            lazy: bool = False) -> sources.Dataset:
+  """Reads the data that a config names; `lazy`, its images only when used."""
   return sources.load(
       config.data.source, data_dir=config.data.dir,
-      image_size=config.data.image_size, max_examples=config.data.max_examples)
+      image_size=config.data.image_size, max_examples=config.data.max_examples,
+      lazy=lazy)
 
 
 def parts_of(config: ml_collections.ConfigDict,
@@ -91,9 +93,10 @@ def scorer_of(config: ml_collections.ConfigDict, nets: networks.Nets,
   if data.test_labels is None or data.train_labels is None:
     return None
   assert data.test_images is not None  # labels never come without images
-  return Scorer(nets, data.train_images, data.train_labels, data.test_images,
-                data.test_labels, config.evaluation, config.seed,
-                dict(config.view), config.data.dir,
+  return Scorer(nets, np.asarray(data.train_images), data.train_labels,
+                np.asarray(data.test_images), data.test_labels,
+                config.evaluation, config.seed, dict(config.view),
+                config.data.dir,
                 classifies=labelled(config))
 
 
@@ -149,7 +152,7 @@ def config_of(folder: pathlib.Path, data_dir: str = ''
                    'one that has started') from error
   nested: dict[str, Any] = {}
   for name, value in (
-      flat | {'data.dir': data_dir} | settings.ANYWHERE).items():
+      flat | settings.PLACES | {'data.dir': data_dir}).items():
     *sections, last = name.split('.')
     place = nested
     for section in sections:

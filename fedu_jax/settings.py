@@ -42,10 +42,13 @@ _NAMED = {
                      'fedema_auto', 'fedca', 'fedsc')),
 }
 
-# Where a run runs, which changes what it computes by rounding at most.
-ANYWHERE = {'devices': 'auto', 'devices_per_client': 1,
-            'clients_per_device': 0, 'store': 'auto'}
-PLACES = ('data.dir', *ANYWHERE)
+# Where a run runs, which changes what it computes by rounding at most; and what
+# stands there for one that is read from its folder.
+PLACES = {'data.dir': '', 'devices': 'auto', 'devices_per_client': 1,
+          'clients_per_device': 0, 'store': 'auto',
+          'distributed.coordinator': '',
+          'distributed.processes': 0, 'distributed.process': -1,
+          'distributed.timeout': 100}
 # What `program` binds to a section's function, beside its fields.
 _BOUND = {'learner': ('make_tx', 'loss'), 'sampling': ('size',),
           'aggregation': ('add',)}

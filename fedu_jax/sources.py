@@ -2,34 +2,38 @@
 
 `tfds:<builder>`, `digits`, `npz:<file>`, `folder:<dir>`: all become uint8
 arrays in a stable order. What takes time to decode is cached beside the data.
+Read lazily, images are decoded when they are asked for, and not cached.
 """
 
+import functools
 import hashlib
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 import zipfile
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from fedu_jax import cache
+from fedu_jax import lazy as lazy_lib
 from fedu_jax.errors import BadInput
+from fedu_jax.lazy import Images, Lazy
 
 _FOLDER_SIZE = 32  # pixels, where the config does not say
 
 
 class Dataset(NamedTuple):
   """Examples in a stable order; the test half and the labels may be absent."""
-  train_images: np.ndarray  # [N, H, W, 3] u8
+  train_images: Images  # [N, H, W, 3] u8
   train_labels: np.ndarray | None = None  # [N] i32
-  test_images: np.ndarray | None = None
+  test_images: Images | None = None
   test_labels: np.ndarray | None = None
   owners: np.ndarray | None = None  # [N] i32, where the source names them
   owner_names: tuple[str, ...] = ()
 
 
 def load(source: str, *, data_dir: str = '', image_size: int = 0,
-         max_examples: int = 0) -> Dataset:
+         max_examples: int = 0, lazy: bool = False) -> Dataset:
   """Reads a source.
 
   Args:
@@ -38,19 +42,24 @@ def load(source: str, *, data_dir: str = '', image_size: int = 0,
     image_size: pixels of a side; 0 keeps the images' own.
     max_examples: keep this many training examples, evenly over classes (or
       owners) and the first of each; 0 keeps all.
+    lazy: whether images are read, decoded and resized only when they are
+      indexed. Of an npz file and of what is cached, rows are mapped into
+      memory; a compressed npz is passed over; digits are few, and read.
 
   Raises:
-    BadInput: whatever of it is missing, unreadable or malformed.
+    BadInput: whatever of it is missing, unreadable or malformed. What is wrong
+      with an image may show only when it is read.
   """
   kind, _, what = source.partition(':')
   if kind not in _SOURCES or bool(what) == (kind == 'digits'):
     raise BadInput(f'data.source is {source!r}: use digits, tfds:<builder>, '
                    'npz:<file> or folder:<dir>')
-  data = _SOURCES[kind](what, data_dir, image_size)
+  data = _SOURCES[kind](what, data_dir, image_size, lazy)
   if image_size and data.train_images.shape[1:3] != (image_size,) * 2:
-    data = data._replace(train_images=resize(data.train_images, image_size))
+    fit = functools.partial(resize, size=image_size)
+    data = data._replace(train_images=lazy_lib.each(fit, data.train_images))
     if data.test_images is not None:
-      data = data._replace(test_images=resize(data.test_images, image_size))
+      data = data._replace(test_images=lazy_lib.each(fit, data.test_images))
   return _first(data, max_examples) if max_examples else data
 
 
@@ -83,15 +92,17 @@ def _first(data: Dataset, count: int) -> Dataset:
 
   def rows(x):
     return None if x is None else x[keep]
+  images = data.train_images
   return data._replace(
-      train_images=data.train_images[keep],
+      train_images=(images.take(keep) if isinstance(images, Lazy)
+                    else images[keep]),
       train_labels=rows(data.train_labels), owners=rows(data.owners))
 
 
-def _digits(what: str, data_dir: str, image_size: int) -> Dataset:
+def _digits(what: str, data_dir: str, image_size: int, lazy: bool) -> Dataset:
   """The 1,797 handwritten digits that scikit-learn ships; each 5th is a test.
   """
-  del what, data_dir, image_size
+  del what, data_dir, image_size, lazy
   from sklearn import datasets
   digits = datasets.load_digits()  # 8x8, 0..16
   images = np.round(digits.images * (255 / 16)).astype(np.uint8)
@@ -107,25 +118,29 @@ def _rgb(images: np.ndarray) -> np.ndarray:
   return np.repeat(images, 3, -1) if images.shape[-1] == 1 else images
 
 
-def _tfds(what: str, data_dir: str, image_size: int) -> Dataset:
+def _tfds(what: str, data_dir: str, image_size: int, lazy: bool) -> Dataset:
   """Any prepared TFDS classification set; CIFAR is prepared here if need be."""
   from fedu_jax import tfds_reader
   builder = tfds_reader.find(what, data_dir)
-  return cache.kept(
+  return (cache.mapped if lazy else cache.kept)(
       pathlib.Path(builder.data_path), f"{what.replace('/', '-')}-{image_size}",
-      Dataset, lambda: Dataset(*tfds_reader.read(builder, image_size)))
+      Dataset, lambda: Dataset(*tfds_reader.read(builder, image_size, lazy)))
 
 
-def _npz(what: str, data_dir: str, image_size: int) -> Dataset:
+def _npz(what: str, data_dir: str, image_size: int, lazy: bool) -> Dataset:
   """train_images, train_labels, test_images, test_labels; or Keras's names."""
   del data_dir, image_size
   names = {'train_images': 'x_train', 'train_labels': 'y_train',
            'test_images': 'x_test', 'test_labels': 'y_test'}
   try:
     with open(what, 'rb') as raw, np.load(raw, allow_pickle=False) as file:
-      arrays = {ours: file[ours if ours in file else keras]
-                for ours, keras in names.items()
-                if ours in file or keras in file}
+      found = {ours: ours if ours in file else keras
+               for ours, keras in names.items()
+               if ours in file or keras in file}
+      arrays: dict[str, Any] = {
+          ours: lazy_lib.member(what, theirs)
+          if lazy and ours.endswith('images') else file[theirs]
+          for ours, theirs in found.items()}
   except FileNotFoundError as error:
     raise BadInput(f'data.source npz: there is no file {what}') from error
   except (OSError, ValueError, EOFError, TypeError, AttributeError,
@@ -145,7 +160,7 @@ def _npz(what: str, data_dir: str, image_size: int) -> Dataset:
           f'data.source npz: {half}_images in {what} is {images.dtype} '
           f'{images.shape}; it must be uint8 [N, H, W], [N, H, W, 1] or '
           '[N, H, W, 3]')
-    arrays[f'{half}_images'] = _rgb(images)
+    arrays[f'{half}_images'] = lazy_lib.each(_rgb, images)
     if labels is None:
       continue
     labels = labels.reshape(-1)
@@ -161,7 +176,7 @@ def _npz(what: str, data_dir: str, image_size: int) -> Dataset:
   return Dataset(**arrays)
 
 
-def _folder(what: str, data_dir: str, image_size: int) -> Dataset:
+def _folder(what: str, data_dir: str, image_size: int, lazy: bool) -> Dataset:
   """One folder of images a client, unlabelled, in the order of their names."""
   del data_dir
   root = pathlib.Path(what)
@@ -180,16 +195,22 @@ def _folder(what: str, data_dir: str, image_size: int) -> Dataset:
     if not mine:
       raise BadInput(f'data.source folder: {owner} has no images')
   size = image_size or _FOLDER_SIZE
+  paths = [path for mine in files for path in mine]
+
+  def decode(rows):
+    return np.stack([_open(paths[i], size) for i in rows])
 
   def read():
-    images = [_open(path, size) for mine in files for path in mine]
     numbers = np.repeat(np.arange(len(files)), [len(mine) for mine in files])
-    return Dataset(np.stack(images), owners=numbers.astype(np.int32))
+    images = Lazy((len(paths), size, size, 3), np.uint8, decode)
+    return Dataset(images if lazy else images[:],
+                   owners=numbers.astype(np.int32))
 
   listing = '\n'.join(f'{p} {p.stat().st_size} {p.stat().st_mtime_ns}'
-                      for mine in files for p in mine)
+                      for p in paths)
   digest = hashlib.sha256(listing.encode()).hexdigest()[:16]
-  data = cache.kept(root, f'images-{size}-{digest}', Dataset, read)
+  data = (cache.mapped if lazy else cache.kept)(
+      root, f'images-{size}-{digest}', Dataset, read)
   return data._replace(owner_names=tuple(owner.name for owner in owners))
 
 

@@ -6,6 +6,7 @@ import tensorflow_datasets as tfds
 
 from fedu_jax import cifar
 from fedu_jax.errors import BadInput
+from fedu_jax.lazy import Images, Lazy
 
 
 def find(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
@@ -49,8 +50,8 @@ def find(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
   return builder
 
 
-def read(builder: tfds.core.DatasetBuilder, image_size: int
-         ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def read(builder: tfds.core.DatasetBuilder, image_size: int, lazy: bool = False
+         ) -> tuple[Images, np.ndarray, Images, np.ndarray]:
   """Decodes the train and the test split, each ordered by id.
 
   A set without ids keeps the order on disk, which is stable too. Without a
@@ -59,6 +60,8 @@ def read(builder: tfds.core.DatasetBuilder, image_size: int
   Args:
     builder: of a prepared set with one image and one label.
     image_size: pixels of a side; 0 keeps the images' own, if they agree.
+    lazy: whether images are decoded only when they are asked for. Ids and
+      labels are read at once either way, here without decoding images.
 
   Returns:
     train images [N, H, W, 3] u8, train labels [N] i32, and the same for test.
@@ -73,37 +76,52 @@ def read(builder: tfds.core.DatasetBuilder, image_size: int
   if 'train' not in splits or test is None:
     raise BadInput(f'data.source tfds: {builder.name} has the splits '
                    f'{", ".join(splits)}; train and test are needed')
-  return (*_split(builder, 'train', keys, image_size),
-          *_split(builder, test, keys, image_size))
+  return (*_split(builder, 'train', keys, image_size, lazy),
+          *_split(builder, test, keys, image_size, lazy))
 
 
-def _split(builder, split, keys, image_size):
-  source = builder.as_data_source(split=split)
+def _split(builder, split, keys, image_size, lazy):
+  feature = builder.info.features[keys[0]]
+  source = builder.as_data_source(split=split, decoders={
+      keys[0]: tfds.decode.SkipDecoding()} if lazy else None)
   has_id = 'id' in builder.info.features
   rows = []
   for i in range(len(source)):
     row = source[i]
-    image = row[keys[0]]
-    if image.dtype != np.uint8 or image.shape[-1] not in (1, 3):
-      raise BadInput(f'data.source tfds: {builder.name} has images of '
-                     f'{image.dtype} {image.shape}; 8 bits, grey or RGB, '
-                     'are needed')
-    rows.append((row['id'] if has_id else i, _rgb(image, image_size),
+    rows.append((row['id'] if has_id else i,
+                 i if lazy else _image(builder, row[keys[0]], image_size),
                  row[keys[1]]))
   rows.sort(key=lambda row: row[0])
-  images = [row[1] for row in rows]
-  if len({image.shape for image in images}) > 1:
-    raise BadInput(f'data.source tfds: the images of {builder.name} differ in '
-                   'size: choose one with --config.data.image_size')
   labels = np.array([row[2] for row in rows], np.int32)
-  return np.stack(images), labels
+  if not lazy:
+    return _stack(builder, [row[1] for row in rows]), labels
+
+  def decode(wanted):
+    # The first beside them, so that hosts agree on the size of all.
+    encoded = [source[rows[i][1]][keys[0]] for i in (0, *wanted)]
+    return _stack(builder, [
+        _image(builder, feature.decode_example_np(x), image_size)
+        for x in encoded])[1:]
+  one = decode([0])
+  return Lazy((len(rows), *one.shape[1:]), one.dtype, decode), labels
 
 
-def _rgb(image, size):
+def _image(builder, image, size):
   """Makes an image [H, W, 1 or 3] u8 colour, and square if a size is given."""
+  if image.dtype != np.uint8 or image.shape[-1] not in (1, 3):
+    raise BadInput(f'data.source tfds: {builder.name} has images of '
+                   f'{image.dtype} {image.shape}; 8 bits, grey or RGB, '
+                   'are needed')
   if image.shape[-1] == 1:
     image = np.repeat(image, 3, -1)
   if not size or image.shape[:2] == (size, size):
     return image
   return np.asarray(Image.fromarray(image).resize(
       (size, size), Image.Resampling.BILINEAR))
+
+
+def _stack(builder, images):
+  if len({image.shape for image in images}) > 1:
+    raise BadInput(f'data.source tfds: the images of {builder.name} differ in '
+                   'size: choose one with --config.data.image_size')
+  return np.stack(images)

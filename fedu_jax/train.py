@@ -14,10 +14,12 @@ import numpy as np
 from rich.console import Console
 
 from fedu_jax import federation
+from fedu_jax import hosts
 from fedu_jax import place
 from fedu_jax import report
 from fedu_jax import runs
 from fedu_jax import settings
+from fedu_jax.errors import BadInput
 from fedu_jax.scores import Scorer
 from fedu_jax.state import Online
 
@@ -40,6 +42,9 @@ class Trained(NamedTuple):
 def train(config: ml_collections.ConfigDict, workdir: str, *,
           console: Console) -> Trained:
   """Runs a config's rounds in a folder, from where an earlier start left off.
+
+  On several hosts, all call it for a folder that all can reach, and the first
+  writes what is no checkpoint and holds what scores.
 
   Args:
     config: see configs/cifar10.py.
@@ -70,27 +75,33 @@ def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
     BadInput: as `train`.
   """
   settings.check(config)
+  if hosts.several() and config.evaluation.alone:
+    raise BadInput(f'config.evaluation.alone is {config.evaluation.alone}, '
+                   'which is for one host: set it to 0')
   configs = [_changed(config, seed=seed) for seed in seeds]
   folders = [runs.claim(pathlib.Path(workdir), own, write=False)
              for workdir, own in zip(workdirs, configs)]
-  data = runs.data_of(config)
+  data = runs.data_of(config, lazy=hosts.several())
   parts = [runs.parts_of(own, data) for own in configs]
   drawn = [runs.networks_of(own, data) for own in configs]
   # Refuses what cannot be before a folder is touched.
   place.choose(config, *drawn[0], data.train_images, parts[0],
                num_members=len(seeds))
+  hosts.barrier('all folders are claimed')
   members = []
   for own, folder, mine, (nets, online), console in zip(
       configs, folders, parts, drawn, consoles):
-    runs.claim(folder, own, write=True)
     shown = data.owners if data.train_labels is None else data.train_labels
-    if shown is not None:
-      console.print(report.client_table(shown, mine, data.owner_names))
-      report.write_json(folder / 'partition.json', [
-          np.bincount(shown[part]) for part in mine])
+    if hosts.first():
+      runs.claim(folder, own, write=True)
+      if shown is not None:
+        console.print(report.client_table(shown, mine, data.owner_names))
+        report.write_json(folder / 'partition.json', [
+            np.bincount(shown[part]) for part in mine])
+    scorer = runs.scorer_of(own, nets, data) if hosts.first() else None
     members.append(runs.Member(
-        'federation', folder, mine, online, own.seed,
-        runs.scorer_of(own, nets, data), console))
+        'federation', folder, mine, online, own.seed, scorer, console))
+  hosts.barrier('all folders are written')
 
   def federate(members, config):
     return federation.federate(members, config=config, nets=nets, data=data)
@@ -119,13 +130,14 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str, *,
   """Trains as `train` does, and scores what came of it.
 
   Returns:
-    The summary that is also written to `summary.json`.
+    The summary that is also written to `summary.json`; of several hosts, the
+    first's has scores.
 
   Raises:
     BadInput: as `train`.
   """
   began = time.time()
-  console = console or Console(highlight=False)
+  console = console or Console(highlight=False, quiet=not hosts.first())
   trained = train(config, workdir, console=console)
   scorer, alone, scores = trained.scorer, trained.alone, {}
   if scorer:
@@ -142,7 +154,8 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str, *,
   else:
     console.print('the data has no labelled test images: nothing to score')
   summary = _summary(config, scores, trained.speed, time.time() - began)
-  report.write_json(pathlib.Path(workdir) / 'summary.json', summary)
+  if hosts.first():
+    report.write_json(pathlib.Path(workdir) / 'summary.json', summary)
   return summary
 
 

@@ -9,10 +9,10 @@ ROOT = pathlib.Path(__file__).parents[1] / 'fedu_jax'
 
 # A module may import only from floors below its own.
 FLOORS = [
-    {'state', 'errors'},
+    {'state', 'errors', 'lazy', 'watch'},
     {'trees', 'losses', 'winograd', 'rows', 'augment', 'partition', 'report',
      'checkpoint', 'cache', 'cifar', 'participation',
-     'devices', 'store'},
+     'devices', 'store', 'hosts'},
     {'conv_cpu', 'batchnorm'},
     {'conv'},
     {'layers'},

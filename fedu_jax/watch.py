@@ -1,0 +1,204 @@
+"""Hosts that watch each other, and how one ends that another left behind.
+
+JAX ends a process whose coordinator or peers are gone by an abort with a stack
+trace, and what it calls back before that cannot be Python (jaxlib 0.10 and
+0.12 throw std::bad_cast). So hosts are watched here, and an abort is caught.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from typing import Any, NoReturn
+
+from jax._src import distributed  # its client has no public name
+
+LOST = 3  # the exit code of a host whose run another has ended
+
+_AGAIN = ('start all hosts again in the same workdir: the run goes on from its '
+          'last checkpoint')
+_LIBC = ctypes.CDLL(None)
+_LIBC.signal.restype = None
+_HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_int)
+_ending = threading.Lock()  # taken once, by who says the last line
+
+
+def client() -> Any:
+  """JAX's connection to the coordinator."""
+  return distributed.global_state.client
+
+
+def end(code: int, line: str, stderr: int = 2) -> NoReturn:
+  """Ends this process from any thread, after one line on stderr."""
+  _say(line, stderr)
+  os._exit(code)
+
+
+def _say(line: str, stderr: int = 2) -> None:
+  """Says the last line; whoever comes later waits for the end."""
+  _ending.acquire()
+  sys.stdout.flush()
+  os.write(stderr, f'error: {line}\n'.encode())
+
+
+class Watcher:
+  """Tells the other hosts that this one lives, and ends it when one is lost."""
+
+  def __init__(self, me: int, count: int, timeout: float):
+    """Meets the others; see `start`.
+
+    Args:
+      me: this host's number.
+      count: of all hosts.
+      timeout: seconds after which one that is not heard of is lost.
+    """
+    self._me, self._count, self._timeout = me, count, timeout
+    self._every = timeout / 20
+    self._others = [i for i in range(count) if i != me]
+    self._stopped = threading.Event()
+    client().wait_at_barrier('fedu_jax joined', int(1000 * timeout))
+    self._heard = dict.fromkeys(self._others, time.monotonic())
+    self._beats = dict.fromkeys(self._others, 0)  # how often, since then
+
+  def start(self) -> None:
+    """Begins to tell and to watch, in threads; an abort has code LOST."""
+    _on_abort(lambda: end(LOST, f'{_coordinator_or_jax()}: {_AGAIN}'))
+    for work in (self._tell, self._judge):
+      threading.Thread(target=work, daemon=True).start()
+
+  def stop(self) -> None:
+    """Ends what `start` began."""
+    self._stopped.set()
+    _on_abort(None)
+
+  def leave(self, code: int, reason: str) -> NoReturn:
+    """Ends this host, and tells the others why so that they end too."""
+    if self._others:
+      client().key_value_set(f'fedu_jax/ended/{self._me}', f'{code} {reason}')
+    self._end(code, reason)
+
+  def wait_for_all(self) -> None:
+    """Returns when each other host has been heard of twice from now.
+
+    Once is not enough: what is heard now may have been said before its end. If
+    one is lost, this process ends instead.
+    """
+    wanted = {host: beats + 2 for host, beats in self._beats.items()}
+    while any(self._beats[host] < beats for host, beats in wanted.items()):
+      time.sleep(self._every / 4)
+
+  def _tell(self) -> None:
+    """Says that this host lives, and hears of the others."""
+    beats: dict[int, str] = {}
+    number = 0
+    while not self._stopped.wait(self._every):
+      number += 1
+      try:
+        client().key_value_set(
+            f'fedu_jax/lives/{self._me}', str(number), allow_overwrite=True)
+        lives = client().key_value_dir_get('fedu_jax/lives/')
+        ended = client().key_value_dir_get('fedu_jax/ended/')
+      except Exception:  # whatever it is, nobody is heard: `_judge` decides
+        continue
+      for name, beat in lives:
+        host = int(name.rsplit('/', 1)[-1])
+        if host != self._me and beats.get(host) != beat:
+          beats[host], self._heard[host] = beat, time.monotonic()
+          self._beats[host] += 1
+      for name, text in ended:
+        host = int(name.rsplit('/', 1)[-1])
+        if host != self._me and not self._stopped.is_set():
+          self._follow(host, *text.split(' ', 1))
+
+  def _follow(self, host: int, code: str, reason: str) -> NoReturn:
+    """Ends as a host did that ended first."""
+    if code == '2':
+      self._end(2, f'process {host}: {reason}')
+    self._end(LOST, f'process {host} ended ({reason[:200]}): {_AGAIN}')
+
+  def _judge(self) -> None:
+    """Ends this host when one of the others has long not been heard of."""
+    while not self._stopped.wait(self._every):
+      late = time.monotonic() - self._timeout
+      lost = [i for i, heard in self._heard.items() if heard < late]
+      if lost and not self._stopped.is_set():
+        # Without the coordinator, nobody is heard.
+        names = ('0, which coordinates,' if 0 in lost
+                 else ', '.join(map(str, lost)))
+        self._end(LOST, f'process {names} was not heard of for '
+                  f'{self._timeout:g} s and is taken for lost: {_AGAIN}', lost)
+
+  def _end(self, code: int, line: str, lost: Sequence[int] = ()) -> NoReturn:
+    """Ends this process, but waits a moment for those about to end as well.
+
+    The coordinator goes last: when it is gone, JAX aborts the others.
+    """
+    _say(line)
+    there = [i for i in range(self._count) if i not in lost]
+
+    def meet():
+      with contextlib.suppress(Exception):  # some may never come
+        client().wait_at_barrier(
+            'fedu_jax leaves', int(3000 * self._every), process_ids=there)
+        if not self._me:
+          time.sleep(self._every)
+    if 0 in there:  # asked in vain, a lost coordinator would keep us waiting
+      meeting = threading.Thread(target=meet, daemon=True)
+      meeting.start()
+      meeting.join(4 * self._every)
+    os._exit(code)
+
+
+@contextlib.contextmanager
+def aborts_as(line: Callable[[str], str]) -> Iterator[None]:
+  """Makes an abort in the block one line on stderr and exit code 2.
+
+  Args:
+    line: makes the line of all that was written to stderr in the block; if
+      nothing aborts, that is written after it.
+  """
+  stderr = os.dup(2)
+  with tempfile.TemporaryFile() as said:
+    def read():
+      said.seek(0)
+      return said.read()
+    _on_abort(lambda: end(2, line(read().decode(errors='replace')),
+                          stderr=stderr))
+    os.dup2(said.fileno(), 2)
+    try:
+      yield
+    finally:
+      os.dup2(stderr, 2)
+      _on_abort(None)
+      os.write(2, read())
+      os.close(stderr)
+
+
+def _coordinator_or_jax() -> str:
+  """Says why JAX aborts: mostly it is the coordinator that is gone."""
+  address = distributed.global_state.coordinator_address or ''
+  host, _, port = address.rpartition(':')
+  try:
+    socket.create_connection((host.strip('[]'), int(port)), 1).close()
+  except (OSError, ValueError):
+    return 'process 0, which coordinates, is lost'
+  return 'JAX ended this process, for the reason that it gives above'
+
+
+_handler: Any = None  # C keeps no reference to what Python made
+
+
+def _on_abort(act: Callable[[], NoReturn] | None) -> None:
+  """Calls `act` in a thread that aborts; None lets it abort."""
+  # Python's own handlers would run only after the abort.
+  global _handler
+  handler = (_HANDLER(lambda _: act()) if act
+             else ctypes.c_void_p(signal.SIG_DFL.value))
+  _LIBC.signal(int(signal.SIGABRT), handler)
+  _handler = handler

@@ -1,0 +1,218 @@
+"""Several processes over loopback: one result, one checkpoint, and an end.
+
+Each case starts processes of its own. Two of them killed on purpose: one that
+follows, and the one that coordinates.
+"""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from fedu_jax import checkpoint
+from fedu_jax import partition
+from fedu_jax import watch
+
+ROOT = pathlib.Path(__file__).parents[1]
+TIMEOUT = 15  # seconds; other tests run beside these
+
+
+def start(count, workdir, *flags, process=None, what='-', die=(None, 0),
+          config='tests/tiny.py', devices=1, port=None, alone=False):
+  """Starts `count` processes, or one of them alone; `die`: (which, round)."""
+  if port is None:
+    with socket.socket() as found:
+      found.bind(('127.0.0.1', 0))
+      port = found.getsockname()[1]
+  env = os.environ | {
+      'PYTHONPATH': str(ROOT), 'PYTHONUNBUFFERED': '1',
+      'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}'}
+  joined = [] if alone else [
+      f'--config.distributed.coordinator=127.0.0.1:{port}',
+      f'--config.distributed.processes={count}',
+      f'--config.distributed.timeout={TIMEOUT}']
+  return [subprocess.Popen(
+      [sys.executable, str(ROOT / 'tests' / 'loopback.py'), what,
+       str(die[1] if i == die[0] else 0), f'--config={config}',
+       f'--workdir={workdir}', *joined,
+       *([] if alone else [f'--config.distributed.process={i}']), *flags],
+      cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE)
+          for i in (range(count) if process is None else [process])]
+
+
+def ended(processes, seconds=240):
+  """Waits for all: [(exit code, stdout, stderr)], and when each ended."""
+  times = {}
+  until = time.time() + seconds
+  try:
+    while len(times) < len(processes) and time.time() < until:
+      for i, process in enumerate(processes):
+        if process.poll() is not None:
+          times.setdefault(i, time.time())
+      time.sleep(0.05)
+  finally:
+    for process in processes:
+      process.kill()
+  found = [(p.returncode, *p.communicate()) for p in processes]
+  assert len(times) == len(processes), found
+  return found, times
+
+
+def assert_left(processes, killed):
+  """One was killed in a round, and the others end: soon, and with a line."""
+  found, times = ended(processes)
+  assert found.pop(killed)[0] == -signal.SIGKILL
+  for code, _, err in found:
+    assert code == watch.LOST, err
+    last = err.splitlines()[-1]
+    assert last.startswith(f'error: process {killed}')
+    assert 'lost: start all hosts again in the same workdir' in last
+    if killed:  # JAX's own lines come before only if the coordinator is gone
+      assert err.count('\n') == 1, err
+  # Plus a moment, twice, to agree on who it was.
+  assert max(times.values()) - times[killed] < TIMEOUT + 5
+
+
+def rows_of(folder):
+  return [json.loads(line) for line in
+          (folder / 'metrics.jsonl').read_text().splitlines()]
+
+
+def assert_same(folder, other):
+  """Sums in another order: 1e-7 a round, which training amplifies.
+
+  Twice what sharding_test allows for devices, whose sums these are.
+  """
+  mine, theirs = rows_of(folder), rows_of(other)
+  assert [x['round'] for x in mine] == [x['round'] for x in theirs]
+  for a, b in zip(mine, theirs):
+    assert a['global_predictor'] == b['global_predictor']
+    assert a['cohort'] == b['cohort']
+    np.testing.assert_allclose(a['loss'], b['loss'], rtol=1e-4)
+    np.testing.assert_allclose(a['clients']['divergence'],
+                               b['clients']['divergence'], rtol=2e-3)
+  ends = []
+  for place in folder, other:
+    saved = checkpoint.Checkpoints(place / 'checkpoints', keep=2)
+    ends.append(saved.restore_plain())
+    saved.close()
+  for a, b in zip(*(jax.tree.leaves(x['server']) for x in ends), strict=True):
+    np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=2e-3,
+                               atol=1e-4)
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+  """The tiny run by one process, which knows of no hosts."""
+  folder = tmp_path_factory.mktemp('whole')
+  (done, *_), _ = ended(start(1, folder / 'run', alone=True))
+  assert done[0] == 0, done
+  return folder / 'run'
+
+
+def test_killed_in_a_round_the_others_end_and_a_restart_goes_on(
+    tmp_path, whole):
+  """On two processes, on four, and on one: it ends as one alone does."""
+  folder = tmp_path / 'run'
+  assert_left(start(2, folder, die=(1, 2)), 1)
+  assert [x['round'] for x in rows_of(folder)] == [1]
+  assert_left(start(4, folder, die=(0, 2)), 0)  # who coordinates
+  assert [x['round'] for x in rows_of(folder)] == [1, 2]
+  ((code, out, err),), _ = ended(start(1, folder, alone=True))
+  assert code == 0 and 'going on after round 2 of 4' in out, err
+  assert_same(folder, whole)
+
+
+def test_each_holds_its_own_clients_and_the_first_alone_reports(tmp_path):
+  """Two processes of two devices; images from a file, five clients."""
+  images = np.random.RandomState(0).randint(
+      0, 256, (400, 8, 8)).astype(np.uint8)
+  labels = np.arange(400) % 10
+  np.savez(tmp_path / 'data.npz', train_images=images, train_labels=labels)
+  flags = (f'--config.data.source=npz:{tmp_path}/data.npz',
+           '--config.rounds=2')
+  found, _ = ended(start(2, tmp_path / 'run', *flags, what='read', devices=2)
+                   + start(1, tmp_path / 'one', *flags, alone=True))
+  assert [code for code, *_ in found] == [0] * 3, found
+  parts = partition.by_class(labels, 5, np.random.RandomState(0),
+                             classes_per_client=2)
+  # One row more gives the images' shape.
+  for (_, out, _), clients in zip(found, ([0, 1, 2, 3], [4])):
+    read = json.loads(out.splitlines()[-1])
+    own = set(np.concatenate([parts[k] for k in clients]).tolist())
+    assert set(read['rows']) == own | {0}
+    assert [k for k in read['clients'] if k < 5] == clients  # others: padding
+  assert_same(tmp_path / 'run', tmp_path / 'one')
+  assert 'compiled for 4 devices of 2 hosts' in found[0][1]
+  assert 'round' not in found[1][1] and found[1][2] == ''  # says nothing
+  assert sorted(x.name for x in (tmp_path / 'run').iterdir()) == sorted(
+      x.name for x in (tmp_path / 'one').iterdir())
+
+
+CASES = {
+    'nobody answers': ([(2, 1)], [], 'nobody answered there, or not all'),
+    'out of range': ([(2, 2)], [], 'process is 2, but there are 2 processes'),
+    'no count': ([(0, 1)], [], 'Number of processes must be defined'),
+    'counts differ': ([(2, 0), (3, 2)], [], 'cannot be joined: '),
+    'too many': ([(2, 0), (2, 1)], ['--config.clients=1'],
+                 '2 processes for 1 clients: at most one a client'),
+    'for one host': ([(2, 0), (2, 1)], ['--config.evaluation.alone=1'],
+                     'evaluation.alone is 1, which is for one host'),
+    'uneven': ([(2, 0), (2, 1)], ['--config.devices=3'],
+               'devices is 3, on 2 hosts: a multiple of that')}
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_what_is_wrong_is_refused_in_a_line(tmp_path, case):
+  """By all of the processes, with code 2 and no traceback."""
+  processes, flags, complaint = CASES[case]
+  with socket.socket() as found:
+    found.bind(('127.0.0.1', 0))
+    port = found.getsockname()[1]
+  began = time.time()
+  done, _ = ended([start(count, tmp_path / 'run', *flags, process=i,
+                         port=port)[0] for count, i in processes])
+  assert time.time() - began < 90  # with the start of busy processes
+  for code, out, err in done:
+    assert code == 2, err
+    assert err.count('\n') == 1 and err.startswith('error: '), err
+  assert any(complaint in err for _, _, err in done), done
+  assert not (tmp_path / 'run').exists()
+
+
+def test_the_same_process_twice_ends_all(tmp_path):
+  """In the joining, or just after it for those who were the first."""
+  with socket.socket() as found:
+    found.bind(('127.0.0.1', 0))
+    port = found.getsockname()[1]
+  done, _ = ended([start(2, tmp_path / 'run', process=i, port=port)[0]
+                   for i in (0, 1, 1)])
+  codes = [code for code, *_ in done]
+  assert 2 in codes[1:] and set(codes) <= {2, watch.LOST}, done
+  for code, _, err in done:
+    assert err.splitlines()[-1].startswith('error: '), err
+    assert code == watch.LOST or err.count('\n') == 1, err
+
+
+def test_what_is_wrong_on_one_host_ends_all(tmp_path):
+  """The file is absent there: the others say whose error it was."""
+  with socket.socket() as found:
+    found.bind(('127.0.0.1', 0))
+    port = found.getsockname()[1]
+  done, _ = ended([start(2, tmp_path / 'run', *flags, process=i, port=port)[0]
+                   for i, flags in enumerate([
+                       (), ('--config.data.source=npz:absent.npz',)])])
+  lines = [err for _, _, err in done]
+  assert [code for code, *_ in done] == [2, 2], lines
+  assert lines == [
+      'error: process 1: data.source npz: there is no file absent.npz\n',
+      'error: data.source npz: there is no file absent.npz\n']

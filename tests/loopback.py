@@ -1,0 +1,68 @@
+"""One of several processes over loopback, as hosts_test starts them.
+
+  python tests/loopback.py <read|-> <die in round, 0 = never> <flags of main>
+
+Runs `fedu_jax.main`. Killed, it is so by itself, when the round is under way.
+`read` prints which rows of `Lazy` images were read, and which clients' images
+and state lie on this process's devices, as a last line of JSON.
+"""
+
+import json
+import os
+import pathlib
+import signal
+import sys
+
+ROOT = pathlib.Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
+
+from absl import app  # noqa: E402
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+
+from fedu_jax import hosts, lazy, main, program  # noqa: E402
+
+
+def die_in(number):
+  """Kills this process in a round, while its peers are in it too."""
+  gather, rounds = hosts.gather, []
+
+  def gather_or_die(tree):
+    rounds.append(tree)
+    if len(rounds) == number:
+      os.kill(os.getpid(), signal.SIGKILL)
+    return gather(tree)
+  hosts.gather = gather_or_die
+
+
+def note_reads():
+  """Notes the rows that are read, and what is given to a compiled round."""
+  found = {'rows': set(), 'clients': set()}
+  read, compile_round = lazy.Lazy.__getitem__, program.compile_round
+
+  def noting(self, rows):
+    found['rows'] |= set(np.arange(len(self))[rows].reshape(-1).tolist())
+    return read(self, rows)
+
+  def compiling(config, nets, server, clients, arrays, rng, **more):
+    for x in jax.tree.leaves((clients, arrays)):
+      for shard in x.addressable_shards:
+        at = shard.index[0]
+        found['clients'] |= set(range(*at.indices(len(x))))
+    return compile_round(config, nets, server, clients, arrays, rng, **more)
+  lazy.Lazy.__getitem__, program.compile_round = noting, compiling
+  return found
+
+
+def run(argv):
+  """What `fedu_jax.main` runs, and what was read."""
+  noted = note_reads() if what == 'read' else {}
+  if int(number):
+    die_in(int(number))
+  main.main(argv)
+  print(json.dumps({name: sorted(x) for name, x in noted.items()}))
+
+
+if __name__ == '__main__':
+  what, number = sys.argv[1:3]
+  app.run(run, argv=sys.argv[:1] + sys.argv[3:], flags_parser=main._parse)
