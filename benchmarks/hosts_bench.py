@@ -9,6 +9,7 @@ nothing about a network between hosts. Each client has --steps batches.
 
 import argparse
 import contextlib
+import functools
 import os
 import pathlib
 import socket
@@ -47,12 +48,12 @@ def main(argv: list[str] | None = None) -> None:
   if args.processes < 2:
     flags.error('--processes must be at least 2')
   name = f'{args.processes} processes'
-  with tempfile.TemporaryFile() as said, contextlib.ExitStack() as stack:
+  with contextlib.ExitStack() as stack:
     folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
     groups = {}
     for group, count in (('1 process', 1), (name, args.processes)):
       groups[group] = _start(argv, count, args.processes // count,
-                             folder / group.replace(' ', '_'), said)
+                             folder / group.replace(' ', '_'))
       for process in groups[group]:
         stack.callback(process.kill)
     compiled = {group: _answer(own) for group, own in groups.items()}
@@ -61,7 +62,8 @@ def main(argv: list[str] | None = None) -> None:
     measure.check(f'{name} and one', measure.movement_error(
         start, several, one), work_lib.BOUND[args.dtype])
     seconds = measure.interleave(
-        {group: lambda own=own: _round(own) for group, own in groups.items()},
+        {group: functools.partial(_round, own)
+         for group, own in groups.items()},
         args.repetitions)
   show = measure.quiet(args)
   for group, own in seconds.items():
@@ -73,7 +75,7 @@ def main(argv: list[str] | None = None) -> None:
                                               seconds['1 process']))
 
 
-def _start(argv, count, num_devices, ends, said):
+def _start(argv, count, num_devices, ends):
   """Starts a group of processes of so many devices each."""
   ends.mkdir()
   with socket.socket() as found:
@@ -85,8 +87,8 @@ def _start(argv, count, num_devices, ends, said):
   return [subprocess.Popen(
       [sys.executable, '-m', 'benchmarks.hosts_bench', *argv, f'--process={i}',
        f'--coordinator={address if count > 1 else ""}', f'--ends={ends}'],
-      env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-      stderr=said if i else None) for i in range(count)]
+      env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+          for i in range(count)]
 
 
 def _answer(processes: list[subprocess.Popen]) -> float:
@@ -98,7 +100,7 @@ def _answer(processes: list[subprocess.Popen]) -> float:
   for line in processes[0].stdout or ():
     if line.startswith('seconds '):
       return float(line.split()[1])
-  raise SystemExit('a process of the benchmark ended early; nothing was timed')
+  raise SystemExit('a process of the benchmark ended early: see above')
 
 
 def _round(processes: list[subprocess.Popen]) -> float:
@@ -145,17 +147,20 @@ def _compiled(args):
     return (*program.init_state(
         config, work.nets, work.online, np.full(len(parts), count), rng,
         jnp.zeros((1, args.size, args.size, 3))), rng)
-  *state, rng = jax.jit(init, out_shardings=(
+  server, clients, rng = jax.jit(init, out_shardings=(
       everywhere, by_client, everywhere))()
   began = time.time()
   compiled = program.compile_round(
-      config, work.nets, *state, arrays, rng, layout=layout)
+      config, work.nets, server, clients, arrays, rng, layout=layout)
   took = time.time() - began
 
+  box = [(server, clients)]
+
   def one_round():
-    *state[:], metrics = compiled(*state, arrays, rng)
+    server, clients, metrics = compiled(*box[0], arrays, rng)
+    box[0] = server, clients
     jax.block_until_ready(metrics)
-    online = hosts.own_copy(state[0].online)
+    online = hosts.own_copy(server.online)
     return np.concatenate([np.ravel(x) for x in jax.tree.leaves(
         (online.encoder.params, online.predictor.params))])
   return took, one_round
