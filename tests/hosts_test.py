@@ -49,7 +49,7 @@ def start(count, workdir, *flags, process=None, what='-', die=(None, 0),
           for i in (range(count) if process is None else [process])]
 
 
-def ended(processes, seconds=240):
+def ended(processes, seconds=480):
   """Waits for all: [(exit code, stdout, stderr)], and when each ended."""
   times = {}
   until = time.time() + seconds
