@@ -83,13 +83,15 @@ class Watcher:
     self._end(code, reason)
 
   def wait_for_all(self) -> None:
-    """Returns when each other host has been heard of after now.
+    """Returns when each other host has surely lived after now.
 
     If one is lost, this process ends instead.
     """
-    now = time.monotonic()
-    while min(self._heard.values(), default=now + 1) <= now:
-      time.sleep(self._every / 4)
+    # Once may be what it said just before it died.
+    for _ in range(2):
+      now = time.monotonic()
+      while min(self._heard.values(), default=now + 1) <= now:
+        time.sleep(self._every / 4)
 
   def _tell(self) -> None:
     """Says that this host lives, and hears of the others."""
