@@ -60,10 +60,9 @@ class Watcher:
     """
     self._me, self._count, self._timeout = me, count, timeout
     self._every = timeout / 20
-    self._others = [i for i in range(count) if i != me]
     self._stopped = threading.Event()
     client().wait_at_barrier('fedu_jax joined', int(1000 * timeout))
-    self._heard = dict.fromkeys(self._others, time.monotonic())
+    self._heard = dict.fromkeys(set(range(count)) - {me}, time.monotonic())
 
   def start(self) -> None:
     """Begins to tell and to watch, in threads; an abort has code LOST."""
@@ -78,7 +77,7 @@ class Watcher:
 
   def leave(self, code: int, reason: str) -> NoReturn:
     """Ends this host, and tells the others why so that they end too."""
-    if self._others:
+    with contextlib.suppress(Exception):  # nobody may be there to be told
       client().key_value_set(f'fedu_jax/ended/{self._me}', f'{code} {reason}')
     self._end(code, reason)
 

@@ -79,8 +79,8 @@ def assert_left(processes, killed):
     assert 'lost: start all hosts again in the same workdir' in last
     if killed:  # JAX's own lines come before only if the coordinator is gone
       assert err.count('\n') == 1, err
-  # Plus a moment, twice, to agree on who it was.
-  assert max(times.values()) - times[killed] < TIMEOUT + 5
+  # And a moment, to agree on who it was; on a busy machine, a longer one.
+  assert max(times.values()) - times[killed] < TIMEOUT + 8
 
 
 def rows_of(folder):
