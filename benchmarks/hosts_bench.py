@@ -135,7 +135,7 @@ def _compiled(args):
   work = work_lib.make(args, first_target='alias')
   config, count = work.config, args.steps * args.batch
   config.clients, config.local_epochs = args.clients * args.processes, 1
-  layout = devices.layout('auto', config.clients, sampled=False)
+  layout = devices.layout('auto', config.clients)
   by_client, everywhere = map(layout.sharding, (
       devices.BY_CLIENT, devices.EVERYWHERE))
   images = np.asarray(measure.random_images(config.clients * count, args.size))

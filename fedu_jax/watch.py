@@ -60,11 +60,9 @@ class Watcher:
     """
     self._me, self._count, self._timeout = me, count, timeout
     self._every = timeout / 20
-    self._others = [i for i in range(count) if i != me]
     self._stopped = threading.Event()
     client().wait_at_barrier('fedu_jax joined', int(1000 * timeout))
-    self._heard = dict.fromkeys(self._others, time.monotonic())
-    self._beats = dict.fromkeys(self._others, 0)  # how often, since then
+    self._heard = dict.fromkeys(set(range(count)) - {me}, time.monotonic())
 
   def start(self) -> None:
     """Begins to tell and to watch, in threads; an abort has code LOST."""
@@ -79,19 +77,20 @@ class Watcher:
 
   def leave(self, code: int, reason: str) -> NoReturn:
     """Ends this host, and tells the others why so that they end too."""
-    if self._others:
+    with contextlib.suppress(Exception):  # nobody may be there to be told
       client().key_value_set(f'fedu_jax/ended/{self._me}', f'{code} {reason}')
     self._end(code, reason)
 
   def wait_for_all(self) -> None:
-    """Returns when each other host has been heard of twice from now.
+    """Returns when each other host has surely lived after now.
 
-    Once is not enough: what is heard now may have been said before its end. If
-    one is lost, this process ends instead.
+    If one is lost, this process ends instead.
     """
-    wanted = {host: beats + 2 for host, beats in self._beats.items()}
-    while any(self._beats[host] < beats for host, beats in wanted.items()):
-      time.sleep(self._every / 4)
+    # Once may be what it said just before it died.
+    for _ in range(2):
+      now = time.monotonic()
+      while min(self._heard.values(), default=now + 1) <= now:
+        time.sleep(self._every / 4)
 
   def _tell(self) -> None:
     """Says that this host lives, and hears of the others."""
@@ -110,7 +109,6 @@ class Watcher:
         host = int(name.rsplit('/', 1)[-1])
         if host != self._me and beats.get(host) != beat:
           beats[host], self._heard[host] = beat, time.monotonic()
-          self._beats[host] += 1
       for name, text in ended:
         host = int(name.rsplit('/', 1)[-1])
         if host != self._me and not self._stopped.is_set():

@@ -22,6 +22,7 @@ from fedu_jax import partition
 from fedu_jax import watch
 
 ROOT = pathlib.Path(__file__).parents[1]
+SCORED = '--config.evaluation.every=1'
 TIMEOUT = 15  # seconds; other tests run beside these
 
 
@@ -78,8 +79,8 @@ def assert_left(processes, killed):
     assert 'lost: start all hosts again in the same workdir' in last
     if killed:  # JAX's own lines come before only if the coordinator is gone
       assert err.count('\n') == 1, err
-  # Plus a moment, twice, to agree on who it was.
-  assert max(times.values()) - times[killed] < TIMEOUT + 5
+  # And a moment, to agree on who it was; on a busy machine, a longer one.
+  assert max(times.values()) - times[killed] < TIMEOUT + 8
 
 
 def rows_of(folder):
@@ -114,7 +115,7 @@ def assert_same(folder, other):
 def whole(tmp_path_factory):
   """The tiny run by one process, which knows of no hosts."""
   folder = tmp_path_factory.mktemp('whole')
-  (done, *_), _ = ended(start(1, folder / 'run', alone=True))
+  (done, *_), _ = ended(start(1, folder / 'run', SCORED, alone=True))
   assert done[0] == 0, done
   return folder / 'run'
 
@@ -123,13 +124,16 @@ def test_killed_in_a_round_the_others_end_and_a_restart_goes_on(
     tmp_path, whole):
   """On two processes, on four, and on one: it ends as one alone does."""
   folder = tmp_path / 'run'
-  assert_left(start(2, folder, die=(1, 2)), 1)
+  assert_left(start(2, folder, SCORED, die=(1, 2)), 1)
   assert [x['round'] for x in rows_of(folder)] == [1]
-  assert_left(start(4, folder, die=(0, 2)), 0)  # who coordinates
+  assert_left(start(4, folder, SCORED, die=(0, 2)), 0)  # who coordinates
   assert [x['round'] for x in rows_of(folder)] == [1, 2]
-  ((code, out, err),), _ = ended(start(1, folder, alone=True))
+  ((code, out, err),), _ = ended(start(1, folder, SCORED, alone=True))
   assert code == 0 and 'going on after round 2 of 4' in out, err
   assert_same(folder, whole)
+  # The first process scored, while the others waited.
+  for a, b in zip(rows_of(folder), rows_of(whole)):
+    assert abs(a['knn_accuracy'] - b['knn_accuracy']) < 0.02
 
 
 def test_each_holds_its_own_clients_and_the_first_alone_reports(tmp_path):

@@ -15,7 +15,7 @@ from fedu_jax.errors import BadInput
 
 DRAW = np.random.RandomState(0)
 IMAGES = DRAW.randint(0, 256, (30, 6, 6, 3)).astype(np.uint8)
-LABELS = np.arange(30) % 3
+LABELS = np.repeat(np.arange(3), 10)  # their first ones lie apart
 CIFAR10 = pathlib.Path(__file__).parents[2] / 'shared' / 'tfds'
 
 
