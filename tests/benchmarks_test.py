@@ -19,6 +19,7 @@ FIELDS = {
               'fraction_of_matmul_peak'}),
     ('conv', set()), ('round', {'clients5_over_single'}),
     ('augment', {'augment_fraction'}),
+    ('clients', {'host_most_over_fewest', 'traffic_over_round'}),
     ('peer', {'scan_over_unlooped', 'torch_over_jax',
               'fraction_of_matmul_peak'})])
 def test_quick(name, measured):

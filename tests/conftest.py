@@ -19,8 +19,9 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 # The long files, longest first: begun last, one would keep a process busy when
 # the others have nothing left to do.
-_LONG = ('experiments_test', 'train_test', 'benchmarks_test', 'parity_test',
-         'laws_test', 'methods_test', 'sharding_test')
+_LONG = ('experiments_test', 'train_test', 'benchmarks_test', 'hosts_test',
+         'parity_test', 'laws_test', 'methods_test', 'sharding_test',
+         'store_test')
 
 
 def pytest_collection_modifyitems(items):
