@@ -168,11 +168,11 @@ CASES = {
     'no count': ([(0, 1)], [], 'Number of processes must be defined'),
     'counts differ': ([(2, 0), (3, 2)], [], 'cannot be joined: '),
     'too many': ([(2, 0), (2, 1)], ['--config.clients=1'],
-                 '2 processes for 1 clients: at most one a client'),
+                 '1 clients cannot be spread evenly over 2 processes'),
     'for one host': ([(2, 0), (2, 1)], ['--config.evaluation.alone=1'],
                      'evaluation.alone is 1, which is for one host'),
-    'uneven': ([(2, 0), (2, 1)], ['--config.devices=3'],
-               'devices is 3, on 2 hosts: a multiple of that')}
+    'uneven': ([(2, 0), (2, 1)], ['--config.devices=1'],
+               '5 clients cannot be spread evenly over 2 processes')}
 
 
 @pytest.mark.parametrize('case', CASES)
