@@ -1,0 +1,104 @@
+"""Attacks the program and prints what was tried and what was lost.
+
+  python -m benchmarks.faults                   # all, the long form
+  python -m benchmarks.faults --short           # minutes
+  python -m benchmarks.faults --only=kill,disk
+  python -m benchmarks.faults --broken          # each row, on a broken build
+
+An attack that loses nothing might be too weak. So each row names a fault in our
+code that it must notice: `--broken` puts that fault into a copy of the tree and
+runs the row there, where it must lose.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+from benchmarks.faults import attack
+
+MODULES = ('kill', 'disk', 'numbers', 'data', 'config', 'same', 'soak')
+
+
+def main() -> None:
+  """Runs the rows that are asked for; exit code 1 if anything was lost."""
+  flags = argparse.ArgumentParser(
+      description=(__doc__ or '').splitlines()[0])
+  flags.add_argument('--only', default='', help=f'some of {", ".join(MODULES)}')
+  flags.add_argument('--short', action='store_true', help='the form of CI')
+  flags.add_argument('--broken', action='store_true',
+                     help='see each row fail on its broken build')
+  flags.add_argument('--rows', default='', help='of a broken build: some rows')
+  flags.add_argument('--seed', type=int, default=0)
+  flags.add_argument('--json', default='', help='a file for the outcomes')
+  args = flags.parse_args()
+  names = args.only.split(',') if args.only else MODULES
+  if unknown := set(names) - set(MODULES):
+    flags.error(f'--only: there is no {", ".join(sorted(unknown))}')
+  modules = {name: importlib.import_module(f'benchmarks.faults.{name}')
+             for name in names}
+  if args.broken:
+    sys.exit(_broken(modules, args))
+  found: dict[str, dict[str, Any]] = {}
+  for name, module in modules.items():
+    began = time.time()
+    with tempfile.TemporaryDirectory(prefix='faults-') as folder:
+      outcomes = module.run(attack.Order(
+          pathlib.Path(folder), args.short, args.seed,
+          lambda text: print(f'  {text}', file=sys.stderr, flush=True)))
+    for row, outcome in outcomes.items():
+      found[row] = outcome._asdict() | {'module': name}
+    print(f'{name}: {time.time() - began:.0f} s', file=sys.stderr, flush=True)
+  print('| attack | tried | survived | lost | |\n|---|---|---|---|---|')
+  for row, x in found.items():
+    print(f"| {row} | {x['tried']} | {x['tried'] - x['lost']} | {x['lost']} | "
+          f"{x['note']} |")
+  if args.json:
+    pathlib.Path(args.json).write_text(json.dumps(found, indent=2) + '\n')
+  sys.exit(any(x['lost'] for x in found.values()))
+
+
+def _broken(modules, args) -> int:
+  """Runs each row on its broken build; how many went unnoticed, as a code."""
+  unnoticed = 0
+  wanted = set(args.rows.split(',')) if args.rows else None
+  print('| attack | fault put into | noticed |\n|---|---|---|')
+  for name, module in modules.items():
+    for row, fault in module.BROKEN.items():
+      if wanted and row not in wanted:
+        continue
+      with tempfile.TemporaryDirectory(prefix='broken-') as place:
+        tree = pathlib.Path(place) / 'tree'
+        shutil.copytree(attack.ROOT, tree, ignore=shutil.ignore_patterns(
+            '.git', '.venv', 'results', '__pycache__', '*.egg-info'))
+        path = tree / fault.file
+        text = path.read_text()
+        if text.count(fault.old) != 1:
+          raise SystemExit(f'{row}: {fault.file} holds what is to be broken '
+                           f'{text.count(fault.old)} times, not once')
+        path.write_text(text.replace(fault.old, fault.new))
+        report = pathlib.Path(place) / 'outcomes.json'
+        done = subprocess.run(
+            [sys.executable, '-m', 'benchmarks.faults', '--short',
+             f'--only={name}', f'--seed={args.seed}', f'--json={report}'],
+            cwd=tree, text=True, check=False, capture_output=True,
+            env={**os.environ, 'PYTHONPATH': str(tree)})
+        outcomes = json.loads(report.read_text()) if report.exists() else {}
+        noticed = bool(outcomes.get(row, {}).get('lost'))
+        if not outcomes:
+          print(done.stderr[-2000:], file=sys.stderr)
+      unnoticed += not noticed
+      print(f'| {row} | {fault.file} | {"yes" if noticed else "NO"} |',
+            flush=True)
+  return min(unnoticed, 1)
+
+
+if __name__ == '__main__':
+  main()
