@@ -4,6 +4,7 @@ Reads the data and partitions it, runs the rounds, scores, and reports.
 """
 
 from collections.abc import Sequence
+import contextlib
 import pathlib
 import time
 from typing import Any, NamedTuple
@@ -14,12 +15,14 @@ import numpy as np
 from rich.console import Console
 
 from fedu_jax import federation
+from fedu_jax import files
 from fedu_jax import hosts
 from fedu_jax import place
 from fedu_jax import report
 from fedu_jax import runs
 from fedu_jax import settings
-from fedu_jax.errors import BadInput
+from fedu_jax import sources
+from fedu_jax.errors import BadInput, Unsaved
 from fedu_jax.scores import Scorer
 from fedu_jax.state import Online
 
@@ -31,6 +34,7 @@ class Trained(NamedTuple):
   federation: Online
   alone: list[Online]  # of clients that trained by themselves
   speed: dict[str, float]
+  unsaved: str  # what could not be written in the end; '' if all was
 
   def network(self, encoder: str) -> Online:
     """By its name: 'federation', 'untrained', or 'alone0' and so on."""
@@ -53,14 +57,16 @@ def train(config: ml_collections.ConfigDict, workdir: str, *,
 
   Raises:
     BadInput: anything about the config, the data or the folder is wrong.
+    Interrupted: a signal came, and what is done is saved.
+    Unsaved: a signal came, and not all could be saved.
   """
   settings.check(config)  # that there is a seed, too
   return train_seeds(config, [config.seed], [workdir], consoles=[console])[0]
 
 
 def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
-                workdirs: Sequence[str], *,
-                consoles: Sequence[Console]) -> list[Trained]:
+                workdirs: Sequence[str], *, consoles: Sequence[Console],
+                holds: contextlib.ExitStack | None = None) -> list[Trained]:
   """Runs a config for several seeds as one program, where shapes agree.
 
   Each seed's folder is as `train` leaves it, and either may go on from it.
@@ -70,16 +76,22 @@ def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
     seeds: one a run.
     workdirs: the folders of the runs.
     consoles: where to print of each.
+    holds: keeps the folders from other processes until it is closed; None,
+      until this returns.
 
   Raises:
-    BadInput: as `train`.
+    BadInput, Interrupted, Unsaved: as `train`.
   """
+  if holds is None:
+    with contextlib.ExitStack() as own_holds:
+      return train_seeds(config, seeds, workdirs, consoles=consoles,
+                         holds=own_holds)
   settings.check(config)
   if hosts.several() and config.evaluation.alone:
     raise BadInput(f'config.evaluation.alone is {config.evaluation.alone}, '
                    'which is for one host: set it to 0')
   configs = [_changed(config, seed=seed) for seed in seeds]
-  folders = [runs.claim(pathlib.Path(workdir), own, write=False)
+  folders = [runs.claim(pathlib.Path(workdir), own)
              for workdir, own in zip(workdirs, configs)]
   data = runs.data_of(config, lazy=hosts.several())
   parts = [runs.parts_of(own, data) for own in configs]
@@ -91,13 +103,11 @@ def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
   members = []
   for own, folder, mine, (nets, online), console in zip(
       configs, folders, parts, drawn, consoles):
-    shown = data.owners if data.train_labels is None else data.train_labels
     if hosts.first():
-      runs.claim(folder, own, write=True)
-      if shown is not None:
+      holds.enter_context(runs.held(folder, own))
+      if (shown := _shown(data)) is not None:
         console.print(report.client_table(shown, mine, data.owner_names))
-        report.write_json(folder / 'partition.json', [
-            np.bincount(shown[part]) for part in mine])
+        _write_partition(folder, shown, mine)  # tried again in the end
     scorer = runs.scorer_of(own, nets, data) if hosts.first() else None
     members.append(runs.Member(
         'federation', folder, mine, online, own.seed, scorer, console))
@@ -113,9 +123,41 @@ def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
       name=f'client {k} alone', folder=m.folder / f'alone{k}',
       parts=[m.parts[k]]) for m in members], by_itself)
       for k in range(config.evaluation.alone)]
-  return [Trained(m.scorer, m.online, online,
-                  [own[i][0] for own in alone], speed)
-          for i, (m, (online, speed)) in enumerate(zip(members, ended))]
+  found = []
+  for i, member in enumerate(members):
+    every = [ended[i], *(own[i] for own in alone)]
+    unsaved = [own.unsaved for own in every]
+    if hosts.first() and (shown := _shown(data)) is not None:
+      unsaved.append(_write_partition(member.folder, shown, member.parts))
+    found.append(Trained(
+        member.scorer, member.online, ended[i].online,
+        [own[i].online for own in alone], ended[i].speed, _joined(unsaved)))
+  return found
+
+
+def _shown(data: sources.Dataset) -> np.ndarray | None:
+  """What clients are shown to hold of: classes, or else owners."""
+  return data.owners if data.train_labels is None else data.train_labels
+
+
+def _write_partition(folder: pathlib.Path, shown: np.ndarray,
+                     parts: list[np.ndarray]) -> str:
+  """As `_write`: for each client, how many of each class it holds."""
+  return _write(folder / 'partition.json', [
+      np.bincount(shown[part]) for part in parts])
+
+
+def _joined(unsaved: list[str]) -> str:
+  return '; '.join(filter(None, unsaved))
+
+
+def _write(path: pathlib.Path, value: Any) -> str:
+  """Writes a report; returns what is unsaved, if that fails, or ''."""
+  try:
+    report.write_json(path, value)
+  except OSError as error:
+    return f'{path.name} could not be written ({files.reason(error)})'
+  return ''
 
 
 def _changed(config: ml_collections.ConfigDict,
@@ -134,11 +176,22 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str, *,
     first's has scores.
 
   Raises:
-    BadInput: as `train`.
+    BadInput, Interrupted: as `train`.
+    Unsaved: the end could not be saved; it has been scored all the same.
   """
+  with contextlib.ExitStack() as holds:
+    return _train_and_evaluate(
+        config, workdir, holds, console or report.console(
+            quiet=not hosts.first()))
+
+
+def _train_and_evaluate(config: ml_collections.ConfigDict, workdir: str,
+                        holds: contextlib.ExitStack,
+                        console: Console) -> dict[str, Any]:
   began = time.time()
-  console = console or Console(highlight=False, quiet=not hosts.first())
-  trained = train(config, workdir, console=console)
+  settings.check(config)  # that there is a seed, too
+  trained, = train_seeds(config, [config.seed], [workdir], consoles=[console],
+                         holds=holds)
   scorer, alone, scores = trained.scorer, trained.alone, {}
   if scorer:
     scores['untrained'] = scorer.untrained(trained.untrained)
@@ -154,8 +207,12 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str, *,
   else:
     console.print('the data has no labelled test images: nothing to score')
   summary = _summary(config, scores, trained.speed, time.time() - began)
+  unsaved = [trained.unsaved]
   if hosts.first():
-    report.write_json(pathlib.Path(workdir) / 'summary.json', summary)
+    unsaved.append(_write(pathlib.Path(workdir) / 'summary.json', summary))
+  if any(unsaved):
+    raise Unsaved(f'{_joined(unsaved)}: make room, and start again to go on '
+                  'from what is saved')
   return summary
 
 
