@@ -45,7 +45,7 @@ BROKEN = {
         _FEDERATION, '  except OSError as error:\n',
         '  except MemoryError as error:\n'),
     'a read-only disk': attack.Break(
-        _FEDERATION, '    return unsaved\n', "    return ''\n")}
+        'fedu_jax/errors.py', '  code = 4\n', '  code = 0\n')}
 
 
 def run(order: attack.Order) -> dict[str, attack.Outcome]:

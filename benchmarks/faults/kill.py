@@ -25,8 +25,8 @@ BROKEN = {
     _ASKED: attack.Break(
         'fedu_jax/federation.py', '        if not due:\n',
         '        if False:\n'),
-    _TWICE: attack.Break('fedu_jax/stops.py', '    if again:\n',
-                         '    if False:\n')}
+    _TWICE: attack.Break('fedu_jax/stops.py', 'again, _name = bool(_name),',
+                         'again, _name = False,')}
 
 _ROUNDS, _FEWER = 12, 4
 _COHORT = ('--config.cohort=2', '--config.participation.dropout=0.3')
@@ -174,7 +174,7 @@ def _twice(order, nursery, _) -> attack.Outcome:
     workdir = order.folder / f'twice-{i}'
     started = nursery.start(
         workdir, *flags_of(order.folder, 'device'), '--config.rounds=2',
-        '--config.local_epochs=20000')
+        '--config.local_epochs=40000')
     while 'compiled' not in started.out() and started.poll() is None:
       time.sleep(0.01)
     time.sleep(0.5)
