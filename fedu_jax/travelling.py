@@ -63,6 +63,7 @@ class Travelling:
     self._overlap = overlap
     self._sizes = np.array([len(part) for part in member.parts], np.float32)
     self._sample = jax.jit(program.make_sampling(config))
+    self._slices = functools.lru_cache(maxsize=2)(self._draw)
     rng = jax.random.key(member.seed)
     server, one = program.init_state(
         config, nets, member.online, self._sizes[:1], rng,
@@ -122,14 +123,22 @@ class Travelling:
         lambda x: jnp.zeros(x.shape, x.dtype), sums),
         out_shardings=self._everywhere)
     # As in `program`: what is consumed is donated, though it may be unused.
-    self.compiled = jax.jit(
-        train, donate_argnums=(1, 5), keep_unused=True).lower(
-            self._server, first.clients, first.arrays, first.ids, self._rng,
-            self._nothing()).compile()
-    self._finish = jax.jit(finish, donate_argnums=0,
-                           out_shardings=self._everywhere)
-    self._patch = jax.jit(patch, donate_argnums=0,
-                          out_shardings=self._by_client)
+    lowered = jax.jit(train, donate_argnums=(1, 5), keep_unused=True).lower(
+        self._server, first.clients, first.arrays, first.ids, self._rng,
+        self._nothing())
+    self.compiled = lowered.compile()
+    # All of it now: what is compiled in a later round would make that one slow.
+    *_, uploads = jax.tree.map(
+        lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+        lowered.out_info, self.compiled.output_shardings)
+    self._finish = jax.jit(
+        finish, donate_argnums=0, out_shardings=self._everywhere).lower(
+            self._server, uploads).compile()
+    rows = jax.device_put(np.zeros(self._layout.padded, np.int32),
+                          self._everywhere)
+    self._patch = jax.jit(
+        patch, donate_argnums=0, out_shardings=self._by_client).lower(
+            first.clients, first.clients, rows, rows).compile()
 
   @property
   def where(self) -> str:
@@ -140,9 +149,9 @@ class Travelling:
 
   def advance(self) -> list[Metrics]:
     """Does a round; returns its metrics, [M] each, as the only federation's."""
-    here, after = self._slices(self.done), None
-    if self.done + 1 < self._config.rounds:
-      after = self._slices(self.done + 1)[0]
+    here = self._slices(self.done)
+    after = (self._slices(self.done + 1)[0]
+             if self.done + 1 < self._config.rounds else None)
     uploads = self._nothing()
     found: list[Any] = []
     for following in [*here[1:], after]:
@@ -181,7 +190,7 @@ class Travelling:
     del i
     return jax.device_put(self._server.online, jax.devices()[0])
 
-  def _slices(self, round_: int) -> list[np.ndarray]:
+  def _draw(self, round_: int) -> list[np.ndarray]:
     """Who trains in a round, as many at once as the layout has room for."""
     ids = np.arange(len(self._parts))
     if program.is_sampled(self._config, len(ids)):
