@@ -185,6 +185,8 @@ def _npz(what: str, data_dir: str, image_size: int, lazy: bool) -> Dataset:
           ours: lazy_lib.member(what, theirs)
           if lazy and ours.endswith('images') else file[theirs]
           for ours, theirs in found.items()}
+    if any(isinstance(x, bytes) for x in arrays.values()):
+      raise ValueError('what is called an array in it is none')
   except BadInput:
     raise
   except Exception as error:  # a damaged file leads NumPy and zip to anything

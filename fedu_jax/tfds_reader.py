@@ -76,6 +76,10 @@ def read(builder: tfds.core.DatasetBuilder, image_size: int, lazy: bool = False
     raise BadInput(f'data.source tfds: {builder.name} is not a set of images '
                    'with labels')
   splits = builder.info.splits
+  if not splits:
+    raise BadInput(f'data.source tfds: {builder.name} in {builder.data_path} '
+                   'has no splits, as without its dataset_info.json: prepare '
+                   'it again')
   test = next((s for s in ('test', 'validation') if s in splits), None)
   if 'train' not in splits or test is None:
     raise BadInput(f'data.source tfds: {builder.name} has the splits '

@@ -6,6 +6,7 @@ start; the fork runs the module as `python -m` does.
 """
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -73,6 +74,7 @@ class Forks(contextlib.AbstractContextManager):
 def _serve(preload: list[str]) -> None:
   for name in preload:
     importlib.import_module(name)
+  gc.freeze()  # a collection in a fork would copy all memory
   for line in sys.stdin:
     order = json.loads(line)
     with warnings.catch_warnings():
