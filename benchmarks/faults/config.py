@@ -44,7 +44,7 @@ _WRONG = {
 # ... and likewise on the command line.
 _WRONG_FLAGS = {
     int: ['two', '1.5', '-2', '1e3', '', 'nan', 'True', 'None', _BIG,
-          '-' + _BIG, '9' * 5000, '[1]', '1 2', '0x10'],
+          '-' + _BIG, '9' * 5000, '[1]', '1 2'],
     float: ['x', 'nan', 'inf', '-inf', '-1', '1e308', '', 'None', '[0.5]',
             '1e999', '0,5'],
     str: ['no such thing', 'auto2', '-1', '\x1b[31m', "'auto'"],
