@@ -5,6 +5,7 @@ import sys
 from typing import NoReturn
 
 from absl import flags
+from absl import logging
 import jax
 
 from fedu_jax import cache
@@ -26,6 +27,7 @@ def parse(argv: list[str], *, arguments: int = 0) -> list[str]:
   Returns:
     The program's name and the arguments.
   """
+  logging.set_verbosity(logging.ERROR)  # what is wrong is said in one line
   try:
     rest = flags.FLAGS(argv)
   except ModuleNotFoundError as error:

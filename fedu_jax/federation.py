@@ -19,8 +19,7 @@ from fedu_jax import store
 from fedu_jax import travelling
 from fedu_jax import trees
 from fedu_jax.checkpoint import Checkpoints
-from fedu_jax.errors import BadInput
-from fedu_jax.state import Labelled, Metrics, Online, PyTree
+from fedu_jax.state import Metrics, Online
 
 
 def federate(members: Sequence[runs.Member], *,
@@ -45,12 +44,7 @@ def federate(members: Sequence[runs.Member], *,
   Raises:
     BadInput: the learner needs labels and the data has none.
   """
-  examples: PyTree = data.train_images
-  if runs.labelled(config):
-    if data.train_labels is None:
-      raise BadInput(f'learner {config.learner.name} needs labels, and '
-                     f'{config.data.source} has none')
-    examples = Labelled(data.train_images, data.train_labels)
+  examples = runs.examples_of(config, data)
   where = place.choose(config, nets, members[0].online, data.train_images,
                        members[0].parts, num_members=len(members))
   with contextlib.ExitStack() as stack:

@@ -13,9 +13,12 @@ from fedu_jax import settings
 from fedu_jax import train
 from fedu_jax.errors import BadInput
 
-_CONFIG = config_flags.DEFINE_config_file(
-    'config', None, 'A file with get_config(), such as configs/cifar10.py. Any '
-    'value can be changed: --config.rounds=2.', lock_config=True)
+try:
+  _CONFIG = config_flags.DEFINE_config_file(
+      'config', None, 'A file with get_config(), such as configs/cifar10.py. '
+      'Any value can be changed: --config.rounds=2.', lock_config=True)
+except flags.Error as no_flagfile:  # --flagfile is read as early as this
+  command.refuse(f'in the flags: {no_flagfile}')
 _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'The folder of this run. Started again with the same '
     'config, a run goes on where it stopped.')

@@ -1,6 +1,5 @@
 """Where a federation's clients lie, and on which devices they train."""
 
-import os
 from typing import NamedTuple
 
 import jax
@@ -10,6 +9,7 @@ import numpy as np
 
 from fedu_jax import devices
 from fedu_jax import hosts
+from fedu_jax import memory
 from fedu_jax import networks
 from fedu_jax import program
 from fedu_jax import settings
@@ -74,19 +74,30 @@ def choose(config: ml_collections.ConfigDict, nets: networks.Nets,
           'config.store is device, but a cohort that is drawn runs on one '
           'device there, and at once: set store to auto, or devices to 1 and '
           'clients_per_device to 0')
-    return Place('device', layout)
+    return _on_devices(layout, state)
   if config.store == 'disk':
     return Place('disk', layout)
-  on_host = state <= _SHARE * _host_bytes()
+  on_host = state <= _SHARE * memory.host_bytes()
   if config.store == 'auto' and not travels and (
       not sampled or state + data <= _SHARE * _device_bytes()):
-    return Place('device', layout)
+    return _on_devices(layout, state)
   if not on_host:
     raise BadInput(
         f'the state of {num_clients} clients takes {state / 1e9:.0f} GB, more '
-        f'than half of the memory here ({_host_bytes() / 1e9:.0f} GB): set '
-        'config.store to disk')
+        f'than half of the memory here ({memory.host_bytes() / 1e9:.0f} GB): '
+        'set config.store to disk')
   return Place('host', layout)
+
+
+def _on_devices(layout: devices.Layout, state: int) -> Place:
+  """Lets clients stay on the devices, unless that cannot be."""
+  room = max(memory.host_bytes(), len(jax.devices()) * _device_bytes())
+  if state > room:
+    raise BadInput(
+        f'the state of all clients takes {state / 1e9:.0f} GB, more than all '
+        f'memory here ({room / 1e9:.0f} GB): choose a smaller config.model or '
+        'learner.queue_size, or draw a cohort with config.store disk')
+  return Place('device', layout)
 
 
 def _bytes(config, nets, online, images, parts) -> tuple[int, int]:
@@ -102,8 +113,4 @@ def _bytes(config, nets, online, images, parts) -> tuple[int, int]:
 
 def _device_bytes() -> int:
   stats = jax.local_devices()[0].memory_stats() or {}
-  return stats.get('bytes_limit', _host_bytes())
-
-
-def _host_bytes() -> int:
-  return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+  return stats.get('bytes_limit', memory.host_bytes())

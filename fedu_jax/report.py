@@ -13,11 +13,13 @@ from rich.progress import (
     BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn,
     TimeRemainingColumn)
 from rich.table import Table
+from rich.text import Text
 import tensorboardX
 
 Row = dict[str, Any]
 
 _SHOWN = 20  # clients in a table
+_NAMED = 3  # files in a line
 PLAIN = ('alignment', 'uniformity')  # scores that are no accuracies
 
 
@@ -62,11 +64,18 @@ def client_table(labels: np.ndarray, parts: list[np.ndarray],
   for i, part in enumerate(parts[:_SHOWN]):
     counts = [int((labels[part] == c).sum()) for c in classes]
     cells = counts if wide else [sum(x > 0 for x in counts)]
-    table.add_row(names[i] if names else str(i),
+    table.add_row(Text(names[i] if names else str(i)),  # no markup in names
                   *(str(x) if x else '.' for x in cells), str(len(part)))
   if len(parts) > _SHOWN:
     table.caption = f'and {len(parts) - _SHOWN:,} more clients'
   return table
+
+
+def skipped_line(skipped: tuple[str, ...], used: int) -> str:
+  """Says how many files were passed over, beside those used, and names some."""
+  more = ', ...' if len(skipped) > _NAMED else ''
+  return (f'skipped {len(skipped)} images that cannot be read, beside {used} '
+          f'that are used: {", ".join(skipped[:_NAMED])}{more}')
 
 
 def score_table(scores: dict[str, Row]) -> Table:

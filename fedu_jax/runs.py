@@ -11,15 +11,19 @@ import ml_collections
 import numpy as np
 from rich.console import Console
 
+from fedu_jax import memory
 from fedu_jax import networks
 from fedu_jax import program
 from fedu_jax import report
 from fedu_jax import settings
 from fedu_jax import sources
+from fedu_jax import trees
 from fedu_jax.checkpoint import Checkpoints
 from fedu_jax.errors import BadInput
 from fedu_jax.scores import Scorer
-from fedu_jax.state import Array, Online, ServerState
+from fedu_jax.state import Array, Labelled, Online, PyTree, ServerState
+
+_LARGE = 2**14  # units of a layer, below which networks fit anywhere
 
 
 class Run(NamedTuple):
@@ -74,17 +78,59 @@ def parts_of(config: ml_collections.ConfigDict,
 
 def networks_of(config: ml_collections.ConfigDict, data: sources.Dataset
                 ) -> tuple[networks.Nets, Online]:
-  """Makes the networks, and draws the one that the server sends out first."""
+  """Makes the networks, and draws the one that the server sends out first.
+
+  Raises:
+    BadInput: they are larger than memory, or what they put out is not what the
+      learner compares, or too little for its classes.
+  """
   nets = settings.bind(config, 'model')()
   rng = jax.random.fold_in(jax.random.key(config.seed), program.INIT)
-  return nets, networks.init_online(
-      nets, rng, jnp.zeros((2, *data.train_images.shape[1:])))
+  images = jnp.zeros((2, *data.train_images.shape[1:]))
+  if max(config.model.width * 64, config.model.hidden,
+         config.model.features) > _LARGE:
+    size = trees.num_bytes(jax.eval_shape(
+        lambda: networks.init_online(nets, rng, images)))
+    memory.refuse(size, 'a network of this config.model')
+  online = networks.init_online(nets, rng, images)
+  _check_outputs(config, nets, online, data)
+  return nets, online
 
 
-def labelled(config: ml_collections.ConfigDict) -> bool:
-  """Whether the learner trains on labels: the supervised upper bound."""
-  return getattr(settings.find('learner', config.learner.name), 'labelled',
-                 False)
+def _check_outputs(config, nets, online, data) -> None:
+  """Whether heads without layers put out what the learner needs."""
+  labelled = settings.labelled(config) and data.train_labels is not None
+  if not labelled and (config.learner.name not in ('byol', 'simsiam') or min(
+      config.model.projector_layers, config.model.predictor_layers)):
+    return
+
+  def outputs():
+    z = nets.encoder.apply(online.encoder._asdict(), jnp.zeros(
+        (1, *data.train_images.shape[1:])), train=False)
+    return z, nets.predictor.apply(online.predictor._asdict(), z, train=False)
+  z, prediction = (x.shape[-1] for x in jax.eval_shape(outputs))
+  if labelled and prediction <= (most := int(data.train_labels.max())):
+    raise BadInput(f'the classifier has {prediction} outputs, but labels go up '
+                   f'to {most}: set config.model.features to {most + 1}')
+  if not labelled and prediction != z:
+    raise BadInput(f'the predictor puts out {prediction} features, and the '
+                   f'encoder {z}, which {config.learner.name} compares: set '
+                   f'config.model.features to {z}, or both layers to 0')
+
+
+def examples_of(config: ml_collections.ConfigDict,
+                data: sources.Dataset) -> PyTree:
+  """What clients train on: images, or `Labelled` if the learner wants it.
+
+  Raises:
+    BadInput: the learner needs labels, and the data has none.
+  """
+  if not settings.labelled(config):
+    return data.train_images
+  if data.train_labels is None:
+    raise BadInput(f'learner {config.learner.name} needs labels, and '
+                   f'{config.data.source} has none')
+  return Labelled(data.train_images, data.train_labels)
 
 
 def scorer_of(config: ml_collections.ConfigDict, nets: networks.Nets,
@@ -97,7 +143,7 @@ def scorer_of(config: ml_collections.ConfigDict, nets: networks.Nets,
                 np.asarray(data.test_images), data.test_labels,
                 config.evaluation, config.seed, dict(config.view),
                 config.data.dir,
-                classifies=labelled(config))
+                classifies=settings.labelled(config))
 
 
 def claim(folder: pathlib.Path, config: ml_collections.ConfigDict, *,
@@ -145,19 +191,20 @@ def config_of(folder: pathlib.Path, data_dir: str = ''
     BadInput: there is none, or not one of this version.
   """
   path = folder / 'config.json'
+  nested: dict[str, Any] = {}
   try:
     flat = json.loads(path.read_text())
-  except (OSError, json.JSONDecodeError) as error:
+    for name, value in (
+        flat | settings.PLACES | {'data.dir': data_dir}).items():
+      *sections, last = name.split('.')
+      place = nested
+      for section in sections:
+        place = place.setdefault(section, {})
+      place[last] = tuple(value) if isinstance(value, list) else value
+  except (OSError, ValueError, TypeError, AttributeError) as error:
+    # Absent, or something else than a config: the last two.
     raise BadInput(f'{folder} holds no run ({error}): give the --workdir of '
                    'one that has started') from error
-  nested: dict[str, Any] = {}
-  for name, value in (
-      flat | settings.PLACES | {'data.dir': data_dir}).items():
-    *sections, last = name.split('.')
-    place = nested
-    for section in sections:
-      place = place.setdefault(section, {})
-    place[last] = tuple(value) if isinstance(value, list) else value
   config = ml_collections.ConfigDict(nested)
   settings.check(config)
   return config

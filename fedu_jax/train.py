@@ -4,6 +4,7 @@ Reads the data and partitions it, runs the rounds, scores, and reports.
 """
 
 from collections.abc import Sequence
+import json
 import pathlib
 import time
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from fedu_jax import place
 from fedu_jax import report
 from fedu_jax import runs
 from fedu_jax import settings
+from fedu_jax import sources
 from fedu_jax.errors import BadInput
 from fedu_jax.scores import Scorer
 from fedu_jax.state import Online
@@ -82,8 +84,11 @@ def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
   folders = [runs.claim(pathlib.Path(workdir), own, write=False)
              for workdir, own in zip(workdirs, configs)]
   data = runs.data_of(config, lazy=hosts.several())
+  runs.examples_of(config, data)  # that there are labels, if they are needed
   parts = [runs.parts_of(own, data) for own in configs]
   drawn = [runs.networks_of(own, data) for own in configs]
+  for folder, mine in zip(folders, parts):
+    _check_data_is_as_before(folder, data, mine)
   # Refuses what cannot be before a folder is touched.
   place.choose(config, *drawn[0], data.train_images, parts[0],
                num_members=len(seeds))
@@ -91,13 +96,9 @@ def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
   members = []
   for own, folder, mine, (nets, online), console in zip(
       configs, folders, parts, drawn, consoles):
-    shown = data.owners if data.train_labels is None else data.train_labels
     if hosts.first():
       runs.claim(folder, own, write=True)
-      if shown is not None:
-        console.print(report.client_table(shown, mine, data.owner_names))
-        report.write_json(folder / 'partition.json', [
-            np.bincount(shown[part]) for part in mine])
+      _show_data(folder, data, mine, console)
     scorer = runs.scorer_of(own, nets, data) if hosts.first() else None
     members.append(runs.Member(
         'federation', folder, mine, online, own.seed, scorer, console))
@@ -116,6 +117,42 @@ def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
   return [Trained(m.scorer, m.online, online,
                   [own[i][0] for own in alone], speed)
           for i, (m, (online, speed)) in enumerate(zip(members, ended))]
+
+
+def _show_data(folder: pathlib.Path, data: sources.Dataset,
+               parts: Sequence[np.ndarray], console: Console) -> None:
+  """Prints and keeps who holds how much, and which files were skipped."""
+  shown, counts = _counts(data, parts)
+  if shown is not None:
+    console.print(report.client_table(shown, list(parts), data.owner_names))
+    report.write_json(folder / 'partition.json', counts)
+  if data.skipped:
+    console.print(
+        report.skipped_line(data.skipped, len(data.train_images)),
+        markup=False, soft_wrap=True)
+    report.write_json(folder / 'skipped.json', data.skipped)
+
+
+def _counts(data: sources.Dataset, parts: Sequence[np.ndarray]
+            ) -> tuple[np.ndarray | None, list[list[int]]]:
+  """Classes, or else owners, [N], and how many of each a client has."""
+  shown = data.owners if data.train_labels is None else data.train_labels
+  return shown, [] if shown is None else [
+      np.bincount(shown[part]).tolist() for part in parts]
+
+
+def _check_data_is_as_before(folder: pathlib.Path, data: sources.Dataset,
+                             parts: Sequence[np.ndarray]) -> None:
+  """A run that goes on must not do so on other images without a word."""
+  path = folder / 'partition.json'
+  try:
+    before = json.loads(path.read_text())
+  except (OSError, ValueError):
+    return  # it has not begun, or its file was damaged and is written anew
+  if before != _counts(data, parts)[1]:
+    raise BadInput(f'the data are no longer those that {folder} began with '
+                   f'(see {path.name} there): restore them, or choose another '
+                   '--workdir')
 
 
 def _changed(config: ml_collections.ConfigDict,

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from fedu_jax import checkpoint, place, report, runs, settings, store, train
+from fedu_jax import (
+    checkpoint, memory, place, report, runs, settings, store, train)
 from fedu_jax.errors import BadInput
 from fedu_jax.state import ClientState, Online
 import sharding_test
@@ -195,7 +196,7 @@ def choose(monkeypatch, *, device, host, **changes):
   config = config_of(**changes)
   data = runs.data_of(config)
   monkeypatch.setattr(place, '_device_bytes', lambda: device)
-  monkeypatch.setattr(place, '_host_bytes', lambda: host)
+  monkeypatch.setattr(memory, 'host_bytes', lambda: host)
   return place.choose(
       config, *runs.networks_of(config, data), data.train_images,
       runs.parts_of(config, data), num_members=1)
