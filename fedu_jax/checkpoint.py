@@ -1,38 +1,104 @@
-"""The whole state on disk, through Orbax."""
+"""The whole state on disk, through Orbax, and whether it is as it was written.
 
+A checkpoint is a folder named after the rounds that led to it: Orbax's files,
+and a manifest of their checksums. It gets its name when all of it is on the
+disk, and goes without it when it is removed: a kill leaves no half of one.
+"""
+
+from collections.abc import Callable, Sequence
+import json
+import logging
+import os
 import pathlib
 from typing import Any
 
+from etils import epath
 import jax
 import orbax.checkpoint as ocp
 
+from fedu_jax import files
+from fedu_jax import hosts
 from fedu_jax.errors import BadInput
 from fedu_jax.state import PyTree
 
+_STATE, _MANIFEST = 'default', 'manifest.json'  # the first is Orbax's own name
+
 
 class Checkpoints:
-  """The checkpoints of one run, numbered by the rounds completed."""
+  """The checkpoints of one run, numbered by the rounds completed.
+
+  The newest sound one counts. Damaged ones beyond it stay until the run has
+  saved another.
+  """
 
   def __init__(self, folder: pathlib.Path, *, keep: int):
-    """Opens or creates `folder`, of which the newest `keep` steps stay."""
-    # Saving in the background would read buffers that the next round donates.
-    options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep, enable_async_checkpointing=False)
-    self._manager = ocp.CheckpointManager(
-        folder.absolute(), options=options,
-        item_handlers=ocp.StandardCheckpointHandler())  # for its metadata
+    """Finds the newest sound one; changes nothing on the disk.
+
+    Args:
+      folder: theirs; made when the first is saved.
+      keep: how many stay, of those that are sound.
+
+    Raises:
+      BadInput: there are some, and none is sound.
+    """
+    self._folder, self._keep = folder.absolute(), keep
+    logging.getLogger('absl').addFilter(_is_news)
+    self._handler = ocp.StandardCheckpointHandler()
+    self.damaged: dict[int, str] = {}  # the newer ones, and what is wrong
+    found = self._newest_sound() if hosts.first() else -1
+    self._latest = hosts.of_first(found)
+
+  def _newest_sound(self) -> int:
+    """The rounds of it; -1: there are none at all."""
+    steps = self._steps()
+    for step in reversed(steps):
+      try:
+        self._verify(step)
+        return step
+      except files.Damaged as error:
+        self.damaged[step] = str(error)
+    if steps:
+      raise BadInput(
+          f'{self._folder} holds no checkpoint that is sound '
+          f'({"; ".join(self.damaged.values())}): put copies of them back, or '
+          'choose another --workdir')
+    return -1
+
+  def _verify(self, step: int) -> None:
+    folder = self._folder / str(step)
+    path = folder / _MANIFEST
+    try:
+      manifest = json.loads(files.unsealed(path))
+      named, sealed = manifest['files'].items(), manifest['sealed']
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+      raise files.Damaged(f'{path} is of another version') from error
+    for name, wanted in named:
+      if files.digest(folder / name) != wanted:
+        raise files.Damaged(f'{folder / name} is not as it was written')
+    for name in sealed:
+      files.unsealed(self._folder.parent / name)
+
+  def _steps(self) -> list[int]:
+    """All that are there, whatever they are worth, oldest first."""
+    if not self._folder.is_dir():
+      return []
+    return sorted(int(path.name) for path in self._folder.iterdir()
+                  if path.name.isdigit())
 
   def latest(self) -> int | None:
-    """Returns the rounds completed by the newest state; None: there is none.
-    """
-    return self._manager.latest_step()
+    """Returns the rounds completed by the newest sound state, or None."""
+    return self._latest if self._latest >= 0 else None
 
   def oldest(self) -> int:
     """Returns the rounds completed by the oldest state that is kept."""
-    return min(self._manager.all_steps())
+    return self._kept()[0]
+
+  def _kept(self) -> list[int]:
+    return [step for step in self._steps() if step <= self._latest
+            ][-self._keep:]
 
   def restore(self, like: PyTree) -> PyTree | None:
-    """Returns the newest state, or None if there is none.
+    """Returns the newest sound state, or None if there is none.
 
     Args:
       like: a state of the same structure and dtypes, lying where the restored
@@ -42,42 +108,117 @@ class Checkpoints:
     Raises:
       BadInput: the state that was saved has another structure or shapes.
     """
-    step = self.latest()
-    if step is None:
+    if self.latest() is None:
       return None
-    wanted, found = map(_shapes, (like, self._manager.item_metadata(step)))
+    wanted, found = map(_shapes, (like, self._metadata()))
     if wanted != found:
       name = min(dict(wanted ^ found))
-      raise BadInput(f'{self._manager.directory} holds a state of other shapes '
+      raise BadInput(f'{self._folder} holds a state of other shapes '
                      f'than this version makes, in {name}: choose another '
                      '--workdir')
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-    return self._manager.restore(
-        step, args=ocp.args.StandardRestore(abstract, strict=False))
+    return self._handler.restore(self._state(), args=ocp.args.StandardRestore(
+        abstract, strict=False))
 
   def restore_plain(self) -> PyTree | None:
-    """Returns the newest state as nested dicts of arrays, or None.
+    """Returns the newest sound state as nested dicts of arrays, or None.
 
     They lie on one device, on however many they were.
     """
-    step = self.latest()
-    if step is None:
+    if self.latest() is None:
       return None
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     abstract = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here),
-        self._manager.item_metadata(step))
-    return self._manager.restore(
-        step, args=ocp.args.StandardRestore(abstract))
+        self._metadata())
+    return self._handler.restore(
+        self._state(), args=ocp.args.StandardRestore(abstract))
 
-  def save(self, step: int, state: PyTree) -> None:
-    """Writes a state; returns when it is on disk. A step is written once."""
-    if step != self.latest():
-      self._manager.save(step, args=ocp.args.StandardSave(state))
+  def _state(self) -> epath.Path:
+    return epath.Path(self._folder / str(self._latest) / _STATE)
+
+  def _metadata(self) -> PyTree:
+    return self._handler.metadata(self._state()).tree
+
+  def save(self, step: int, state: PyTree,
+           sealed: Sequence[pathlib.Path] = ()) -> None:
+    """Writes a state; returns when it is on disk. A step is written once.
+
+    Args:
+      step: the rounds completed.
+      state: of all hosts, each of which writes its part.
+      sealed: files beside the folder that the state needs to be of use.
+
+    Raises:
+      OSError: it could not be written; what was saved before is as it was.
+    """
+    if step == self._latest:
+      return
+    part = self._folder / f'{step}{files.PART}'
+    self.tidy()
+
+    def on_first(act: Callable[[], Any]) -> None:
+      hosts.together(lambda: act() if hosts.first() else None)
+    try:
+      on_first(lambda: (part / _STATE).mkdir(parents=True))
+      hosts.together(lambda: self._handler.save(
+          epath.Path(part / _STATE), args=ocp.args.StandardSave(state)))
+      on_first(lambda: self._finish(part, step, sealed))
+    except OSError:
+      if hosts.first():
+        files.remove(part)
+      raise
+    self._latest = step
+    if hosts.first():
+      for wrong in self.damaged:  # and was not replaced
+        if wrong != step:
+          files.discard(self._folder / str(wrong))
+    self.damaged = {}
+    self.tidy()
+
+  def _finish(self, part: pathlib.Path, step: int,
+              sealed: Sequence[pathlib.Path]) -> None:
+    """Makes a checkpoint of what all hosts have written."""
+    self._handler.finalize(epath.Path(part / _STATE))
+    found = sorted(path for path in part.rglob('*') if path.is_file())
+    manifest = {
+        'files': {str(x.relative_to(part)): files.digest(x) for x in found},
+        'sealed': [str(x.absolute().relative_to(self._folder.parent))
+                   for x in sealed]}
+    path = part / _MANIFEST
+    path.write_bytes(files.seal(json.dumps(manifest).encode()))
+    for each in [*found, path, *(x for x in part.rglob('*') if x.is_dir())]:
+      files.sync(each)
+    files.sync(part)
+    final = self._folder / str(step)
+    if final.exists():  # a damaged one, whose rounds have been run again
+      files.discard(final)
+    os.rename(part, final)
+    files.sync(self._folder)
+
+  def tidy(self) -> None:
+    """Removes what a kill left unfinished, and what is no longer kept.
+
+    For a run that holds the folder, not for who reads it.
+    """
+    if not hosts.first() or not self._folder.is_dir():
+      return
+    for path in self._folder.glob(f'*{files.PART}'):
+      files.remove(path)
+    if self.latest() is not None:
+      oldest = self.oldest()
+      for step in self._steps():
+        if step < oldest:
+          files.discard(self._folder / str(step))
 
   def close(self) -> None:
-    """Releases what the manager holds."""
-    self._manager.close()
+    """Releases what Orbax holds."""
+    self._handler.close()
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+  """Whether a line of Orbax's log says more than it raises anyway."""
+  return '_SignalingThread' not in record.getMessage()
 
 
 def _shapes(tree: PyTree) -> set[tuple[str, Any]]:

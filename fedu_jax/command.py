@@ -9,12 +9,18 @@ from absl import logging
 import jax
 
 from fedu_jax import cache
+from fedu_jax.errors import BadInput, Ending
+
+
+def leave(ending: Ending) -> NoReturn:
+  """Ends the program with one line on stderr and the ending's exit code."""
+  print('error:', ' '.join(str(ending).split()), file=sys.stderr)
+  sys.exit(ending.code)
 
 
 def refuse(message: object) -> NoReturn:
-  """Ends the program with one line on stderr and exit code 2."""
-  print('error:', ' '.join(str(message).split()), file=sys.stderr)
-  sys.exit(2)
+  """Ends the program as bad input does."""
+  leave(BadInput(message))
 
 
 def parse(argv: list[str], *, arguments: int = 0) -> list[str]:

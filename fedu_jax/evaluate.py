@@ -10,7 +10,8 @@ from absl import logging
 
 from fedu_jax import command
 from fedu_jax import protocols
-from fedu_jax.errors import BadInput
+from fedu_jax import stops
+from fedu_jax.errors import Ending
 
 _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'The folder of a run that has saved a checkpoint.')
@@ -27,14 +28,15 @@ _DATA_DIR = flags.DEFINE_string(
 def main(_: list[str]) -> None:
   """Scores, or says in one line why it cannot."""
   logging.set_verbosity(logging.ERROR)
+  stops.listen()
   command.keep_compiled_programs()
   if _WORKDIR.value is None:
     command.refuse('--workdir is missing; for example --workdir=/tmp/run')
   try:
     protocols.ask(str(_WORKDIR.value), str(_PROTOCOL.value),
                   encoder=str(_ENCODER.value), data_dir=str(_DATA_DIR.value))
-  except BadInput as error:
-    command.refuse(error)
+  except Ending as ending:
+    command.leave(ending)
 
 
 if __name__ == '__main__':

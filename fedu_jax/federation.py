@@ -4,10 +4,12 @@ from collections.abc import Callable, Sequence
 import contextlib
 import functools
 import time
+from typing import NamedTuple
 
 import ml_collections
 import numpy as np
 
+from fedu_jax import files
 from fedu_jax import hosts
 from fedu_jax import networks
 from fedu_jax import place
@@ -15,17 +17,25 @@ from fedu_jax import report
 from fedu_jax import resident
 from fedu_jax import runs
 from fedu_jax import sources
+from fedu_jax import stops
 from fedu_jax import store
 from fedu_jax import travelling
 from fedu_jax import trees
 from fedu_jax.checkpoint import Checkpoints
+from fedu_jax.errors import Unsaved
 from fedu_jax.state import Metrics, Online
+
+
+class Ended(NamedTuple):
+  """A federation after its rounds."""
+  online: Online  # its global network
+  speed: dict[str, float]
+  unsaved: str  # what could not be written in the end; '' if all was
 
 
 def federate(members: Sequence[runs.Member], *,
              config: ml_collections.ConfigDict, nets: networks.Nets,
-             data: sources.Dataset
-             ) -> list[tuple[Online, dict[str, float]]]:
+             data: sources.Dataset) -> list[Ended]:
   """Runs all rounds, or what is left of them.
 
   Federations whose arrays have the same shapes and that have done as many
@@ -39,10 +49,13 @@ def federate(members: Sequence[runs.Member], *,
     data: whose rows they own.
 
   Returns:
-    For each its global network and its speed.
+    For each what came of it.
 
   Raises:
-    BadInput: the learner needs labels and the data has none.
+    BadInput: the learner needs labels and the data has none; or checkpoints
+      are there, and none is sound.
+    Interrupted: a signal came in a round, which is saved.
+    Unsaved: a signal came, and what it ended could not be saved.
   """
   examples = runs.examples_of(config, data)
   where = place.choose(config, nets, members[0].online, data.train_images,
@@ -51,13 +64,15 @@ def federate(members: Sequence[runs.Member], *,
     saved = [stack.enter_context(contextlib.closing(Checkpoints(
         m.folder / 'checkpoints', keep=config.checkpoint.keep)))
         for m in members]
+    for own in saved:
+      own.tidy()
     # What must be equal: the largest client, and the rounds that are done.
     shapes = {(max(map(len, m.parts)), own.latest())
               for m, own in zip(members, saved)}
     together = (len(shapes) == 1 and where.store == 'device'
                 and not where.layout.mesh)
     size = len(members) if together else 1
-    ended = []
+    ended: list[Ended] = []
     for first in range(0, len(members), size):
       some = slice(first, first + size)
       begin = functools.partial(
@@ -78,27 +93,27 @@ def _stores(member: runs.Member) -> dict[str, Callable[..., store.Store]]:
 
 def _rounds(members: Sequence[runs.Member], saved: Sequence[Checkpoints],
             federation: resident.Resident | travelling.Travelling,
-            config: ml_collections.ConfigDict
-            ) -> list[tuple[Online, dict[str, float]]]:
+            config: ml_collections.ConfigDict) -> list[Ended]:
   """Runs what is left of federations at the same round."""
   def say(text):
     for member in members:
-      member.console.print(f'{member.name}: {text}')
+      member.console.print(f'{member.name}: {text}', soft_wrap=True)
   done = federation.done
-  if done == config.rounds:
-    say(f'all {done} rounds are done; evaluating')
-  elif done:
-    say(f'going on after round {done} of {config.rounds}')
   compile_seconds = 0.0
+  unsaved = [''] * len(members)
   with contextlib.ExitStack() as stack:
     reports = [stack.enter_context(report.RoundReport(
         m.folder, m.console, m.name, done=done, rounds=config.rounds)
         if hosts.first() else report.NoReport()) for m in members]
+    for member, own, reported in zip(members, saved, reports):
+      if text := _begins(done, config.rounds, own, reported):
+        member.console.print(f'{member.name}: {text}', soft_wrap=True)
     if done < config.rounds:
       began = time.time()
       federation.compile()
       compile_seconds = time.time() - began
       say(f'compiled{federation.where} in {compile_seconds:.0f} s')
+      stack.enter_context(stops.held_back())
     while done < config.rounds:
       began = time.time()
       metrics = federation.advance()
@@ -111,12 +126,57 @@ def _rounds(members: Sequence[runs.Member], saved: Sequence[Checkpoints],
             last or done % config.evaluation.every == 0):
           row['knn_accuracy'] = member.scorer.knn(federation.online(i).encoder)
         reports[i].add(row)
-        if last or done % config.checkpoint.every == 0:
-          saved[i].save(done, federation.state(i))
-          federation.saved(saved[i].oldest())
-  return [(federation.online(i),
-           _speed(reported.rows) | {'compile_seconds': compile_seconds})
+
+      def save():
+        return [_save(i, federation, own, reports[i], member)
+                for i, (own, member) in enumerate(zip(saved, members))]
+      if due := last or done % config.checkpoint.every == 0:
+        unsaved = save()
+      if hosts.any_of(stops.asked()):
+        if not due:
+          unsaved = save()
+        if any(unsaved):
+          raise Unsaved('interrupted, and the ' + max(unsaved))
+        raise stops.interrupted(f'after round {done} of {config.rounds}')
+  return [Ended(federation.online(i), _speed(reported.rows)
+                | {'compile_seconds': compile_seconds}, unsaved[i])
           for i, reported in enumerate(reports)]
+
+
+def _begins(done: int, rounds: int, own: Checkpoints,
+            reported: report.NoReport) -> str:
+  """Says where a federation begins, and what was lost of what it had done."""
+  text = ''.join(f'checkpoint {step} is damaged ({wrong}): '
+                 for step, wrong in own.damaged.items())
+  lost = max([reported.beyond, *own.damaged])
+  if done == rounds:
+    text += f'all {done} rounds are done; evaluating'
+  elif done or lost:
+    text += f'going on after round {done} of {rounds}'
+  if lost > done:
+    text += f'; what was done up to round {lost} is done again'
+  return text
+
+
+def _save(i: int, federation: resident.Resident | travelling.Travelling,
+          own: Checkpoints, reported: report.NoReport,
+          member: runs.Member) -> str:
+  """Saves a federation; returns what is unsaved, if that fails, or ''."""
+  done = federation.done
+  try:
+    hosts.together(reported.settle)  # first: what is done is not run again
+    own.save(done, federation.state(i), federation.named(i))
+  except OSError as error:
+    before = own.latest()
+    unsaved = (f'checkpoint of round {done} could not be saved '
+               f'({files.reason(error)}): '
+               + (f'that of round {before} stays' if before is not None
+                  else 'there is none yet'))
+    member.console.print(f'{member.name}: {unsaved}; trying again at the next',
+                         soft_wrap=True)
+    return unsaved
+  federation.saved(own.oldest())
+  return ''
 
 
 def _speed(rows: list[report.Row]) -> dict[str, float]:

@@ -4,17 +4,22 @@ JAX joins them. Beside it each host tells the others, in JAX's key-value store,
 that it lives or why it ends: JAX alone would name nobody, and abort.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import re
 import traceback
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from jax.experimental import multihost_utils
+import numpy as np
 
+from fedu_jax import files
+from fedu_jax import stops
 from fedu_jax import watch
-from fedu_jax.errors import BadInput
+from fedu_jax.errors import BadInput, Ending
+
+T = TypeVar('T')
 
 _FOREVER = 7 * 24 * 3600 * 1000  # ms, that a host may wait for another's scores
 
@@ -26,7 +31,7 @@ def joined(*, coordinator: str, processes: int, process: int,
 
   To be entered before JAX touches a device. If the block raises, this process
   ends here, with a line that says why: code 2 for BadInput, 1 for others. The
-  hosts that it leaves behind end too, with code 2 or `watch.LOST`.
+  hosts that it leaves behind end too, with code 2 or LOST.
 
   Args:
     coordinator: process 0's address, 'host:port'; 'auto' leaves it and what
@@ -47,18 +52,28 @@ def joined(*, coordinator: str, processes: int, process: int,
     yield
     return
   watcher = _join(coordinator, processes, process, timeout)
+  stops.leave_by(watcher.leave)
+  ending = None
   try:
-    yield
+    try:
+      yield
+    except BadInput:
+      raise
+    except Ending as error:  # the others come to an end as well, by themselves
+      ending = error
     barrier('fedu_jax ended')  # the first may still be scoring
   except BadInput as error:
-    watcher.leave(2, ' '.join(str(error).split()))
+    watcher.leave(BadInput.code, ' '.join(str(error).split()))
   except KeyboardInterrupt:
     watcher.leave(130, 'interrupted')
   except Exception as error:
     watcher.wait_for_all()  # or it was a lost host, of which `watcher` tells
     traceback.print_exc()
     watcher.leave(1, f'{type(error).__name__}: {" ".join(str(error).split())}')
+  stops.leave_by(None)
   watcher.stop()
+  if ending:
+    raise ending
 
 
 def _join(coordinator: str, processes: int, process: int,
@@ -119,6 +134,41 @@ def barrier(name: str) -> None:
   """Waits until all hosts are here. Each name serves once."""
   if several():
     watch.client().wait_at_barrier(name, _FOREVER)
+
+
+def any_of(here: bool) -> bool:
+  """Whether something is so on any host; all must ask, and all hear the same.
+  """
+  if several():
+    return bool(multihost_utils.process_allgather(np.array(here)).any())
+  return here
+
+
+def of_first(here: int) -> int:
+  """A number of the first host, on all of them."""
+  if several():
+    return int(multihost_utils.broadcast_one_to_all(np.int32(here)))
+  return here
+
+
+def together(act: Callable[[], T]) -> T:
+  """Does something on each host, which fails on all if it does on one.
+
+  Raises:
+    OSError: it failed. Whatever it was: libraries have errors of their own for
+      a full disk.
+  """
+  error = None
+  try:
+    done = act()
+  except Ending:
+    raise
+  except Exception as caught:
+    error = caught
+  if any_of(error is not None):
+    raise OSError(files.reason(error) if error else 'on another host'
+                  ) from error
+  return done
 
 
 def gather(tree: Any) -> Any:

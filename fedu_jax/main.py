@@ -10,8 +10,9 @@ from ml_collections import config_flags
 from fedu_jax import command
 from fedu_jax import hosts
 from fedu_jax import settings
+from fedu_jax import stops
 from fedu_jax import train
-from fedu_jax.errors import BadInput
+from fedu_jax.errors import Ending
 
 try:
   _CONFIG = config_flags.DEFINE_config_file(
@@ -48,13 +49,14 @@ def _parse(argv: list[str]) -> list[str]:
 def main(_: list[str]) -> None:
   """Runs the config, or says in one line why it cannot."""
   logging.set_verbosity(logging.ERROR)
+  stops.listen()
   command.keep_compiled_programs()
   try:
     settings.check(_CONFIG.value)
     with hosts.joined(**_CONFIG.value.distributed):
       train.train_and_evaluate(_CONFIG.value, str(_WORKDIR.value))
-  except BadInput as error:
-    command.refuse(error)
+  except Ending as ending:
+    command.leave(ending)
 
 
 if __name__ == '__main__':

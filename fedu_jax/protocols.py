@@ -17,11 +17,12 @@ from rich.console import Console
 
 from fedu_jax import augment
 from fedu_jax import evaluation
+from fedu_jax import files
 from fedu_jax import report
 from fedu_jax import runs
 from fedu_jax import semi_supervised
 from fedu_jax import sources
-from fedu_jax.errors import BadInput
+from fedu_jax.errors import BadInput, Unsaved
 from fedu_jax.scores import Scorer
 from fedu_jax.state import Online
 
@@ -155,6 +156,7 @@ def ask(workdir: str | pathlib.Path, protocol: str, *,
 
   Raises:
     BadInput: the folder holds no such run, or a protocol cannot be carried out.
+    Unsaved: they are printed, but could not be written.
   """
   console = console or Console(highlight=False)
   asked = parse(protocol)
@@ -164,21 +166,29 @@ def ask(workdir: str | pathlib.Path, protocol: str, *,
                    'or, if clients were trained alone too, alone0')
   if load is None:
     config = runs.config_of(folder, data_dir)
-    load = functools.partial(runs.restore, config, folder, encoder)
+    load = functools.partial(runs.restore, config, folder, encoder, console)
   path = folder / 'evaluation.json'
   known = _known(path)
   mine = known.setdefault(encoder, {})
   missing = [(name, fn, choice) for name, fn, choice in asked
              if name not in mine]
+  unwritten = None
   if missing:
     scorer, online = load()
     for name, fn, choice in missing:
       with console.status(f'{encoder}: {name}'):
         mine[name] = fn(scorer, online, choice)
-      report.write_json(path, known)
+      try:
+        report.write_json(path, known)
+        unwritten = None
+      except OSError as error:
+        unwritten = error  # what is asked for is at least shown
   scores = {key: value for name, _, _ in asked
             for key, value in mine[name].items()}
   console.print(report.plain_table(encoder, scores))
+  if unwritten:
+    raise Unsaved(f'{path} could not be written ({files.reason(unwritten)}): '
+                  'make room, or the scores are computed again')
   return scores
 
 

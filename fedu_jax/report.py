@@ -1,10 +1,11 @@
 """What a person sees of a run, and what a run leaves behind in files."""
 
+import contextlib
 import json
 import math
-import os
 import pathlib
-from typing import Any
+import sys
+from typing import Any, TextIO
 
 import numpy as np
 from rich import box
@@ -14,9 +15,14 @@ from rich.progress import (
     TimeRemainingColumn)
 from rich.table import Table
 from rich.text import Text
-import tensorboardX
 
-Row = dict[str, Any]
+from fedu_jax import files
+from fedu_jax import journal
+from fedu_jax.journal import Row
+
+# What depends on the clock, of a round's row and of a summary: all else is the
+# same to the bit, however often a run was stopped.
+CLOCK = 'seconds', 'images_per_second', 'compile_seconds', 'wall_seconds'
 
 _SHOWN = 20  # clients in a table
 _NAMED = 3  # files in a line
@@ -24,10 +30,42 @@ PLAIN = ('alignment', 'uniformity')  # scores that are no accuracies
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-  """Writes a JSON file at once or not at all; numbers not finite are null."""
-  part = path.with_suffix('.part')
-  part.write_text(json.dumps(_plain(value), indent=2) + '\n')
-  os.replace(part, path)
+  """Writes a JSON file at once or not at all; numbers not finite are null.
+
+  Raises:
+    OSError: it cannot be written.
+  """
+  files.write(path, (json.dumps(_plain(value), indent=2) + '\n').encode())
+
+
+class _Deaf:
+  """A text file whose failures, as of a log on a full disk, are not told of."""
+
+  def __init__(self, file: TextIO):
+    self._file = file
+
+  def write(self, text: str) -> int:
+    with contextlib.suppress(OSError):
+      self._file.write(text)
+    return len(text)
+
+  def flush(self) -> None:
+    with contextlib.suppress(OSError):
+      self._file.flush()
+
+  def __getattr__(self, name: str) -> Any:
+    return getattr(self._file, name)
+
+
+def console(file: TextIO | None = None, **options: Any) -> Console:
+  """Makes a console that may break without ending what prints there.
+
+  Args:
+    file: what it prints to; None for stdout.
+    **options: Rich's.
+  """
+  deaf: Any = _Deaf(file or sys.stdout)
+  return Console(file=deaf, highlight=False, **options)
 
 
 def _plain(value: Any) -> Any:
@@ -113,6 +151,7 @@ class NoReport:
 
   def __init__(self) -> None:
     self.rows: list[Row] = []
+    self.beyond = 0  # the last round that will be run and written again
 
   def __enter__(self) -> 'NoReport':
     return self
@@ -123,6 +162,13 @@ class NoReport:
   def add(self, row: Row) -> None:
     """Takes the row of a round."""
     self.rows.append(row)
+
+  def settle(self) -> None:
+    """Returns when all rows are on disk.
+
+    Raises:
+      OSError: they cannot be written; they wait in memory.
+    """
 
 
 class RoundReport(NoReport):
@@ -135,17 +181,12 @@ class RoundReport(NoReport):
   def __init__(self, folder: pathlib.Path, console: Console, name: str, *,
                done: int, rounds: int):
     super().__init__()
-    self._path = folder / 'metrics.jsonl'
     self._console = console
-    if self._path.exists():
-      self.rows = _whole_rows(self._path, done)
-    text = ''.join(json.dumps(row) + '\n' for row in self.rows)
-    part = self._path.with_suffix('.part')
-    part.write_text(text)
-    os.replace(part, self._path)
-    self._file = open(self._path, 'a', encoding='utf-8')
-    self._board = tensorboardX.SummaryWriter(
-        str(folder / 'tensorboard'), purge_step=done + 1)
+    self._lines = journal.Lines(folder / 'metrics.jsonl', done)
+    self.rows, self.beyond = self._lines.rows, self._lines.beyond
+    self._board = journal.Board(
+        folder / 'tensorboard', done,
+        lambda text: console.print(f'{name}: {text}', soft_wrap=True))
     self._progress = Progress(
         TextColumn(name), BarColumn(), MofNCompleteColumn(),
         TextColumn('rounds'), TextColumn('{task.fields[speed]}'),
@@ -160,7 +201,6 @@ class RoundReport(NoReport):
 
   def __exit__(self, *_) -> None:
     self._progress.stop()
-    self._file.close()
     self._board.close()
 
   def add(self, row: Row) -> None:
@@ -171,34 +211,20 @@ class RoundReport(NoReport):
         a metric's name to its values, one for each client of the cohort.
     """
     row = _plain(row)
-    super().add(row)
-    self._file.write(json.dumps(row) + '\n')
-    self._file.flush()
-    for name, value in row.items():
-      if isinstance(value, (int, float)) and name != 'round':
-        self._board.add_scalar(name, value, row['round'])
+    self._lines.add(row)
+    shown = {name: value for name, value in row.items()
+             if isinstance(value, (int, float)) and name != 'round'}
     per_client = row['clients'] | {'global_predictor': row['global_predictor']}
     for name, values in per_client.items():
-      for i, value in zip(row['cohort'], values):
-        if value is not None:
-          self._board.add_scalar(f'client{i}/{name}', value, row['round'])
-    self._board.flush()
+      shown |= {f'client{i}/{name}': value
+                for i, value in zip(row['cohort'], values) if value is not None}
+    self._board.add(row['round'], shown)
     self._progress.update(self._task, completed=row['round'],
                           speed=f"{row['images_per_second']:.0f} images/s")
     self._console.print(_line(row), soft_wrap=True, highlight=False)
 
-
-def _whole_rows(path: pathlib.Path, done: int) -> list[Row]:
-  """Reads the rows up to round `done`; a last line cut short is dropped."""
-  rows = []
-  for line in path.read_text().splitlines():
-    try:
-      row = json.loads(line)
-    except json.JSONDecodeError:
-      break
-    if row['round'] <= done:
-      rows.append(row)
-  return rows
+  def settle(self) -> None:
+    self._lines.settle()
 
 
 def _line(row: Row) -> str:

@@ -1,6 +1,7 @@
 """Federations whose clients all lie on the devices that train them."""
 
 from collections.abc import Sequence
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -94,6 +95,11 @@ class Resident:
   def state(self, i: int) -> runs.Run:
     """What a checkpoint of a federation holds."""
     return self._of(i, self._run)
+
+  def named(self, i: int) -> Sequence[pathlib.Path]:
+    """The files beside a checkpoint that it needs."""
+    del i
+    return ()
 
   def saved(self, oldest: int) -> None:
     """Learns that no checkpoint is left of fewer rounds than `oldest`."""

@@ -4,7 +4,8 @@ A store holds K clients as NumPy arrays, hands out copies of some, and takes
 them back when they have trained. What of it a checkpoint must hold, it says.
 """
 
-import os
+from collections.abc import Sequence
+import contextlib
 import pathlib
 from typing import Protocol
 
@@ -12,6 +13,8 @@ from flax import serialization
 import jax
 import numpy as np
 
+from fedu_jax import files
+from fedu_jax.errors import BadInput
 from fedu_jax.state import ClientState, PyTree
 
 
@@ -25,7 +28,14 @@ class Store(Protocol):
     """Replaces some clients by what they have become."""
 
   def snapshot(self) -> PyTree:
-    """What a checkpoint holds of the clients, not a copy."""
+    """What a checkpoint holds of the clients, not a copy.
+
+    Raises:
+      OSError: what it names could not be written.
+    """
+
+  def named(self) -> Sequence[pathlib.Path]:
+    """The files, sealed, that the last `snapshot` names."""
 
   def restore(self, saved: PyTree) -> None:
     """Goes back to what a checkpoint holds."""
@@ -59,6 +69,9 @@ class InMemory:
   def snapshot(self) -> ClientState:
     return self._clients
 
+  def named(self) -> Sequence[pathlib.Path]:
+    return ()
+
   def restore(self, saved: ClientState) -> None:
     self._clients = jax.tree.map(np.array, saved)  # which may be written to
 
@@ -72,7 +85,8 @@ class OnDisk:
   A checkpoint then holds no more than when each client last trained, and its
   cost does not grow with the clients' networks: their files are there already,
   and stay as long as a checkpoint names them. Clients that have not trained
-  take no space.
+  take no space. Those whose files could not be written stay in memory, until
+  they can be.
   """
 
   def __init__(self, client: ClientState, num_examples: np.ndarray,
@@ -88,8 +102,12 @@ class OnDisk:
     self._folder = folder
     folder.mkdir(parents=True, exist_ok=True)  # tells what kind of run it is
     self._last = np.full(len(num_examples), -1, np.int32)  # rounds
+    self._unwritten: dict[pathlib.Path, bytes] = {}
+    self._unsynced: set[pathlib.Path] = set()  # the power could take them
     # Files that a later one replaces, by the round that wrote the later one.
     self._replaced: list[tuple[int, pathlib.Path]] = []
+    # Of rounds beyond the checkpoint that this start goes on from.
+    self._beyond: set[pathlib.Path] = set()
 
   def _path(self, client: int, round_: int) -> pathlib.Path:
     # At most a thousand files a folder, or some file systems crawl.
@@ -99,8 +117,14 @@ class OnDisk:
     start = self._client._replace(num_examples=self._num_examples[client])
     if self._last[client] < 0:
       return start
-    return serialization.from_bytes(
-        start, self._path(client, self._last[client]).read_bytes())
+    path = self._path(client, self._last[client])
+    data = self._unwritten.get(path)
+    try:
+      return serialization.from_bytes(
+          start, files.unsealed(path) if data is None else data)
+    except files.Damaged as error:
+      raise BadInput(f'{error}, since this start began: start again, and it '
+                     'goes on from what is sound') from error
 
   def take(self, ids: np.ndarray) -> ClientState:
     return jax.tree.map(lambda *x: np.stack(x), *map(self._one, ids))
@@ -109,26 +133,50 @@ class OnDisk:
     for i, client in enumerate(ids):
       row = jax.tree.map(lambda x: x[i], rows)
       path = self._path(client, int(row.last_round))
-      path.parent.mkdir(parents=True, exist_ok=True)
-      path.write_bytes(serialization.to_bytes(row))
-      if 0 <= self._last[client] < row.last_round:
-        self._replaced.append((int(row.last_round),
-                               self._path(client, self._last[client])))
+      before = self._path(client, self._last[client])
+      if 0 <= self._last[client] < row.last_round and (
+          self._unwritten.pop(before, None) is None):  # or nobody names it
+        self._replaced.append((int(row.last_round), before))
+      self._beyond.discard(path)
+      self._unwritten[path] = serialization.to_bytes(row)
       self._last[client] = row.last_round
+    with contextlib.suppress(OSError):  # `snapshot` tries again, and says so
+      self._write()
+
+  def _write(self) -> None:
+    for path, data in list(self._unwritten.items()):
+      path.parent.mkdir(parents=True, exist_ok=True)
+      files.write(path, files.seal(data), lasting=False)
+      del self._unwritten[path]
+      self._unsynced.add(path)
 
   def snapshot(self) -> np.ndarray:
-    os.sync()  # what it names must not be lost with the power
+    self._write()
+    for path in {x for path in self._unsynced for x in (path, path.parent)}:
+      if path.exists():  # not one that has been replaced since
+        files.sync(path)
+    self._unsynced = set()
     return self._last
 
+  def named(self) -> Sequence[pathlib.Path]:
+    return [self._path(client, self._last[client])
+            for client in np.flatnonzero(self._last >= 0).tolist()]
+
   def restore(self, saved: np.ndarray) -> None:
-    """Goes back to what a checkpoint holds, and removes files of later rounds.
+    """Goes back to what a checkpoint holds.
+
+    Files of later rounds stay until there is a checkpoint anew, lest one that
+    is only unreadable today should miss them.
     """
     self._last = np.array(saved)
-    self._replaced = []
+    self._unwritten, self._replaced = {}, []
+    self._unsynced, self._beyond = set(), set()
+    for path in self._folder.glob(f'*/*-*.msgpack{files.PART}'):
+      files.remove(path)
     for path in self._folder.glob('*/*-*.msgpack'):
       client, round_ = map(int, path.stem.split('-'))
       if round_ > self._last[client]:
-        path.unlink()
+        self._beyond.add(path)
       elif round_ < self._last[client]:
         self._replaced.append((int(self._last[client]), path))
 
@@ -136,7 +184,10 @@ class OnDisk:
     left = []
     for by, path in self._replaced:
       if by < rounds:
-        path.unlink(missing_ok=True)
+        files.remove(path)
       else:
         left.append((by, path))
     self._replaced = left
+    for path in self._beyond:
+      files.remove(path)
+    self._beyond = set()

@@ -4,6 +4,7 @@ Reads the data and partitions it, runs the rounds, scores, and reports.
 """
 
 from collections.abc import Sequence
+import contextlib
 import json
 import pathlib
 import time
@@ -15,13 +16,14 @@ import numpy as np
 from rich.console import Console
 
 from fedu_jax import federation
+from fedu_jax import files
 from fedu_jax import hosts
 from fedu_jax import place
 from fedu_jax import report
 from fedu_jax import runs
 from fedu_jax import settings
 from fedu_jax import sources
-from fedu_jax.errors import BadInput
+from fedu_jax.errors import BadInput, Unsaved
 from fedu_jax.scores import Scorer
 from fedu_jax.state import Online
 
@@ -33,6 +35,7 @@ class Trained(NamedTuple):
   federation: Online
   alone: list[Online]  # of clients that trained by themselves
   speed: dict[str, float]
+  unsaved: str  # what could not be written in the end; '' if all was
 
   def network(self, encoder: str) -> Online:
     """By its name: 'federation', 'untrained', or 'alone0' and so on."""
@@ -55,14 +58,16 @@ def train(config: ml_collections.ConfigDict, workdir: str, *,
 
   Raises:
     BadInput: anything about the config, the data or the folder is wrong.
+    Interrupted: a signal came, and what is done is saved.
+    Unsaved: a signal came, and not all could be saved.
   """
   settings.check(config)  # that there is a seed, too
   return train_seeds(config, [config.seed], [workdir], consoles=[console])[0]
 
 
 def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
-                workdirs: Sequence[str], *,
-                consoles: Sequence[Console]) -> list[Trained]:
+                workdirs: Sequence[str], *, consoles: Sequence[Console],
+                holds: contextlib.ExitStack | None = None) -> list[Trained]:
   """Runs a config for several seeds as one program, where shapes agree.
 
   Each seed's folder is as `train` leaves it, and either may go on from it.
@@ -72,16 +77,22 @@ def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
     seeds: one a run.
     workdirs: the folders of the runs.
     consoles: where to print of each.
+    holds: keeps the folders from other processes until it is closed; None,
+      until this returns.
 
   Raises:
-    BadInput: as `train`.
+    BadInput, Interrupted, Unsaved: as `train`.
   """
+  if holds is None:
+    with contextlib.ExitStack() as own_holds:
+      return train_seeds(config, seeds, workdirs, consoles=consoles,
+                         holds=own_holds)
   settings.check(config)
   if hosts.several() and config.evaluation.alone:
     raise BadInput(f'config.evaluation.alone is {config.evaluation.alone}, '
                    'which is for one host: set it to 0')
   configs = [_changed(config, seed=seed) for seed in seeds]
-  folders = [runs.claim(pathlib.Path(workdir), own, write=False)
+  folders = [runs.claim(pathlib.Path(workdir), own)
              for workdir, own in zip(workdirs, configs)]
   data = runs.data_of(config, lazy=hosts.several())
   runs.examples_of(config, data)  # that there are labels, if they are needed
@@ -97,8 +108,9 @@ def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
   for own, folder, mine, (nets, online), console in zip(
       configs, folders, parts, drawn, consoles):
     if hosts.first():
-      runs.claim(folder, own, write=True)
-      _show_data(folder, data, mine, console)
+      holds.enter_context(runs.held(folder, own))
+      _show_data(data, mine, console)
+      _write_data(folder, data, mine)  # tried again in the end
     scorer = runs.scorer_of(own, nets, data) if hosts.first() else None
     members.append(runs.Member(
         'federation', folder, mine, online, own.seed, scorer, console))
@@ -114,23 +126,50 @@ def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
       name=f'client {k} alone', folder=m.folder / f'alone{k}',
       parts=[m.parts[k]]) for m in members], by_itself)
       for k in range(config.evaluation.alone)]
-  return [Trained(m.scorer, m.online, online,
-                  [own[i][0] for own in alone], speed)
-          for i, (m, (online, speed)) in enumerate(zip(members, ended))]
+  found = []
+  for i, member in enumerate(members):
+    every = [ended[i], *(own[i] for own in alone)]
+    unsaved = [own.unsaved for own in every]
+    if hosts.first():
+      unsaved += _write_data(member.folder, data, member.parts)
+    found.append(Trained(
+        member.scorer, member.online, ended[i].online,
+        [own[i].online for own in alone], ended[i].speed, _joined(unsaved)))
+  return found
 
 
-def _show_data(folder: pathlib.Path, data: sources.Dataset,
-               parts: Sequence[np.ndarray], console: Console) -> None:
-  """Prints and keeps who holds how much, and which files were skipped."""
-  shown, counts = _counts(data, parts)
+def _joined(unsaved: list[str]) -> str:
+  return '; '.join(filter(None, unsaved))
+
+
+def _write(path: pathlib.Path, value: Any) -> str:
+  """Writes a report; returns what is unsaved, if that fails, or ''."""
+  try:
+    report.write_json(path, value)
+  except OSError as error:
+    return f'{path.name} could not be written ({files.reason(error)})'
+  return ''
+
+
+def _show_data(data: sources.Dataset, parts: Sequence[np.ndarray],
+               console: Console) -> None:
+  """Prints who holds how much, and which files were skipped."""
+  shown, _ = _counts(data, parts)
   if shown is not None:
     console.print(report.client_table(shown, list(parts), data.owner_names))
-    report.write_json(folder / 'partition.json', counts)
   if data.skipped:
     console.print(
         report.skipped_line(data.skipped, len(data.train_images)),
         markup=False, soft_wrap=True)
-    report.write_json(folder / 'skipped.json', data.skipped)
+
+
+def _write_data(folder: pathlib.Path, data: sources.Dataset,
+                parts: Sequence[np.ndarray]) -> list[str]:
+  """Keeps what `_show_data` shows; returns what `_write` does of each file."""
+  shown, counts = _counts(data, parts)
+  return [_write(folder / name, value) for name, value in (
+      ('partition.json', counts if shown is not None else None),
+      ('skipped.json', data.skipped or None)) if value is not None]
 
 
 def _counts(data: sources.Dataset, parts: Sequence[np.ndarray]
@@ -171,11 +210,22 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str, *,
     first's has scores.
 
   Raises:
-    BadInput: as `train`.
+    BadInput, Interrupted: as `train`.
+    Unsaved: the end could not be saved; it has been scored all the same.
   """
+  with contextlib.ExitStack() as holds:
+    return _train_and_evaluate(
+        config, workdir, holds, console or report.console(
+            quiet=not hosts.first()))
+
+
+def _train_and_evaluate(config: ml_collections.ConfigDict, workdir: str,
+                        holds: contextlib.ExitStack,
+                        console: Console) -> dict[str, Any]:
   began = time.time()
-  console = console or Console(highlight=False, quiet=not hosts.first())
-  trained = train(config, workdir, console=console)
+  settings.check(config)  # that there is a seed, too
+  trained, = train_seeds(config, [config.seed], [workdir], consoles=[console],
+                         holds=holds)
   scorer, alone, scores = trained.scorer, trained.alone, {}
   if scorer:
     scores['untrained'] = scorer.untrained(trained.untrained)
@@ -191,8 +241,12 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str, *,
   else:
     console.print('the data has no labelled test images: nothing to score')
   summary = _summary(config, scores, trained.speed, time.time() - began)
+  unsaved = [trained.unsaved]
   if hosts.first():
-    report.write_json(pathlib.Path(workdir) / 'summary.json', summary)
+    unsaved.append(_write(pathlib.Path(workdir) / 'summary.json', summary))
+  if any(unsaved):
+    raise Unsaved(f'{_joined(unsaved)}: make room, and start again to go on '
+                  'from what is saved')
   return summary
 
 

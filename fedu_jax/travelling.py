@@ -5,8 +5,9 @@ may come in slices. While one slice trains, the one before goes back to the
 store and the next is fetched.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import functools
+import pathlib
 from typing import Any, NamedTuple
 
 import jax
@@ -176,10 +177,19 @@ class Travelling:
     return [jax.tree.map(lambda *x: np.concatenate(x), *parts)]
 
   def state(self, i: int) -> runs.Run:
-    """What a checkpoint holds."""
+    """What a checkpoint holds.
+
+    Raises:
+      OSError: some clients lie on disk, and could not be written.
+    """
     del i
     self.put_back()
     return runs.Run(self._server, self._store.snapshot(), self._rng)
+
+  def named(self, i: int) -> Sequence[pathlib.Path]:
+    """The files beside a checkpoint that it needs."""
+    del i
+    return self._store.named()
 
   def saved(self, oldest: int) -> None:
     """Learns that no checkpoint is left of fewer rounds than `oldest`."""

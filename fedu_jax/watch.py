@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from jax._src import distributed  # its client has no public name
 
-LOST = 3  # the exit code of a host whose run another has ended
+from fedu_jax.errors import BadInput, LOST
 
 _AGAIN = ('start all hosts again in the same workdir: the run goes on from its '
           'last checkpoint')
@@ -116,8 +116,8 @@ class Watcher:
 
   def _follow(self, host: int, code: str, reason: str) -> NoReturn:
     """Ends as a host did that ended first."""
-    if code == '2':
-      self._end(2, f'process {host}: {reason}')
+    if int(code) == BadInput.code:
+      self._end(BadInput.code, f'process {host}: {reason}')
     self._end(LOST, f'process {host} ended ({reason[:200]}): {_AGAIN}')
 
   def _judge(self) -> None:
@@ -155,7 +155,7 @@ class Watcher:
 
 @contextlib.contextmanager
 def aborts_as(line: Callable[[str], str]) -> Iterator[None]:
-  """Makes an abort in the block one line on stderr and exit code 2.
+  """Makes an abort in the block one line on stderr, as of BadInput.
 
   Args:
     line: makes the line of all that was written to stderr in the block; if
@@ -166,7 +166,7 @@ def aborts_as(line: Callable[[str], str]) -> Iterator[None]:
     def read():
       said.seek(0)
       return said.read()
-    _on_abort(lambda: end(2, line(read().decode(errors='replace')),
+    _on_abort(lambda: end(BadInput.code, line(read().decode(errors='replace')),
                           stderr=stderr))
     os.dup2(said.fileno(), 2)
     try:

@@ -87,8 +87,8 @@ def run(count, folder, stop, *changes):
     """What ends it."""
   save = checkpoint.Checkpoints.save
 
-  def save_and_stop(self, step, state):
-    save(self, step, state)
+  def save_and_stop(self, step, *state):
+    save(self, step, *state)
     if step == stop:
       raise Stopped
   checkpoint.Checkpoints.save = save_and_stop

@@ -19,7 +19,7 @@ import pytest
 
 from fedu_jax import checkpoint
 from fedu_jax import partition
-from fedu_jax import watch
+from fedu_jax.errors import LOST
 
 ROOT = pathlib.Path(__file__).parents[1]
 SCORED = '--config.evaluation.every=1'
@@ -73,7 +73,7 @@ def assert_left(processes, killed):
   found, times = ended(processes)
   assert found.pop(killed)[0] == -signal.SIGKILL
   for code, _, err in found:
-    assert code == watch.LOST, err
+    assert code == LOST, err
     last = err.splitlines()[-1]
     assert last.startswith(f'error: process {killed}')
     assert 'lost: start all hosts again in the same workdir' in last
@@ -201,10 +201,10 @@ def test_the_same_process_twice_ends_all(tmp_path):
   done, _ = ended([start(2, tmp_path / 'run', process=i, port=port)[0]
                    for i in (0, 1, 1)])
   codes = [code for code, *_ in done]
-  assert 2 in codes[1:] and set(codes) <= {2, watch.LOST}, done
+  assert 2 in codes[1:] and set(codes) <= {2, LOST}, done
   for code, _, err in done:
     assert err.splitlines()[-1].startswith('error: '), err
-    assert code == watch.LOST or err.count('\n') == 1, err
+    assert code == LOST or err.count('\n') == 1, err
 
 
 def test_what_is_wrong_on_one_host_ends_all(tmp_path):

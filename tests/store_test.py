@@ -44,8 +44,8 @@ def run(folder, monkeypatch, *, stop=0, **changes):
   """Runs all rounds, or until the checkpoint after round `stop`."""
   save = checkpoint.Checkpoints.save
 
-  def save_and_stop(self, step, state):
-    save(self, step, state)
+  def save_and_stop(self, step, *state):
+    save(self, step, *state)
     if step == stop:
       raise Stopped
   with monkeypatch.context() as patched:

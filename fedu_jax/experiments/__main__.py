@@ -10,7 +10,8 @@ from rich.console import Console
 
 from fedu_jax import command
 from fedu_jax import experiments
-from fedu_jax.errors import BadInput
+from fedu_jax import stops
+from fedu_jax.errors import Ending, Unsaved
 
 _LIST = flags.DEFINE_bool('list', False, 'Name the experiments, and end.')
 _SCALE = flags.DEFINE_string(
@@ -33,6 +34,7 @@ def _parse(argv: list[str]) -> list[str]:
 def main(argv: list[str]) -> None:
   """Runs the queue and writes the report, or says in one line why it cannot."""
   logging.set_verbosity(logging.ERROR)
+  stops.listen()
   console = Console(highlight=False)
   try:
     modules = {name: importlib.import_module(f'fedu_jax.experiments.{name}')
@@ -67,8 +69,10 @@ def main(argv: list[str]) -> None:
                         data_dir=str(_DATA_DIR.value), console=console)
     where = page.write(plan, results, workdir / f'{argv[1]}-{scale.name}',
                        scale)
-  except BadInput as error:
-    command.refuse(error)
+  except Ending as ending:
+    command.leave(ending)
+  except OSError as error:
+    command.leave(Unsaved(f'{error}: make room, and start again to go on'))
   console.print((where.parent / 'tables.md').read_text(), markup=False)
   console.print(f'written: {where}')
 

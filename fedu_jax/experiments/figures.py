@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib
 import matplotlib.figure
 import numpy as np
+from rich.console import Console
 
 from fedu_jax import evaluation
 from fedu_jax import runs
@@ -193,7 +194,7 @@ def embeddings(results: list[plans.Result]) -> Any:
   for axes, result in zip(grid.flat, results):
     scorer, online = runs.restore(
         runs.config_of(result.folders[0], result.data_dir), result.folders[0],
-        result.arm.encoder)
+        result.arm.encoder, Console(quiet=True))
     images, labels = scorer.test_images[:1000], scorer.test_labels[:1000]
     features = evaluation.embed(evaluation.features, scorer.nets.encoder,
                                 online.encoder, images)

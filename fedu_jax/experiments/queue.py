@@ -7,7 +7,6 @@ Several processes may work at one queue, or at several in one workdir.
 
 from collections.abc import Iterator, Sequence
 import contextlib
-import fcntl
 import functools
 import json
 import pathlib
@@ -20,9 +19,11 @@ from rich.progress import (
     BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn,
     TimeRemainingColumn)
 
+from fedu_jax import files
 from fedu_jax import protocols
+from fedu_jax import report
 from fedu_jax import train
-from fedu_jax.errors import BadInput
+from fedu_jax.errors import BadInput, Unsaved
 from fedu_jax.experiments import plan as plans
 
 
@@ -43,7 +44,8 @@ def run(plan: plans.Plan, workdir: pathlib.Path, *, seeds: int,
     One result an arm, in the plan's order.
 
   Raises:
-    BadInput: a run cannot be done; what is done stays.
+    BadInput, Interrupted, Unsaved: a run cannot be done, or not to its end;
+      what is done stays.
   """
   # Seed by seed, so that a queue that is cut short has whole tables.
   groups = [range(first, min(first + together, seeds))
@@ -122,25 +124,22 @@ def _train(config: ml_collections.FrozenConfigDict, seeds: tuple[int, ...],
     logs = [stack.enter_context(open(
         folder.with_suffix('.log'), 'a', encoding='utf-8'))
         for folder in folders]
-    return train.train_seeds(
+    found = train.train_seeds(
         config, seeds, [str(folder) for folder in folders],
-        consoles=[Console(file=log, width=100) for log in logs])
+        consoles=[report.console(log, width=100) for log in logs])
+  for folder, trained in zip(folders, found):
+    if trained.unsaved:
+      raise Unsaved(f'{folder}: {trained.unsaved}: make room, and start again')
+  return found
 
 
 @contextlib.contextmanager
 def _hold(folder: pathlib.Path, *, wait: bool) -> Iterator[bool]:
   """Holds a run, so that processes can share a queue; yields whether we do.
-
-  The lock is the system's, which frees it however its holder ends.
   """
   folder.parent.mkdir(parents=True, exist_ok=True)
-  with open(folder.with_suffix('.lock'), 'a') as file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-      yield False
-      return
-    yield True
+  with files.held(folder.with_suffix('.lock'), wait=wait) as ours:
+    yield ours
 
 
 def mean_and_spread(values: list[float]) -> tuple[float, float]:

@@ -1,0 +1,62 @@
+"""What a run has come to, down to the bit, and how two of them differ."""
+
+import json
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from fedu_jax import checkpoint
+from fedu_jax import report
+
+
+def of(workdir: pathlib.Path) -> dict[str, Any]:
+  """All that a run leaves that does not depend on the clock, by name."""
+  saved = checkpoint.Checkpoints(workdir / 'checkpoints', keep=1)
+  state = saved.restore_plain()
+  steps = sorted(x.name for x in (workdir / 'checkpoints').iterdir())
+  saved.close()
+  found: dict[str, Any] = {'steps': steps}
+  for path, x in jax.tree_util.tree_leaves_with_path(state):
+    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+      x = jax.random.key_data(x)
+    found['state' + jax.tree_util.keystr(path)] = (
+        x.dtype.name, x.shape, np.asarray(x).tobytes())
+  clients = (workdir / 'clients').glob('*/*')
+  newest = {}  # of each client, whose state a checkpoint does not hold itself
+  for file in sorted(clients, key=lambda x: int(x.stem.split('-')[1])):
+    newest[file.stem.split('-')[0]] = file
+  for client, file in newest.items():
+    found[f'client {client}'] = file.name, file.read_bytes()
+  text = (workdir / 'metrics.jsonl').read_text()
+  found['metrics.jsonl'] = [_timeless(json.loads(line))
+                            for line in text.splitlines()]
+  for name in ('summary.json', 'partition.json', 'config.json'):
+    found[name] = json.loads((workdir / name).read_text())
+  found['summary.json'] = _timeless(found['summary.json'])
+  return found
+
+
+def difference(mine: dict[str, Any], other: dict[str, Any]) -> str:
+  """Says where two ends differ first; '' if nowhere."""
+  for name in sorted(mine.keys() | other.keys()):
+    if mine.get(name) != other.get(name):
+      return f'{name} differs'
+  return ''
+
+
+def saved(workdir: pathlib.Path) -> int | None:
+  """The rounds of the newest sound checkpoint."""
+  found = checkpoint.Checkpoints(workdir / 'checkpoints', keep=1)
+  found.close()
+  return found.latest()
+
+
+def lines(workdir: pathlib.Path) -> int:
+  """How many rounds `metrics.jsonl` tells of."""
+  return (workdir / 'metrics.jsonl').read_bytes().count(b'\n')
+
+
+def _timeless(row: dict[str, Any]) -> dict[str, Any]:
+  return {name: x for name, x in row.items() if name not in report.CLOCK}

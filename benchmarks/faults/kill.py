@@ -1,0 +1,196 @@
+"""Ends runs by signals at random moments, and looks at what they come to.
+
+FAULTS_KILLS in the environment is another number of kills than 110, or 4.
+"""
+
+import os
+import pathlib
+import random
+import signal
+import time
+from typing import Any
+
+import numpy as np
+
+from benchmarks.faults import attack
+from benchmarks.faults import ends
+from benchmarks.faults import starts
+
+_KILLED, _ASKED, _TWICE = (
+    'SIGKILL at random moments', 'SIGTERM and SIGINT', 'a second signal')
+BROKEN = {
+    _KILLED: attack.Break(
+        'fedu_jax/journal.py', 'if last < row[\'round\'] <= done:',
+        'if last < row[\'round\']:'),
+    _ASKED: attack.Break(
+        'fedu_jax/federation.py', '        if not due:\n',
+        '        if False:\n'),
+    _TWICE: attack.Break('fedu_jax/stops.py', '    if again:\n',
+                         '    if False:\n')}
+
+_ROUNDS, _FEWER = 12, 4
+_COHORT = ('--config.cohort=2', '--config.participation.dropout=0.3')
+# Where clients lie, and how they are drawn; the last is scored as well.
+VARIANTS: dict[str, tuple[str, ...]] = {
+    'disk': ('--config.store=disk', *_COHORT),
+    'device': (),
+    'host': ('--config.store=host', *_COHORT),
+    'cohort': _COHORT,
+    'scored': ('--config.data.source=digits', '--config.data.max_examples=400',
+               f'--config.rounds={_FEWER}')}
+# What a kill waits for; then it may wait a little more.
+_AIMS = 'any', 'folder', 'line', 'line', 'save', 'save', 'clients', 'end'
+
+
+def flags_of(folder: pathlib.Path, variant: str) -> list[str]:
+  """The flags of a run, whose data lies in the folder, made if absent."""
+  data = folder / 'data.npz'
+  if not data.exists():
+    draw = np.random.RandomState(0)
+    np.savez(data, train_labels=np.arange(400) % 10, train_images=draw.randint(
+        0, 256, (400, 8, 8)).astype(np.uint8))
+  return [f'--config.data.source=npz:{data}', '--config.data.max_examples=0',
+          f'--config.rounds={_ROUNDS}', '--config.checkpoint.every=4',
+          *VARIANTS[variant]]
+
+
+def run(order: attack.Order) -> dict[str, attack.Outcome]:
+  """All rows."""
+  with starts.Nursery(order.folder) as nursery:
+    wholes: dict[str, Any] = {}
+
+    def whole(variant):
+      if variant not in wholes:
+        folder = order.folder / f'whole-{variant}'
+        started = nursery.start(folder, *flags_of(order.folder, variant))
+        code = started.wait()
+        assert code == 0, started.err()
+        wholes[variant] = ends.of(folder)
+      return wholes[variant]
+    return {_KILLED: _killed(order, nursery, whole),
+            _ASKED: _asked(order, nursery, whole),
+            _TWICE: _twice(order, nursery)}
+
+
+def _killed(order, nursery, whole) -> attack.Outcome:
+  """Kills, until there were enough; each chain of kills is run to its end."""
+  draw = random.Random(order.seed)
+  wanted = int(os.environ.get('FAULTS_KILLS', 4 if order.short else 110))
+  tried = lost = chain = 0
+  note = ''
+  by_aim: dict[str, int] = {}
+  while tried < wanted:
+    variant = list(VARIANTS)[chain % len(VARIANTS)]
+    workdir = order.folder / f'killed-{chain}'
+    flags = flags_of(order.folder, variant)
+    expected = whole(variant)
+    kills = 0
+    while kills < min(8, wanted - tried):
+      started = nursery.start(workdir, *flags)
+      aim = draw.choice(_AIMS)
+      _await(started, workdir, variant, aim, draw)
+      if not started.send(signal.SIGKILL):
+        break
+      if started.wait() != -signal.SIGKILL:
+        break
+      kills += 1
+      by_aim[aim] = by_aim.get(aim, 0) + 1
+    last = nursery.start(workdir, *flags)
+    wrong = f'exit code {last.poll()}: {last.err()}' if last.wait() else (
+        ends.difference(ends.of(workdir), expected))
+    tried, lost, chain = tried + kills, lost + bool(wrong), chain + 1
+    note = note or (wrong and f'{variant}: {wrong}')
+    order.say(f'{tried} kills, {variant}: {wrong or "the same end"}')
+  return attack.Outcome(tried, lost, note or ', '.join(
+      f'{count} at {aim}' for aim, count in sorted(by_aim.items())))
+
+
+def _await(started, workdir, variant, aim, draw) -> None:
+  """Returns at a random moment of a kind, or when the process has ended."""
+  metrics = workdir / 'metrics.jsonl'
+
+  def lines():
+    return metrics.read_bytes().count(b'\n') if metrics.exists() else 0
+  rounds = _FEWER if variant == 'scored' else _ROUNDS
+  more = lines() + (draw.randint(1, 3) if aim == 'line' else 1)
+  there = {
+      'any': lambda: True, 'folder': workdir.exists,
+      'line': lambda: lines() >= min(more, rounds),
+      'next line': lambda: lines() >= min(more, rounds),
+      'save': lambda: any((workdir / 'checkpoints').glob('*.part')),
+      'clients': lambda: any((workdir / 'clients').glob('*/*.part')),
+      'end': lambda: lines() >= rounds}[aim]
+  until = time.time() + 60
+  while not there() and started.poll() is None and time.time() < until:
+    time.sleep(0.001)
+  if aim == 'next line':
+    return
+  if aim in ('any', 'folder', 'end'):
+    time.sleep(draw.uniform(0, 4 if aim == 'any' else 1))
+  else:
+    time.sleep(draw.choice([0, draw.uniform(0, 0.05)]))
+
+
+def _asked(order, nursery, whole) -> attack.Outcome:
+  """One signal: a line, a code, and what is done is saved."""
+  tried = lost = 0
+  note = ''
+  moments = ['next line'] if order.short else [
+      'folder', 'next line', 'line', 'line', 'end'] * 3
+  for i, moment in enumerate(moments):
+    number = (signal.SIGTERM, signal.SIGINT)[i % 2]
+    variant = 'disk' if order.short else list(VARIANTS)[i % len(VARIANTS)]
+    workdir = order.folder / f'asked-{i}'
+    flags = flags_of(order.folder, variant)
+    expected = whole(variant)
+    started = nursery.start(workdir, *flags)
+    _await(started, workdir, variant, moment, random.Random(i))
+    if not started.send(number):
+      continue
+    tried += 1
+    code, err = started.wait(), started.err()
+    wrong = ''
+    if code != 5 or err.count('\n') != 1 or number.name not in err:
+      wrong = f'{moment}: exit code {code}: {err[-300:]}'
+    elif 'after round' in err and ends.saved(workdir) != ends.lines(workdir):
+      wrong = f'{moment}: round {ends.lines(workdir)} was not saved'
+    elif moment == 'next line' and 'after round' not in err:
+      wrong = f'{moment}: {err}'
+    last = nursery.start(workdir, *flags)
+    if last.wait():
+      wrong = wrong or last.err()
+    wrong = wrong or ends.difference(ends.of(workdir), expected)
+    lost += bool(wrong)
+    note = note or wrong
+    order.say(f'{number.name}, {moment}, {variant}: {wrong or "good"}')
+  return attack.Outcome(tried, lost, note)
+
+
+def _twice(order, nursery) -> attack.Outcome:
+  """Two signals in a long round: the first waits for its end, but not both."""
+  tried = lost = 0
+  note = ''
+  for i in range(1 if order.short else 4):
+    workdir = order.folder / f'twice-{i}'
+    started = nursery.start(
+        workdir, *flags_of(order.folder, 'device'), '--config.rounds=2',
+        '--config.local_epochs=20000')
+    while 'compiled' not in started.out() and started.poll() is None:
+      time.sleep(0.01)
+    time.sleep(0.5)
+    started.send(signal.SIGTERM)
+    time.sleep(0.5)
+    began = time.time()
+    if not started.send(signal.SIGINT):
+      note = 'the round was over before the second signal'
+      continue
+    tried += 1
+    try:
+      code = started.wait(20)
+      wrong = '' if code == 5 and started.err().count('\n') == 1 else (
+          f'exit code {code}: {started.err()[-300:]}')
+    except TimeoutError:
+      wrong = 'it did not leave'
+    lost += bool(wrong)
+    note = note or wrong or f'left after {time.time() - began:.2f} s'
+  return attack.Outcome(tried, lost, note)

@@ -1,0 +1,139 @@
+"""The rows of rounds on disk: metrics.jsonl, and TensorBoard's events.
+
+A disk that cannot be written to does not end a run. Rows wait in memory; events
+are expendable.
+"""
+
+from collections.abc import Callable
+import contextlib
+import json
+import os
+import pathlib
+import time
+from typing import Any
+
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto import event_pb2
+
+from fedu_jax import files
+
+Row = dict[str, Any]
+
+
+class Lines:
+  """metrics.jsonl: one whole line for each round up to the last, in order."""
+
+  def __init__(self, path: pathlib.Path, done: int):
+    """Reads what an earlier start wrote.
+
+    Args:
+      path: of the file.
+      done: rounds completed. Lines beyond were lost with the state that they
+        led to, as is one that was cut short; both are cut off.
+    """
+    self._path = path
+    self.rows: list[Row] = []
+    self.beyond = done  # the last round that was lost so
+    text = path.read_bytes() if path.exists() else b''
+    whole, last = [], 0
+    for line in text.splitlines(True):
+      row = _row(line)
+      if last < row['round'] <= done:
+        self.rows.append(row)
+        whole.append(line)
+        last = row['round']
+      self.beyond = max(self.beyond, row['round'])
+    kept = b''.join(whole)
+    # What is right in the file, in bytes; all that comes after is to go.
+    self._end = len(kept) if text.startswith(kept) else 0
+    self._unwritten = kept[self._end:]
+    with contextlib.suppress(OSError):  # `settle` tries again, and says so
+      self.settle()
+
+  def add(self, row: Row) -> None:
+    """Writes a row, as soon as that can be done."""
+    self.rows.append(row)
+    self._unwritten += json.dumps(row).encode() + b'\n'
+    with contextlib.suppress(OSError):
+      self.settle()
+
+  def settle(self) -> None:
+    """Writes all rows; returns when they are on disk.
+
+    Raises:
+      OSError: they cannot be written; they wait.
+    """
+    self._path.parent.mkdir(parents=True, exist_ok=True)
+    if self._end:
+      with open(self._path, 'ab') as file:
+        file.truncate(self._end)
+        file.write(self._unwritten)
+        file.flush()
+        os.fsync(file.fileno())
+    else:
+      files.write(self._path, self._unwritten)
+    self._end += len(self._unwritten)
+    self._unwritten = b''
+
+
+def _row(line: bytes) -> Row:
+  """What a line says; of round 0, if it is not whole or not as it was."""
+  try:
+    row = json.loads(line) if line.endswith(b'\n') else {}
+  except ValueError:  # of the text or of its encoding
+    row = {}
+  return row if isinstance(row, dict) and isinstance(
+      row.get('round'), int) else {'round': 0}
+
+
+class Board:
+  """TensorBoard's events; after the first failure none in this start."""
+
+  def __init__(self, folder: pathlib.Path, done: int,
+               say: Callable[[str], None]):
+    """Begins a file of events.
+
+    Args:
+      folder: of the files, one for each start.
+      done: rounds completed; events beyond, in other files, are not shown.
+      say: tells a person of a failure.
+    """
+    self._say = say
+    self._writer: EventsWriter | None = None
+    with self._or_without():
+      folder.mkdir(parents=True, exist_ok=True)
+      self._writer = EventsWriter(str(folder / 'events'))
+      for event in (
+          event_pb2.Event(file_version='brain.Event:2'),
+          event_pb2.Event(session_log=event_pb2.SessionLog(
+              status=event_pb2.SessionLog.START))):
+        self._put(event, done + 1)
+
+  def add(self, round_: int, values: dict[str, float]) -> None:
+    """Writes numbers of a round under their names."""
+    with self._or_without():
+      for name, value in values.items():
+        self._put(event_pb2.Event(summary=summary.scalar(name, value)), round_)
+      if self._writer:
+        self._writer.flush()
+
+  def close(self) -> None:
+    """Ends the file."""
+    with self._or_without():
+      if self._writer:
+        self._writer.close()
+
+  def _put(self, event, round_):
+    event.step, event.wall_time = round_, time.time()
+    if self._writer:
+      self._writer.write_event(event)
+
+  @contextlib.contextmanager
+  def _or_without(self):
+    try:
+      yield
+    except OSError as error:
+      self._writer = None
+      self._say(f'TensorBoard cannot be written ({files.reason(error)}): no '
+                'more of it until the next start')

@@ -1,0 +1,291 @@
+"""Checkpoints on disks that are damaged, full or shared; and their runs."""
+
+import errno
+import json
+import os
+import pathlib
+import resource
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from fedu_jax import checkpoint, files, hosts, journal, runs, store
+from fedu_jax.checkpoint import Checkpoints
+from fedu_jax.errors import BadInput
+from configs import smoke
+import small
+import store_test
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def state_of(step):
+  return {'a': np.full(3, float(step)), 'b': {'key': jax.random.key(step)}}
+
+
+def save(folder, steps, keep=3, **more):
+  checkpoints = Checkpoints(folder / 'checkpoints', keep=keep)
+  for step in steps:
+    checkpoints.save(step, state_of(step), **more)
+  checkpoints.close()
+
+
+def names(folder):
+  return sorted(path.name for path in (folder / 'checkpoints').iterdir())
+
+
+def content(folder):
+  return {path: path.read_bytes() for path in folder.rglob('*')
+          if path.is_file()}
+
+
+def newest(folder):
+  """What is restored: the step of the newest sound state."""
+  checkpoints = Checkpoints(folder / 'checkpoints', keep=3)
+  found = checkpoints.restore(state_of(0))
+  assert found['a'].tolist() == [checkpoints.latest()] * 3
+  assert (jax.random.key_data(found['b']['key']).tolist()
+          == jax.random.key_data(jax.random.key(checkpoints.latest())).tolist())
+  checkpoints.close()
+  return checkpoints
+
+
+def truncate(path):
+  path.write_bytes(path.read_bytes()[:-1])
+
+
+def flip(path):
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 1
+  path.write_bytes(data)
+
+
+def empty(path):
+  path.write_bytes(b'')
+
+
+@pytest.mark.parametrize('damage', [truncate, flip, empty, os.unlink])
+def test_any_damage_to_any_file_is_noticed(damage, tmp_path):
+  """And the one before is used; not a byte is changed by looking."""
+  save(tmp_path, [1, 2])
+  step = tmp_path / 'checkpoints' / '2'
+  found = sorted(path for path in step.rglob('*') if path.is_file())
+  assert len(found) > 4  # Orbax's, and the manifest
+  for path in found:
+    before = path.read_bytes()
+    damage(path)
+    left = content(tmp_path)
+    damaged = newest(tmp_path)
+    assert damaged.latest() == 1
+    assert list(damaged.damaged) == [2] and path.name in damaged.damaged[2]
+    assert content(tmp_path) == left
+    path.write_bytes(before)
+  assert newest(tmp_path).latest() == 2
+
+
+def test_if_none_is_sound_it_is_refused_and_untouched(tmp_path):
+  save(tmp_path, [1, 2])
+  for path in (tmp_path / 'checkpoints').glob('*/manifest.json'):
+    flip(path)
+  left = content(tmp_path)
+  with pytest.raises(BadInput, match='no checkpoint that is sound'):
+    Checkpoints(tmp_path / 'checkpoints', keep=3)
+  assert content(tmp_path) == left
+
+
+def test_damaged_ones_stay_until_another_is_saved(tmp_path):
+  save(tmp_path, [1, 2, 3, 4])
+  assert names(tmp_path) == ['2', '3', '4']
+  for step in '34':
+    flip(tmp_path / 'checkpoints' / step / 'default' / '_METADATA')
+  checkpoints = Checkpoints(tmp_path / 'checkpoints', keep=3)
+  checkpoints.tidy()
+  assert checkpoints.latest() == 2 and names(tmp_path) == ['2', '3', '4']
+  checkpoints.save(3, state_of(3))  # in place of the damaged one
+  assert names(tmp_path) == ['2', '3'] and checkpoints.damaged == {}
+  checkpoints.close()
+  assert newest(tmp_path).latest() == 3
+
+
+def test_what_a_kill_leaves_is_no_checkpoint(tmp_path):
+  """A half-written one, and a half-deleted one, are removed by who writes."""
+  save(tmp_path, [1, 2, 3])
+  folder = tmp_path / 'checkpoints'
+  os.rename(folder / '3', folder / '3.part')
+  assert newest(tmp_path).latest() == 2 and '3.part' in names(tmp_path)
+  checkpoints = Checkpoints(folder, keep=1)
+  checkpoints.tidy()
+  checkpoints.close()
+  assert names(tmp_path) == ['2']
+
+
+@pytest.mark.parametrize('number', [errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize('place', ['write', 'finish'])
+def test_a_save_that_fails_changes_nothing(number, place, tmp_path,
+                                           monkeypatch):
+  save(tmp_path, [1])
+  left = content(tmp_path)
+  checkpoints = Checkpoints(tmp_path / 'checkpoints', keep=1)
+
+  def fail(*_, **__):
+    raise OSError(number, os.strerror(number))
+  with monkeypatch.context() as patched:
+    if place == 'write':
+      patched.setattr(checkpoints._handler, 'save', fail)
+    else:
+      patched.setattr(checkpoint.os, 'rename', fail)
+    with pytest.raises(OSError, match=os.strerror(number)):
+      checkpoints.save(2, state_of(2))
+  assert content(tmp_path) == left and checkpoints.latest() == 1
+  checkpoints.save(3, state_of(3))
+  checkpoints.close()
+  assert newest(tmp_path).latest() == 3 and names(tmp_path) == ['3']
+
+
+def test_a_client_file_that_is_damaged_makes_its_checkpoint_so(tmp_path):
+  _, clients = store_test.make_stores(tmp_path)
+  checkpoints = Checkpoints(tmp_path / 'checkpoints', keep=3)
+  for round_ in range(3):
+    row = jax.tree.map(lambda x: np.asarray(x)[None],
+                       store_test.row_of(round_, round_))
+    clients.put(np.array([round_ % 2]), row)
+    checkpoints.save(round_ + 1, state_of(round_ + 1) | {
+        'clients': clients.snapshot()}, clients.named())
+    clients.keep_from(checkpoints.oldest())
+  checkpoints.close()
+  like = state_of(0) | {'clients': np.zeros(store_test.CLIENTS, np.int32)}
+  for damage, name, left in ((flip, '0-2', 2), (os.unlink, '1-1', 1)):
+    damage(tmp_path / 'clients' / '0' / f'{name}.msgpack')
+    checkpoints = Checkpoints(tmp_path / 'checkpoints', keep=3)
+    assert checkpoints.latest() == left
+    assert name in checkpoints.damaged[left + 1]
+  clients.restore(checkpoints.restore(like)['clients'])
+  assert clients.take(np.array([0])).divergence.tolist() == [0.]
+  # Later files stay until there is a checkpoint anew.
+  assert (tmp_path / 'clients' / '0' / '0-2.msgpack').exists()
+  clients.keep_from(1)
+  assert not (tmp_path / 'clients' / '0' / '0-2.msgpack').exists()
+  flip(tmp_path / 'clients' / '0' / '0-0.msgpack')
+  with pytest.raises(BadInput, match='0-0.msgpack is not as it was written'):
+    clients.take(np.array([0]))
+
+
+def test_clients_wait_in_memory_for_a_disk_with_room(tmp_path, monkeypatch):
+  memory, disk = store_test.make_stores(tmp_path)
+
+  def fail(*_, **__):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+  with monkeypatch.context() as patched:
+    patched.setattr(store.files, 'write', fail)
+    for round_ in range(3):
+      rows = [store_test.row_of(10 * round_ + i, round_)._replace(
+          num_examples=np.float32(i + 1)) for i in (0, 1)]
+      rows = jax.tree.map(lambda *x: np.stack(x), *rows)
+      for each in memory, disk:
+        each.put(np.array([0, 1]), rows)
+      with pytest.raises(OSError):
+        disk.snapshot()
+    small.check_equal(*(x.take(np.arange(3)) for x in (memory, disk)))
+    assert len(disk._unwritten) == 2  # one state of a client at most
+  assert disk.snapshot().tolist() == [2, 2, -1, -1, -1]
+  assert [x.name for x in disk.named()] == ['0-2.msgpack', '1-2.msgpack']
+  small.check_equal(*(x.take(np.arange(3)) for x in (memory, disk)))
+
+
+# --- rows of rounds ----------------------------------------------------------
+
+
+def row(round_):
+  return {'round': round_, 'loss': round_ / 3}
+
+
+def test_rows_wait_for_a_disk_with_room(tmp_path, monkeypatch):
+  path = tmp_path / 'metrics.jsonl'
+  lines = journal.Lines(path, 0)
+  lines.add(row(1))
+  # A write that ends in the middle of a line, as on a full disk.
+  limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (
+      path.stat().st_size + 20, limit[1]))
+  try:
+    for round_ in (2, 3):
+      lines.add(row(round_))
+    with pytest.raises(OSError, match='too large'):
+      lines.settle()
+    assert path.stat().st_size > len(json.dumps(row(1))) + 1  # a part of it
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+  lines.settle()
+  assert [json.loads(x) for x in path.read_text().splitlines()] == [
+      row(i) for i in (1, 2, 3)]
+
+
+@pytest.mark.parametrize('text, kept, beyond', [
+    ('{"round": 1}\n{"round": 2}\n{"round": 3}\n', [1, 2], 3),
+    ('{"round": 1}\n{"round": 2}\n{"rou', [1, 2], 2),
+    ('{"round": 1}\n{"round": 2}', [1], 2),  # nobody knows where it ends
+    ('{"round": 1}\n\xff{"round"\n{"round": 2}\n', [1, 2], 2),
+    ('{"round": 1}\n{"round": 1}\n{"round": 2}\n', [1, 2], 2),
+    ('', [], 2), ('[]\n{}\n', [], 2)])
+def test_rows_are_read_as_far_as_they_are_whole(text, kept, beyond, tmp_path):
+  path = tmp_path / 'metrics.jsonl'
+  path.write_bytes(text.encode('latin1'))
+  lines = journal.Lines(path, 2)
+  assert [x['round'] for x in lines.rows] == kept and lines.beyond == beyond
+  lines.add(row(3))
+  assert [json.loads(x)['round'] for x in path.read_text().splitlines()
+          ] == [*kept, 3]
+
+
+def test_a_board_that_breaks_says_so_once(tmp_path):
+  (tmp_path / 'tensorboard').write_text('in the way')
+  said = []
+  board = journal.Board(tmp_path / 'tensorboard', 0, said.append)
+  for round_ in range(3):
+    board.add(round_, {'loss': 1.})
+  board.close()
+  line, = said
+  assert line.startswith('TensorBoard cannot be written')
+
+
+# --- folders -----------------------------------------------------------------
+
+
+def test_a_folder_is_held_by_one(tmp_path):
+  config = smoke.get_config()
+  folder = tmp_path / 'run'
+  runs.claim(folder, config)
+  assert not folder.exists()
+  with runs.held(folder, config):
+    for claim in (runs.claim, lambda *x: runs.held(*x).__enter__()):
+      with pytest.raises(BadInput, match=f'another process is at {folder} '
+                         rf'\(process {os.getpid()}\)'):
+        claim(folder, config)
+  with runs.held(runs.claim(folder, config), config):
+    pass
+  # What a start leaves that is killed before it has written its config.
+  (folder / 'config.json').rename(folder / 'config.json.part')
+  runs.claim(folder, config)
+
+
+def test_a_lock_is_freed_by_any_death(tmp_path):
+  code = ('import os, sys; from fedu_jax import files; import pathlib\n'
+          'files.held(pathlib.Path(sys.argv[1])).__enter__(); os.abort()')
+  subprocess.run([sys.executable, '-c', code, tmp_path / '.lock'], cwd=ROOT,
+                 check=False, env={**os.environ, 'PYTHONPATH': str(ROOT)},
+                 stderr=subprocess.DEVNULL)
+  with files.held(tmp_path / '.lock') as ours:
+    assert ours
+
+
+def test_what_fails_on_one_host_fails(monkeypatch):
+  def fail():
+    raise ValueError('RESOURCE_EXHAUSTED: ... No space left on device [...]')
+  with pytest.raises(OSError, match='^No space left on device$'):
+    hosts.together(fail)
+  monkeypatch.setattr(hosts, 'any_of', lambda here: True)
+  with pytest.raises(OSError, match='on another host'):
+    hosts.together(lambda: 1)
