@@ -1,7 +1,5 @@
 """Flags, devices and exit codes: `python -m fedu_jax.main --config=...`."""
 
-from typing import Any
-
 from absl import app
 from absl import flags
 from absl import logging
@@ -27,23 +25,7 @@ _WORKDIR = flags.DEFINE_string(
 
 def _parse(argv: list[str]) -> list[str]:
   """Parses the flags, and loads the config file among them."""
-  rest = command.parse(argv)
-  given: dict[str, Any] = {
-      flag.name: flag.value for flag in (_CONFIG, _WORKDIR)}
-  try:
-    if given['config'] is not None:
-      given['config'].items()  # a file that is absent is reported only here
-  except ModuleNotFoundError as error:
-    command.refuse(f'--config cannot be loaded ({error}): start from the '
-                   'folder that holds configs/')
-  except Exception as error:
-    # A config file is code, and can raise anything.
-    command.refuse(f'in the config: {error} ({type(error).__name__})')
-  for name, example in (('config', 'configs/quickstart.py'),
-                        ('workdir', '/tmp/run')):
-    if given[name] is None:
-      command.refuse(f'--{name} is missing; for example --{name}={example}')
-  return rest
+  return command.parse_config(argv, _CONFIG, workdir=(_WORKDIR, '/tmp/run'))
 
 
 def main(_: list[str]) -> None:

@@ -14,7 +14,7 @@ FLOORS = [
     {'hosts'},
     {'trees', 'losses', 'winograd', 'rows', 'augment', 'partition', 'report',
      'checkpoint', 'cache', 'cifar', 'participation',
-     'devices', 'store'},
+     'devices', 'store', 'estimate'},
     {'conv_cpu', 'batchnorm'},
     {'conv'},
     {'layers'},
@@ -29,10 +29,11 @@ FLOORS = [
     {'settings'},
     {'program'},
     {'runs', 'place'},
-    {'protocols', 'resident', 'travelling'},
-    {'federation'},
+    {'protocols', 'resident', 'travelling', 'pace'},
+    {'federation', 'forecast'},
     {'train'},
-    {'main', 'evaluate', '__init__', 'experiments', 'experiments.published'},
+    {'main', 'evaluate', 'plan', '__init__', 'experiments',
+     'experiments.published'},
     {'experiments.plan'},
     {'experiments.queue'},
     {'experiments.figures'},
@@ -82,8 +83,9 @@ def test_only_the_top_knows_the_config():
   users = {name for name, path in modules()
            if 'ml_collections' in path.read_text()}
   assert users == {'settings', 'program', 'scores', 'runs', 'place',
-                   'resident', 'travelling', 'federation', 'train', 'main',
-                   'experiments.plan', 'experiments.queue'}
+                   'resident', 'travelling', 'federation', 'pace', 'forecast',
+                   'train', 'main', 'plan', 'experiments.plan',
+                   'experiments.queue'}
 
 
 @pytest.mark.parametrize('name, path', list(modules()))

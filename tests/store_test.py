@@ -195,7 +195,7 @@ def choose(monkeypatch, *, device, host, **changes):
   """What is chosen with so many bytes of memory."""
   config = config_of(**changes)
   data = runs.data_of(config)
-  monkeypatch.setattr(place, '_device_bytes', lambda: device)
+  monkeypatch.setattr(place, 'device_bytes', lambda: device)
   monkeypatch.setattr(memory, 'host_bytes', lambda: host)
   return place.choose(
       config, *runs.networks_of(config, data), data.train_images,
