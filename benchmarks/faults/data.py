@@ -22,11 +22,11 @@ from benchmarks.faults import forks
 
 BROKEN = {
     'image files of every kind': attack.Break(
-        'fedu_jax/folders.py', 'except Exception as error:  # damage',
-        'except KeyError as error:  # damage'),
+        'fedu_jax/folders.py', "warnings.simplefilter('ignore')",
+        "warnings.simplefilter('always')"),
     'images with bytes changed': attack.Break(
-        'fedu_jax/folders.py',
-        "warnings.simplefilter('ignore')", "warnings.simplefilter('error')"),
+        'fedu_jax/folders.py', 'except Exception as error:  # damage',
+        'except OSError as error:  # damage'),
     'folders that cannot be read': attack.Break(
         'fedu_jax/folders.py', 'if not path.is_file() and path.exists():',
         'if not path.name:'),
