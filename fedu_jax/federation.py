@@ -5,6 +5,8 @@ import contextlib
 import functools
 import time
 
+import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
@@ -43,7 +45,8 @@ def federate(members: Sequence[runs.Member], *,
     For each its global network and its speed.
 
   Raises:
-    BadInput: the learner needs labels and the data has none.
+    BadInput: the learner needs labels and the data has none; or a round's
+      numbers went wrong for all clients, or for the server.
   """
   examples: PyTree = data.train_images
   if runs.labelled(config):
@@ -111,26 +114,52 @@ def _rounds(members: Sequence[runs.Member], saved: Sequence[Checkpoints],
       seconds = time.time() - began
       done = federation.done
       last = done == config.rounds
+      # Whose server was told nothing that it could use.
+      unheard = [i for i, own in enumerate(metrics) if not own['sound'].any()]
       for i, member in enumerate(members):
         row = _row(done, metrics[i], seconds, config, member.online)
         if member.scorer and config.evaluation.every and (
             last or done % config.evaluation.every == 0):
           row['knn_accuracy'] = member.scorer.knn(federation.online(i).encoder)
         reports[i].add(row)
-        if last or done % config.checkpoint.every == 0:
-          saved[i].save(done, federation.state(i))
+        if last or unheard or done % config.checkpoint.every == 0:
+          _save(done, federation.state(i), saved[i])
           federation.saved(saved[i].oldest())
+      if unheard:
+        raise BadInput(
+            f'{members[unheard[0]].name}: in round {done} the numbers of all '
+            'clients went wrong (not finite); the global network is saved as '
+            'it was before: check the data, or lower '
+            'config.optimizer.learning_rate in another --workdir')
   return [(federation.online(i),
-           _speed(reported.rows) | {'compile_seconds': compile_seconds})
+           _sums(reported) | {'compile_seconds': compile_seconds})
           for i, reported in enumerate(reports)]
 
 
-def _speed(rows: list[report.Row]) -> dict[str, float]:
+def _sums(reported: report.NoReport) -> dict[str, float]:
   """Of all rounds, those of earlier starts included."""
-  seconds = sum(row['seconds'] for row in rows)
-  images = sum(row['images'] for row in rows)
-  return {'images_per_second': images / seconds if seconds else 0.0,
-          'seconds': seconds}
+  seconds = reported.seconds
+  return {'images_per_second': reported.images / seconds if seconds else 0.0,
+          'seconds': seconds, 'left_out': reported.left_out}
+
+
+def _save(done: int, run: runs.Run, saved: Checkpoints) -> None:
+  """Saves a run, if one can go on from what its server has.
+
+  Raises:
+    BadInput: one cannot. What clients send is sound (see `rounds`), but what
+      becomes of it may be a researcher's own function.
+  """
+  server = jax.device_get(hosts.own_copy(run.server))
+  if not all(np.isfinite(x).all() for x in jax.tree.leaves(server)
+             if jnp.issubdtype(x.dtype, jnp.inexact)):
+    last = saved.latest()
+    raise BadInput(
+        f'after round {done} what the server has is not finite, though it '
+        'leaves out what is not: it is not saved, and the newest checkpoint is '
+        f'of round {last or 0}; choose another config.aggregation and '
+        '--workdir')
+  saved.save(done, run)
 
 
 def _row(done: int, metrics: Metrics, seconds: float,
@@ -140,13 +169,17 @@ def _row(done: int, metrics: Metrics, seconds: float,
   cohort = per_client.pop('cohort')
   took = per_client.pop('global_predictor')
   arrived = per_client.pop('arrived')
+  sound = per_client.pop('sound')
+  # Of whom the mean is; of all, if there is none.
+  loss, drift = (per_client[name][sound if sound.any() else ...]
+                 for name in ('loss', 'divergence'))
   images = int(per_client['steps'].sum()) * config.batch_size
   size = trees.num_bytes(online)
   return {
-      'round': done, 'loss': np.mean(per_client['loss']),
-      'divergence_min': per_client['divergence'].min(),
-      'divergence_max': per_client['divergence'].max(),
+      'round': done, 'loss': np.mean(loss),
+      'divergence_min': drift.min(), 'divergence_max': drift.max(),
       'bytes_up': size * int(arrived.sum()), 'bytes_down': size * len(cohort),
       'images': images, 'seconds': seconds,
       'images_per_second': images / seconds, 'cohort': cohort,
-      'arrived': arrived, 'global_predictor': took, 'clients': per_client}
+      'arrived': arrived, 'left_out': cohort[~sound],
+      'global_predictor': took, 'clients': per_client}

@@ -1,5 +1,6 @@
 """What a person sees of a run, and what a run leaves behind in files."""
 
+from collections.abc import Sequence
 import json
 import math
 import os
@@ -99,11 +100,25 @@ def megabytes(count: int) -> str:
   return f'{count / 1e6:.1f} MB'
 
 
+def names(clients: Sequence[int]) -> str:
+  """Names clients by their ids: 'clients 3, 7'; of many, the first few."""
+  shown = ', '.join(str(x) for x in clients[:8])
+  more = f' and {len(clients) - 8:,} more' if len(clients) > 8 else ''
+  return f"client{'s' if len(clients) > 1 else ''} {shown}{more}"
+
+
 class NoReport:
-  """Keeps the rows of rounds that another host reports. A context manager."""
+  """Sums up rounds, which another host reports. A context manager.
+
+  Attributes:
+    seconds: of all rounds.
+    images: that were trained on.
+    left_out: trainings whose numbers went wrong, each client's counted.
+  """
 
   def __init__(self) -> None:
-    self.rows: list[Row] = []
+    # Not the rows: a long run would keep all that it ever measured.
+    self.seconds, self.images, self.left_out = 0.0, 0, 0
 
   def __enter__(self) -> 'NoReport':
     return self
@@ -113,7 +128,9 @@ class NoReport:
 
   def add(self, row: Row) -> None:
     """Takes the row of a round."""
-    self.rows.append(row)
+    self.seconds += row['seconds']
+    self.images += row['images']
+    self.left_out += len(row.get('left_out', ()))  # older rows have none
 
 
 class RoundReport(NoReport):
@@ -128,9 +145,10 @@ class RoundReport(NoReport):
     super().__init__()
     self._path = folder / 'metrics.jsonl'
     self._console = console
-    if self._path.exists():
-      self.rows = _whole_rows(self._path, done)
-    text = ''.join(json.dumps(row) + '\n' for row in self.rows)
+    rows = _whole_rows(self._path, done) if self._path.exists() else []
+    for row in rows:
+      super().add(row)
+    text = ''.join(json.dumps(row) + '\n' for row in rows)
     part = self._path.with_suffix('.part')
     part.write_text(text)
     os.replace(part, self._path)
@@ -201,7 +219,10 @@ def _line(row: Row) -> str:
          if row.get('knn_accuracy') is not None else '')
   lost = len(row['arrived']) - sum(row['arrived'])
   dropped = f"dropped {lost}/{len(row['arrived'])}  " if lost else ''
-  if lost == len(row['arrived']):
+  if row['left_out']:
+    dropped += f"left out: {names(row['left_out'])} (not finite)  "
+  if not any(came and client not in row['left_out'] for client, came in
+             zip(row['cohort'], row['arrived'])):
     dropped += 'the server stays as it was  '
   return (f"round {row['round']:>4}  loss {number(row['loss'], 4)}  {knn}"
           f'divergence {number(low, 3)}-{number(high, 3)}  '
