@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from fedu_jax import health
 from fedu_jax import hosts
 from fedu_jax import networks
 from fedu_jax import place
@@ -103,6 +104,7 @@ def _rounds(members: Sequence[runs.Member], saved: Sequence[Checkpoints],
     reports = [stack.enter_context(report.RoundReport(
         m.folder, m.console, m.name, done=done, rounds=config.rounds)
         if hosts.first() else report.NoReport()) for m in members]
+    watched = [health.Collapse() for _ in members]
     if done < config.rounds:
       began = time.time()
       federation.compile()
@@ -122,6 +124,8 @@ def _rounds(members: Sequence[runs.Member], saved: Sequence[Checkpoints],
             last or done % config.evaluation.every == 0):
           row['knn_accuracy'] = member.scorer.knn(federation.online(i).encoder)
         reports[i].add(row)
+        if warning := watched[i].warning(row):
+          member.console.print(f'{member.name}: {warning}', soft_wrap=True)
         if last or unheard or done % config.checkpoint.every == 0:
           _save(done, federation.state(i), saved[i])
           federation.saved(saved[i].oldest())

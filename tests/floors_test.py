@@ -13,7 +13,7 @@ FLOORS = [
     {'trees', 'losses', 'winograd', 'rows', 'augment', 'partition', 'report',
      'checkpoint', 'cache', 'cifar', 'participation',
      'devices', 'store', 'hosts'},
-    {'conv_cpu', 'batchnorm'},
+    {'conv_cpu', 'batchnorm', 'health'},
     {'conv'},
     {'layers'},
     {'networks', 'local', 'aggregation', 'tfds_reader'},
