@@ -1,5 +1,6 @@
 """What a person sees of a run, and what a run leaves behind in files."""
 
+from collections.abc import Sequence
 import contextlib
 import json
 import math
@@ -146,11 +147,25 @@ def megabytes(count: int) -> str:
   return f'{count / 1e6:.1f} MB'
 
 
+def names(clients: Sequence[int]) -> str:
+  """Names clients by their ids: 'clients 3, 7'; of many, the first few."""
+  shown = ', '.join(str(x) for x in clients[:8])
+  more = f' and {len(clients) - 8:,} more' if len(clients) > 8 else ''
+  return f"client{'s' if len(clients) > 1 else ''} {shown}{more}"
+
+
 class NoReport:
-  """Keeps the rows of rounds that another host reports. A context manager."""
+  """Sums up rounds, which another host reports. A context manager.
+
+  Attributes:
+    seconds: of all rounds.
+    images: that were trained on.
+    left_out: trainings whose numbers went wrong, each client's counted.
+  """
 
   def __init__(self) -> None:
-    self.rows: list[Row] = []
+    # Not the rows: a long run would keep all that it ever measured.
+    self.seconds, self.images, self.left_out = 0.0, 0, 0
     self.beyond = 0  # the last round that will be run and written again
 
   def __enter__(self) -> 'NoReport':
@@ -161,7 +176,9 @@ class NoReport:
 
   def add(self, row: Row) -> None:
     """Takes the row of a round."""
-    self.rows.append(row)
+    self.seconds += row['seconds']
+    self.images += row['images']
+    self.left_out += len(row.get('left_out', ()))  # older rows have none
 
   def settle(self) -> None:
     """Returns when all rows are on disk.
@@ -182,8 +199,9 @@ class RoundReport(NoReport):
                done: int, rounds: int):
     super().__init__()
     self._console = console
-    self._lines = journal.Lines(folder / 'metrics.jsonl', done)
-    self.rows, self.beyond = self._lines.rows, self._lines.beyond
+    self._lines = journal.Lines(folder / 'metrics.jsonl', done,
+                                see=super().add)
+    self.beyond = self._lines.beyond
     self._board = journal.Board(
         folder / 'tensorboard', done,
         lambda text: console.print(f'{name}: {text}', soft_wrap=True))
@@ -211,6 +229,7 @@ class RoundReport(NoReport):
         a metric's name to its values, one for each client of the cohort.
     """
     row = _plain(row)
+    super().add(row)
     self._lines.add(row)
     shown = {name: value for name, value in row.items()
              if isinstance(value, (int, float)) and name != 'round'}
@@ -236,7 +255,10 @@ def _line(row: Row) -> str:
          if row.get('knn_accuracy') is not None else '')
   lost = len(row['arrived']) - sum(row['arrived'])
   dropped = f"dropped {lost}/{len(row['arrived'])}  " if lost else ''
-  if lost == len(row['arrived']):
+  if row['left_out']:
+    dropped += f"left out: {names(row['left_out'])} (not finite)  "
+  if not any(came and client not in row['left_out'] for client, came in
+             zip(row['cohort'], row['arrived'])):
     dropped += 'the server stays as it was  '
   return (f"round {row['round']:>4}  loss {number(row['loss'], 4)}  {knn}"
           f'divergence {number(low, 3)}-{number(high, 3)}  '

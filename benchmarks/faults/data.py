@@ -13,6 +13,7 @@ import struct
 import tarfile
 import zipfile
 import zlib
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -124,7 +125,7 @@ def files() -> dict[str, tuple[bytes, str]]:
       (read, READ), (skipped, SKIPPED)) for name, content in several.items()}
 
 
-def _npz(compressed: bool = False, **arrays) -> bytes:
+def _npz(compressed: Any = False, **arrays: Any) -> bytes:
   buffer = io.BytesIO()
   (np.savez_compressed if compressed else np.savez)(buffer, **arrays)
   return buffer.getvalue()
