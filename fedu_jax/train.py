@@ -15,6 +15,7 @@ import ml_collections
 import numpy as np
 from rich.console import Console
 
+from fedu_jax import claims
 from fedu_jax import federation
 from fedu_jax import files
 from fedu_jax import hosts
@@ -92,7 +93,7 @@ def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
     raise BadInput(f'config.evaluation.alone is {config.evaluation.alone}, '
                    'which is for one host: set it to 0')
   configs = [_changed(config, seed=seed) for seed in seeds]
-  folders = [runs.claim(pathlib.Path(workdir), own)
+  folders = [claims.claim(pathlib.Path(workdir), own)
              for workdir, own in zip(workdirs, configs)]
   data = runs.data_of(config, lazy=hosts.several())
   runs.examples_of(config, data)  # that there are labels, if they are needed
@@ -108,7 +109,7 @@ def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
   for own, folder, mine, (nets, online), console in zip(
       configs, folders, parts, drawn, consoles):
     if hosts.first():
-      holds.enter_context(runs.held(folder, own))
+      holds.enter_context(claims.held(folder, own))
       _show_data(data, mine, console)
       _write_data(folder, data, mine)  # tried again in the end
     scorer = runs.scorer_of(own, nets, data) if hosts.first() else None

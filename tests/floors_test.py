@@ -28,7 +28,7 @@ FLOORS = [
     {'fields', 'combinations'},
     {'settings'},
     {'program'},
-    {'runs', 'place'},
+    {'runs', 'place', 'claims'},
     {'protocols', 'resident', 'travelling', 'pace'},
     {'federation', 'forecast'},
     {'train'},
@@ -82,7 +82,7 @@ def test_only_the_top_knows_the_config():
   """Who imports ml_collections."""
   users = {name for name, path in modules()
            if 'ml_collections' in path.read_text()}
-  assert users == {'settings', 'program', 'scores', 'runs', 'place',
+  assert users == {'settings', 'program', 'scores', 'runs', 'place', 'claims',
                    'resident', 'travelling', 'federation', 'pace', 'forecast',
                    'train', 'main', 'plan', 'experiments.plan',
                    'experiments.queue'}
