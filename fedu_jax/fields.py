@@ -77,7 +77,8 @@ def _devices(value):  # a text, since a flag keeps the type of what it changes
 
 def _coordinator(value):
   host, _, port = value.rpartition(':') if isinstance(value, str) else '   '
-  right = value in ('', 'auto') or host and _digits(port, 2**16 - 1)
+  right = isinstance(value, str) and (
+      value in ('', 'auto') or host and _digits(port, 2**16 - 1))
   return '' if right else "'', auto, or the host:port of process 0"
 
 
