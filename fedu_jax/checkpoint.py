@@ -7,7 +7,6 @@ disk, and goes without it when it is removed: a kill leaves no half of one.
 
 from collections.abc import Callable, Sequence
 import json
-import logging
 import os
 import pathlib
 from typing import Any
@@ -18,6 +17,7 @@ import orbax.checkpoint as ocp
 
 from fedu_jax import files
 from fedu_jax import hosts
+from fedu_jax import noise
 from fedu_jax.errors import BadInput
 from fedu_jax.state import PyTree
 
@@ -42,7 +42,6 @@ class Checkpoints:
       BadInput: there are some, and none is sound.
     """
     self._folder, self._keep = folder.absolute(), keep
-    logging.getLogger('absl').addFilter(_is_news)
     self._handler = ocp.StandardCheckpointHandler()
     self.damaged: dict[int, str] = {}  # the newer ones, and what is wrong
     found = self._newest_sound() if hosts.first() else -1
@@ -154,6 +153,7 @@ class Checkpoints:
     """
     if step == self._latest:
       return
+    noise.hush()
     part = self._folder / f'{step}{files.PART}'
     self.tidy()
 
@@ -214,11 +214,6 @@ class Checkpoints:
   def close(self) -> None:
     """Releases what Orbax holds."""
     self._handler.close()
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-  """Whether a line of Orbax's log says more than it raises anyway."""
-  return '_SignalingThread' not in record.getMessage()
 
 
 def _shapes(tree: PyTree) -> set[tuple[str, Any]]:

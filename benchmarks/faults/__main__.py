@@ -35,7 +35,7 @@ def main() -> None:
   flags.add_argument('--short', action='store_true', help='the form of CI')
   flags.add_argument('--broken', action='store_true',
                      help='see each row fail on its broken build')
-  flags.add_argument('--rows', default='', help='of a broken build: some rows')
+  flags.add_argument('--rows', default='', help='only these')
   flags.add_argument('--seed', type=int, default=0)
   flags.add_argument('--json', default='', help='a file for the outcomes')
   args = flags.parse_args()
@@ -52,7 +52,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix='faults-') as folder:
       outcomes = module.run(attack.Order(
           pathlib.Path(folder), args.short, args.seed,
-          lambda text: print(f'  {text}', file=sys.stderr, flush=True)))
+          lambda text: print(f'  {text}', file=sys.stderr, flush=True),
+          frozenset(args.rows.split(',') if args.rows else ())))
     for row, outcome in outcomes.items():
       found[row] = outcome._asdict() | {'module': name}
     print(f'{name}: {time.time() - began:.0f} s', file=sys.stderr, flush=True)
@@ -87,7 +88,8 @@ def _broken(modules, args) -> int:
         report = pathlib.Path(place) / 'outcomes.json'
         done = subprocess.run(
             [sys.executable, '-m', 'benchmarks.faults', '--short',
-             f'--only={name}', f'--seed={args.seed}', f'--json={report}'],
+             f'--only={name}', f'--rows={row}', f'--seed={args.seed}',
+             f'--json={report}'],
             cwd=tree, text=True, check=False, capture_output=True,
             env={**os.environ, 'PYTHONPATH': str(tree)})
         outcomes = json.loads(report.read_text()) if report.exists() else {}

@@ -1,0 +1,292 @@
+"""Damages what runs have left, and takes away the disk they write to."""
+
+import json
+import os
+import pathlib
+import random
+import resource
+import shutil
+import subprocess
+import sys
+import time
+
+from benchmarks.faults import attack
+from benchmarks.faults import ends
+from benchmarks.faults import kill
+from benchmarks.faults import starts
+
+_CHECKPOINT, _FEDERATION, _RUNS = (
+    f'fedu_jax/{name}.py' for name in ('checkpoint', 'federation', 'runs'))
+_LIMIT, _MOUNTED = 'a limit of file size', ('a full disk', 'a read-only disk')
+_UNREAD = attack.Break(
+    _CHECKPOINT, 'if files.digest(folder / name) != wanted:', 'if False:')
+BROKEN = {
+    'truncated files': _UNREAD,
+    'flipped bits': _UNREAD,
+    'missing files': _UNREAD,
+    'a half-written checkpoint': attack.Break(
+        _CHECKPOINT, 'manifest = json.loads(files.unsealed(path))',
+        "manifest = json.loads(files.unsealed(path)) if path.exists() else {\n"
+        "          'files': {}, 'sealed': []}"),
+    'client files': attack.Break(
+        _CHECKPOINT, 'for name in sealed:', 'for name in ():'),
+    'no sound checkpoint': attack.Break(
+        _CHECKPOINT, '    if steps:\n', '    if False:\n'),
+    'another config': attack.Break(
+        _RUNS, 'differences(theirs, _own(config))',
+        'differences(theirs, theirs)'),
+    'an older version': attack.Break(
+        'fedu_jax/settings.py', 'in sorted(a.keys() | b.keys())',
+        'in sorted(a.keys() & b.keys())'),
+    'two processes': attack.Break(_RUNS, '    if not free:\n',
+                                  '    if False:\n'),
+    _LIMIT: attack.Break(_CHECKPOINT, '    noise.hush()\n', ''),
+    'a full disk': attack.Break(
+        _FEDERATION, '  except OSError as error:\n',
+        '  except MemoryError as error:\n'),
+    'a read-only disk': attack.Break(
+        _FEDERATION, '    return unsaved\n', "    return ''\n")}
+
+
+def run(order: attack.Order) -> dict[str, attack.Outcome]:
+  """All rows."""
+  found: dict[str, attack.Outcome] = {}
+  with starts.Nursery(order.folder) as nursery:
+    left = order.folder / 'left'
+    flags = kill.flags_of(order.folder, 'disk') + ['--config.checkpoint.keep=3']
+    for row, act in _ATTACKS.items():
+      if not order.wants(row):
+        continue
+      if not left.exists():
+        first = nursery.start(left, *flags)
+        assert first.wait() == 0, first.err()
+        whole = ends.of(left)
+      wrongs = []
+      for i in range(1 if order.short or row in _ONCE else 8):
+        folder = order.folder / row.replace(' ', '-') / str(i)
+        shutil.copytree(left, folder)
+        wrongs.append(act(nursery, folder, flags, whole,
+                          random.Random(order.seed + i)))
+        order.say(f'{row}: {wrongs[-1] or "good"}')
+      found[row] = _outcome(wrongs)
+    if order.wants(_LIMIT):
+      found[_LIMIT] = _outcome([
+          _limited(nursery, order.folder, i, stays) for i, stays in enumerate(
+              (False,) if order.short else (False, True) * 4)])
+  if rows := list(filter(order.wants, _MOUNTED)):
+    found |= _mounted(order, rows)
+  return found
+
+
+def _outcome(wrongs: list[str]) -> attack.Outcome:
+  return attack.Outcome(len(wrongs), sum(map(bool, wrongs)),
+                        next(filter(None, wrongs), ''))
+
+
+# --- what lies there is damaged ----------------------------------------------
+
+
+def _newest(folder: pathlib.Path) -> list[pathlib.Path]:
+  """Checkpoints, the newest first."""
+  return sorted((x for x in (folder / 'checkpoints').iterdir()
+                 if x.name.isdigit()), key=lambda x: -int(x.name))
+
+
+def _files(folder: pathlib.Path) -> list[pathlib.Path]:
+  return sorted(x for x in folder.rglob('*') if x.is_file())
+
+
+def _goes_on(nursery, folder, flags, whole) -> str:
+  """Starts again: what is wrong with how it goes on from what is sound."""
+  again = nursery.start(folder, *flags)
+  if again.wait():
+    return f'exit code {again.poll()}: {again.err()[-300:]}'
+  said = [x for x in again.out().splitlines() if 'is damaged' in x]
+  if len(said) != 1 or 'is done again' not in said[0]:
+    return f'{len(said)} lines of {said} tell of it'
+  return ends.difference(ends.of(folder), whole)
+
+
+def _damaged(harm):
+  def act(nursery, folder, flags, whole, draw):
+    for step in _newest(folder)[:draw.randint(1, 2)]:
+      harm(draw.choice(_files(step)), draw)
+    return _goes_on(nursery, folder, flags, whole)
+  return act
+
+
+def _truncate(path: pathlib.Path, draw: random.Random) -> None:
+  os.truncate(path, draw.randrange(path.stat().st_size))
+
+
+def _flip(path: pathlib.Path, draw: random.Random) -> None:
+  data = bytearray(path.read_bytes())
+  data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
+  path.write_bytes(data)
+
+
+def _remove(path: pathlib.Path, _: random.Random) -> None:
+  path.unlink()
+
+
+def _half_written(nursery, folder, flags, whole, draw) -> str:
+  """As a program leaves it that gives the name first."""
+  newest = _newest(folder)[0]
+  shutil.copytree(newest, newest.with_name('99.part'))
+  found = [x for x in _files(newest) if x.name != 'manifest.json']
+  (newest / 'manifest.json').unlink()
+  for path in draw.sample(found, len(found) // 2):
+    path.unlink()
+  wrong = _goes_on(nursery, folder, flags, whole)
+  return wrong or ('99.part is left' if newest.with_name('99.part').exists()
+                   else '')
+
+
+def _clients(nursery, folder, flags, whole, draw) -> str:
+  """One of the files that the newest checkpoint names, and none before."""
+  steps = _newest(folder)
+  # Sealed, so there is more in the file than JSON.
+  newest, before = (set(json.JSONDecoder().raw_decode(
+      (x / 'manifest.json').read_text())[0]['sealed']) for x in steps[:2])
+  path = folder / draw.choice(sorted(newest - before))
+  draw.choice((_truncate, _flip, _remove))(path, draw)
+  return _goes_on(nursery, folder, flags, whole)
+
+
+def _refused(nursery, folder, flags, *words: str) -> str:
+  """What is wrong with a refusal, which touches nothing."""
+  before = {x: x.read_bytes() for x in _files(folder)}
+  again = nursery.start(folder, *flags)
+  code, err = again.wait(), again.err()
+  if code != 2 or err.count('\n') != 1 or not err.startswith('error: '):
+    return f'exit code {code}: {err[-300:]}'
+  if missing := [x for x in words if x not in err]:
+    return f'{missing} not in: {err}'
+  now = {x: x.read_bytes() for x in _files(folder)}
+  changed = [x.name for x in before.keys() | now.keys()
+             if before.get(x) != now.get(x) and x.name != '.lock']
+  return f'{changed} changed' if changed else ''
+
+
+def _none_sound(nursery, folder, flags, whole, draw) -> str:
+  for step in _newest(folder):
+    draw.choice((_truncate, _flip, _remove))(draw.choice(_files(step)), draw)
+  return _refused(nursery, folder, flags, 'no checkpoint that is sound')
+
+
+def _another(nursery, folder, flags, whole, draw) -> str:
+  return _refused(nursery, folder, [*flags, '--config.rule.threshold=0.5'],
+                  'rule.threshold (0.4, not 0.5)')
+
+
+def _older(nursery, folder, flags, whole, draw) -> str:
+  """One field had another name, and one was not there yet."""
+  path = folder / 'config.json'
+  config = json.loads(path.read_text())
+  config['rule.limit'] = config.pop('rule.threshold')
+  del config['sampling.name']
+  path.write_text(json.dumps(config))
+  return _refused(nursery, folder, flags, 'rule.limit (0.4, not',
+                  'sampling.name (absent, not',
+                  'rule.threshold (absent, not')
+
+
+def _two(nursery, folder, flags, whole, draw) -> str:
+  """Started at the same moment, in an empty place."""
+  shutil.rmtree(folder)
+  both = [nursery.start(folder, *flags) for _ in range(2)]
+  codes = sorted(x.wait() for x in both)
+  said = ''.join(x.err() for x in both)
+  if codes != [0, 2] or said.count('\n') != 1 or str(folder) not in said or (
+      'another process' not in said):
+    return f'exit codes {codes}: {said[-300:]}'
+  return ends.difference(ends.of(folder), whole)
+
+
+_ATTACKS = {
+    'truncated files': _damaged(_truncate), 'flipped bits': _damaged(_flip),
+    'missing files': _damaged(_remove),
+    'a half-written checkpoint': _half_written, 'client files': _clients,
+    'no sound checkpoint': _none_sound, 'another config': _another,
+    'an older version': _older, 'two processes': _two}
+_ONCE = 'another config', 'an older version'
+
+
+# --- the disk is taken away --------------------------------------------------
+
+
+def _limited(nursery, folder, i: int, stays: bool) -> str:
+  """No file may be larger than a few kilobytes, from some round on."""
+  def limit(started, size):
+    resource.prlimit(started.pid, resource.RLIMIT_FSIZE,
+                     (size, resource.RLIM_INFINITY))
+  return taken_away(
+      nursery, folder, f'limited-{i}', 'device', stays,
+      lambda started, workdir: limit(started, 12000),
+      lambda started, workdir: limit(started, resource.RLIM_INFINITY))
+
+
+def taken_away(nursery, folder, name, variant, stays, take, give) -> str:
+  """Takes the disk from a run that has saved, and maybe gives it back.
+
+  Args:
+    nursery: starts it.
+    folder: for data and folders of runs.
+    name: of the run's folder, which may be there and empty.
+    variant: of `kill.VARIANTS`.
+    stays: it is given back only after the end, not when the first save failed.
+    take: (process, folder).
+    give: the opposite.
+
+  Returns:
+    What is wrong with what the run made of it.
+  """
+  flags = [*kill.flags_of(folder, variant), '--config.rounds=20',
+           '--config.checkpoint.every=2']
+  whole, workdir = folder / f'whole-{variant}-20', folder / name / 'run'
+  if not whole.exists():
+    assert nursery.start(whole, *flags).wait() == 0
+  started = nursery.start(workdir, *flags)
+
+  def wait_for(there):
+    until = time.time() + 120
+    while not there() and started.poll() is None and time.time() < until:
+      time.sleep(0.001)
+  wait_for(lambda: (workdir / 'checkpoints' / '2').exists())
+  take(started, workdir)
+  if not stays:
+    wait_for(lambda: 'could not be saved' in started.out())
+    give(started, workdir)
+  code, err = started.wait(), started.err()
+  if 'could not be saved' not in started.out():
+    return f'it said nothing: {started.out()[-300:]}{err[-300:]}'
+  if not stays:
+    if code or err:
+      return f'exit code {code}: {err[-300:]}'
+    return ends.difference(ends.of(workdir), ends.of(whole))
+  wrong = '' if (code == 4 and err.count('\n') == 1
+                 and err.startswith('error: ')) else (
+      f'exit code {code}: {err[-300:]}')
+  if not ends.saved(workdir):
+    wrong = wrong or 'no checkpoint is left'
+  give(started, workdir)
+  again = nursery.start(workdir, *flags)
+  if again.wait():
+    return wrong or again.err()
+  return wrong or ends.difference(ends.of(workdir), ends.of(whole))
+
+
+def _mounted(order: attack.Order,
+             rows: list[str]) -> dict[str, attack.Outcome]:
+  """The rows that need file systems of their own."""
+  done = subprocess.run(
+      ['unshare', '-rm', sys.executable, '-m', 'benchmarks.faults.mounts',
+       str(order.folder), 'short' if order.short else 'long', *rows],
+      cwd=attack.ROOT, text=True, capture_output=True, check=False,
+      env={**os.environ, 'PYTHONPATH': str(attack.ROOT)})
+  if done.returncode:
+    order.say(done.stderr[-500:])
+    return {row: attack.Outcome(
+        0, 0, 'skipped: nothing may be mounted here') for row in rows}
+  wrongs = json.loads(done.stdout.splitlines()[-1])
+  return {row: _outcome(wrongs[row]) for row in rows}
