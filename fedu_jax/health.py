@@ -8,10 +8,12 @@ import numpy as np
 
 from fedu_jax import report
 
-# Below, features have collapsed: see benchmarks/results for what was measured.
-COLLAPSED = 0.05
-# An untrained encoder makes all images alike, too; by then it no longer does.
-SETTLED = 3  # rounds
+# Below, features have collapsed. On digits, narrow ResNet-6, from round 3 on:
+# FedU 0.75 to 0.80, SimSiam 0.75 to 0.79, MoCo v1, whose head is linear, 0.23
+# to 0.30; without stop-gradient, SimSiam 0.12 to 0.06, BYOL as its own target
+# 0.05 to 0.02.
+COLLAPSED = 0.12
+SETTLED = 3  # rounds; it takes some to fall
 
 
 class Collapse:

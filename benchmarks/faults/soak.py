@@ -5,6 +5,7 @@ may lie, and is looked at after each: its memory, its open files, how often JAX
 compiled, and when the round ended.
 """
 
+import ctypes
 import gc
 import os
 import time
@@ -22,6 +23,7 @@ from fedu_jax import train
 # and the scheduler do by themselves. Few rounds show only what is coarser.
 GROWTH, COARSE = 4096, 200_000
 PACE = 1.5  # seconds a round of the last quarter over those of the first
+_EVERY = 5  # rounds between two looks at the memory
 STORES: dict[str, dict[str, Any]] = {
     'device': {'store': 'device'},
     'host': {'store': 'host', 'cohort': 3}}
@@ -48,7 +50,7 @@ BROKEN = {
 
 class Look(NamedTuple):
   """What a process is like after a round."""
-  memory: int  # bytes that are resident
+  memory: int  # bytes, as of the last look at it
   files: int  # that are open
   compiled: int  # programs, since the process began
   seconds: float  # of a clock
@@ -60,7 +62,7 @@ class _Watch(Console):
   def __init__(self, quiet_file):
     super().__init__(file=quiet_file)
     self.looks: list[Look] = []
-    self.compiled = 0
+    self.compiled, self._memory = 0, 0
 
   def listen(self, event: str, duration_secs: float, **_) -> None:
     """Counts compilations."""
@@ -71,13 +73,23 @@ class _Watch(Console):
     """Looks, if it is a round's line; prints nothing."""
     if args and str(args[0]).startswith('round '):
       now = time.perf_counter()
-      if len(self.looks) % 10 == 0:
-        gc.collect()  # or memory shows when it last happened
-      with open('/proc/self/statm', encoding='utf-8') as file:
-        pages = int(file.read().split()[1])
-      self.looks.append(Look(
-          pages * os.sysconf('SC_PAGE_SIZE'),
-          len(os.listdir('/proc/self/fd')), self.compiled, now))
+      if len(self.looks) % _EVERY == 0:
+        self._memory = _own_memory()
+      self.looks.append(Look(self._memory, len(os.listdir('/proc/self/fd')),
+                             self.compiled, now))
+
+
+def _own_memory() -> int:
+  """Bytes that this process has written and still holds, swapped ones too.
+
+  What it has let go of is given back first, or the number would tell when the
+  garbage was last collected, and what compiling once needed.
+  """
+  gc.collect()
+  ctypes.CDLL(None).malloc_trim(0)
+  with open('/proc/self/status', encoding='utf-8') as file:
+    return sum(int(line.split()[1]) * 1024 for line in file
+               if line.startswith(('RssAnon:', 'VmSwap:')))
 
 
 def run(order: attack.Order) -> dict[str, attack.Outcome]:
@@ -113,9 +125,10 @@ def _soak(order: attack.Order, name: str, changes: dict[str, Any], rounds: int,
       jax.monitoring.unregister_event_duration_listener(watch.listen)
   looks = watch.looks
   assert len(looks) == rounds
-  settled = looks[max(every + 1, rounds // 5):]  # the first checkpoint is saved
-  grown = float(np.polyfit(range(len(settled)),
-                           [x.memory for x in settled], 1)[0])
+  # By then the first checkpoint is saved.
+  settled = looks[max(every + _EVERY, rounds // 5):]
+  memory = [x.memory for x in settled]
+  grown = float(np.polyfit(range(len(memory)), memory, 1)[0])
   compiled = looks[-1].compiled - looks[1].compiled
   files = settled[-1].files - settled[0].files
   quarter = len(settled) // 4
