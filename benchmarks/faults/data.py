@@ -10,7 +10,9 @@ import pickle
 import random
 import shutil
 import struct
+import subprocess
 import tarfile
+from typing import Any
 import zipfile
 import zlib
 
@@ -26,7 +28,7 @@ BROKEN = {
         "warnings.simplefilter('always')"),
     'images with bytes changed': attack.Break(
         'fedu_jax/folders.py', 'except Exception as error:  # damage',
-        'except OSError as error:  # damage'),
+        'except SyntaxError as error:  # damage'),
     'folders that cannot be read': attack.Break(
         'fedu_jax/folders.py', 'if not path.is_file() and path.exists():',
         'if not path.name:'),
@@ -124,7 +126,7 @@ def files() -> dict[str, tuple[bytes, str]]:
       (read, READ), (skipped, SKIPPED)) for name, content in several.items()}
 
 
-def _npz(compressed: bool = False, **arrays) -> bytes:
+def _npz(*compressed: bool, **arrays: Any) -> bytes:
   buffer = io.BytesIO()
   (np.savez_compressed if compressed else np.savez)(buffer, **arrays)
   return buffer.getvalue()
@@ -258,7 +260,7 @@ def _folder(root: pathlib.Path, contents: dict[str, bytes]) -> pathlib.Path:
   return root
 
 
-def _judged(done: forks.Ended, words: str) -> str:
+def _judged(done: subprocess.CompletedProcess, words: str) -> str:
   """What is wrong with how a source was read, if 'read', or refused."""
   if words == READ:
     return '' if (done.returncode, done.stderr) == (0, '') else (
@@ -483,7 +485,7 @@ def run(order: attack.Order, rows: tuple[str, ...] = tuple(ROWS)
   found = {}
   with forks.Forks('fedu_jax.sources', 'fedu_jax.command',
                    'fedu_jax.tfds_reader', JAX_PLATFORMS='cpu') as server:
-    def load(*argv: str) -> forks.Ended:
+    def load(*argv: str) -> subprocess.CompletedProcess:
       return server.start('benchmarks.faults.load', *argv, timeout=60)
     for row in rows:
       attempts = _Attempts(row, order.say)
