@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.faults import attack, data
+from benchmarks.faults import attack, data, specimens
 from fedu_jax import memory
 from fedu_jax import partition
 from fedu_jax import sources
@@ -20,15 +20,15 @@ def test_poor_data_is_skipped_or_refused_in_a_line(tmp_path):
 
 
 @pytest.mark.parametrize('name, pixels', [
-    ('plain.png', data._PIXELS[:, :, :]),
-    ('alpha.png', data._PIXELS), ('jpeg_inside.png', None),
+    ('plain.png', specimens.PIXELS),
+    ('alpha.png', specimens.PIXELS), ('jpeg_inside.png', None),
     ('animated.gif', np.full((9, 9, 3), 9)),
     ('animated.png', np.full((9, 9, 3), 9)),
     ('one_pixel.png', np.zeros((1, 1, 3)))])
 def test_what_is_read_is_what_was_drawn(tmp_path, name, pixels):
   """The first frame, without transparency, at the size that is asked for."""
   (tmp_path / 'a').mkdir()
-  (tmp_path / 'a' / name).write_bytes(data.files()[name][0])
+  (tmp_path / 'a' / name).write_bytes(specimens.files()[name][0])
   found = sources.load(f'folder:{tmp_path}', image_size=8).train_images[0]
   assert found.shape == (8, 8, 3)
   if pixels is not None:

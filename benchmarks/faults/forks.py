@@ -18,17 +18,10 @@ import sys
 import tempfile
 import time
 import traceback
-from typing import Any, NamedTuple
+from typing import Any
 import warnings
 
 from benchmarks.faults import attack
-
-
-class Ended(NamedTuple):
-  """How a start ended; as of `subprocess.run`, for `attack.refusal`."""
-  returncode: int  # minus the signal that ended it; -9 after the timeout
-  stdout: str
-  stderr: str
 
 
 class Forks(contextlib.AbstractContextManager):
@@ -55,20 +48,23 @@ class Forks(contextlib.AbstractContextManager):
     self._server.stdout.close()
     self._folder.cleanup()
 
-  def start(self, module: str, *argv: str, timeout: float = 60) -> Ended:
+  def start(self, module: str, *argv: str,
+            timeout: float = 60) -> subprocess.CompletedProcess:
     """Runs a module to its end, as `python -m <module> <argv>`.
 
     Args:
       module: its name.
       *argv: its arguments.
-      timeout: seconds after which it is killed.
+      timeout: seconds after which it is killed, and its code is -9.
     """
     assert self._server.stdin and self._server.stdout
     outputs = [pathlib.Path(self._folder.name, x) for x in ('out', 'err')]
     print(json.dumps([module, argv, timeout, list(map(str, outputs))]),
           file=self._server.stdin, flush=True)
     code = json.loads(self._server.stdout.readline())
-    return Ended(code, *(x.read_text(errors='replace') for x in outputs))
+    return subprocess.CompletedProcess(
+        [module, *argv], code, *(x.read_text(errors='replace')
+                                 for x in outputs))
 
 
 def _serve(preload: list[str]) -> None:
