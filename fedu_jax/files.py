@@ -5,6 +5,7 @@ What lasts is on the disk before its name is, so that it survives the power.
 
 from collections.abc import Iterator
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -114,7 +115,8 @@ def reason(error: BaseException) -> str:
     return error.strerror
   # What Orbax and TensorStore raise is long, and holds the system's words.
   text = ' '.join(str(error).split())
-  for number in (28, 30, 27, 122, 5, 13):
+  for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG,
+                 errno.EIO, errno.EACCES):
     if os.strerror(number) in text:
       return os.strerror(number)
   return text[:200] or type(error).__name__
@@ -147,6 +149,10 @@ def held(path: pathlib.Path, *, wait: bool = False,
     except BlockingIOError:
       yield False
       return
+    except OSError as error:
+      if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
+        raise
+      # A file system without locks, where nobody can hold anything.
     if signed:
       with contextlib.suppress(OSError):  # a full disk is told of elsewhere
         file.truncate(0)

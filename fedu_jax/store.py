@@ -100,7 +100,11 @@ class OnDisk:
     """
     self._client, self._num_examples = client, num_examples
     self._folder = folder
-    folder.mkdir(parents=True, exist_ok=True)  # tells what kind of run it is
+    try:
+      folder.mkdir(parents=True, exist_ok=True)  # tells what kind of run it is
+    except OSError as error:
+      raise BadInput(f'{folder} cannot be made ({error.strerror}): choose '
+                     'another --workdir') from error
     self._last = np.full(len(num_examples), -1, np.int32)  # rounds
     self._unwritten: dict[pathlib.Path, bytes] = {}
     self._unsynced: set[pathlib.Path] = set()  # the power could take them

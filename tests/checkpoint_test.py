@@ -15,6 +15,7 @@ import pytest
 from fedu_jax import checkpoint, claims, files, hosts, journal, store
 from fedu_jax.checkpoint import Checkpoints
 from fedu_jax.errors import BadInput
+from benchmarks.faults import attack, disk
 from configs import smoke
 import small
 import store_test
@@ -290,3 +291,23 @@ def test_what_fails_on_one_host_fails(monkeypatch):
   monkeypatch.setattr(hosts, 'any_of', lambda here: True)
   with pytest.raises(OSError, match='on another host'):
     hosts.together(lambda: 1)
+
+
+# --- runs whose disk is taken away -------------------------------------------
+
+# Longer, and all the damages, in `benchmarks.faults`.
+ROWS = 'two processes', 'a limit of file size', 'a full disk'
+
+
+@pytest.fixture(scope='module')
+def outcomes(tmp_path_factory):
+  return disk.run(attack.Order(
+      pathlib.Path(tmp_path_factory.mktemp('disk')), short=True, seed=0,
+      say=print, rows=frozenset(ROWS)))
+
+
+@pytest.mark.parametrize('row', ROWS)
+def test_nothing_is_lost(row, outcomes):
+  outcome = outcomes[row]
+  assert outcome.lost == 0, outcome
+  assert outcome.tried or 'skipped' in outcome.note

@@ -19,7 +19,7 @@ import pytest
 
 from fedu_jax import checkpoint
 from fedu_jax import partition
-from fedu_jax.errors import LOST
+from fedu_jax.errors import LOST, Interrupted
 
 ROOT = pathlib.Path(__file__).parents[1]
 SCORED = '--config.evaluation.every=1'
@@ -220,3 +220,25 @@ def test_what_is_wrong_on_one_host_ends_all(tmp_path):
   assert lines == [
       'error: process 1: data.source npz: there is no file absent.npz\n',
       'error: data.source npz: there is no file absent.npz\n']
+
+
+def test_a_signal_to_one_ends_all_after_the_same_round(tmp_path):
+  """With code 5 and a line each; what is done is saved, and goes on."""
+  flags = '--config.rounds=300', '--config.checkpoint.every=1000'
+  folder = tmp_path / 'run'
+  processes = start(2, folder, *flags)
+  metrics = folder / 'metrics.jsonl'
+  while not (metrics.exists() and metrics.read_bytes().count(b'\n') > 1):
+    assert processes[0].poll() is None
+    time.sleep(0.01)
+  processes[1].send_signal(signal.SIGTERM)
+  found, _ = ended(processes)
+  done = len(rows_of(folder))
+  assert 1 < done < 300
+  for (code, _, err), by in zip(found, ('with another process', 'by SIGTERM')):
+    assert code == Interrupted.code, err
+    assert err.startswith(f'error: interrupted {by} after round {done} of 300')
+    assert err.count('\n') == 1, err
+  saved = checkpoint.Checkpoints(folder / 'checkpoints', keep=2)
+  assert saved.latest() == done
+  saved.close()
