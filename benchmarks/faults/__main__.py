@@ -23,6 +23,7 @@ import time
 from typing import Any
 
 from benchmarks.faults import attack
+from fedu_jax import command
 
 MODULES = ('kill', 'disk', 'numbers', 'data', 'config', 'same', 'soak')
 
@@ -35,7 +36,7 @@ def main() -> None:
   flags.add_argument('--short', action='store_true', help='the form of CI')
   flags.add_argument('--broken', action='store_true',
                      help='see each row fail on its broken build')
-  flags.add_argument('--rows', default='', help='of a broken build: some rows')
+  flags.add_argument('--rows', default='', help='some of the rows')
   flags.add_argument('--seed', type=int, default=0)
   flags.add_argument('--json', default='', help='a file for the outcomes')
   args = flags.parse_args()
@@ -44,6 +45,7 @@ def main() -> None:
     flags.error(f'--only: there is no {", ".join(sorted(unknown))}')
   modules = {name: importlib.import_module(f'benchmarks.faults.{name}')
              for name in names}
+  command.keep_compiled_programs()  # most attacks are on the same few
   if args.broken:
     sys.exit(_broken(modules, args))
   found: dict[str, dict[str, Any]] = {}
@@ -52,7 +54,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix='faults-') as folder:
       outcomes = module.run(attack.Order(
           pathlib.Path(folder), args.short, args.seed,
-          lambda text: print(f'  {text}', file=sys.stderr, flush=True)))
+          lambda text: print(f'  {text}', file=sys.stderr, flush=True),
+          tuple(filter(None, args.rows.split(',')))))
     for row, outcome in outcomes.items():
       found[row] = outcome._asdict() | {'module': name}
     print(f'{name}: {time.time() - began:.0f} s', file=sys.stderr, flush=True)
@@ -87,7 +90,8 @@ def _broken(modules, args) -> int:
         report = pathlib.Path(place) / 'outcomes.json'
         done = subprocess.run(
             [sys.executable, '-m', 'benchmarks.faults', '--short',
-             f'--only={name}', f'--seed={args.seed}', f'--json={report}'],
+             f'--only={name}', f'--rows={row}', f'--seed={args.seed}',
+             f'--json={report}'],
             cwd=tree, text=True, check=False, capture_output=True,
             env={**os.environ, 'PYTHONPATH': str(tree)})
         outcomes = json.loads(report.read_text()) if report.exists() else {}

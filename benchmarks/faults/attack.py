@@ -23,6 +23,11 @@ class Order(NamedTuple):
   short: bool  # the form for CI, of a minute or so; else the long one
   seed: int
   say: Callable[[str], None]  # for a line of progress
+  rows: tuple[str, ...] = ()  # that are wanted; none means all
+
+  def wants(self, row: str) -> bool:
+    """Whether a row is to be run; what costs nothing may be run anyway."""
+    return not self.rows or row in self.rows
 
 
 class Break(NamedTuple):
