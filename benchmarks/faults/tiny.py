@@ -110,7 +110,7 @@ def get_config(mean: str = 'fedavg') -> ml_collections.ConfigDict:
   config.learner.name = 'benchmarks.faults.tiny:ill_byol'
   config.learner.ill = (2,)
   config.learner.value = 'nan'
-  config.learner.at = -1  # never
+  config.learner.at = 1
   if mean == 'ill_mean':
     config.aggregation.name = 'benchmarks.faults.tiny:ill_mean'
     config.aggregation.at = 1
