@@ -4,10 +4,11 @@
   XLA_FLAGS=--xla_force_host_platform_device_count=4 \\
       python -m benchmarks.plan_check --data_dir=../shared/tfds
 
-Each case is run from its real data, as `fedu_jax.main` would, for a round. Two
-figures are compared: what the compiler says of the program that has run; and
-that program's working memory with all arrays that lie on the first device while
-it runs. With four devices only the cases for several are run.
+Each case is made from its real data, as `fedu_jax.main` does, up to the first
+round, or after it, where clients come and go. Two figures are compared: what
+the compiler says of the program of that run; and that program's working memory
+with all arrays that lie on the first device while it runs. With four devices
+only the cases for several are done.
 """
 
 import argparse
@@ -95,7 +96,7 @@ def main() -> None:
 
 
 def compare(config: ml_collections.ConfigDict, folder: pathlib.Path) -> Found:
-  """Foresees a config's memory, then does a round of it.
+  """Foresees a config's memory, then begins to run it.
 
   Args:
     config: a whole config, for as many devices as are here or fewer.
@@ -131,7 +132,7 @@ def _run(config, folder) -> tuple[int, int]:
   one.compile()
   seen = []
   if where.store == 'device':
-    one.advance()
+    # A round writes its state where it was, and brings nothing.
     seen.append(_lying() - before)
   else:
     fetch = one.fetch

@@ -88,6 +88,13 @@ def host_memory(sizes: Sizes) -> Line:
               'all images + K S + n m (2 S + D)')
 
 
+def saved(sizes: Sizes) -> int:
+  """Bytes of a checkpoint, before compression."""
+  if sizes.store == 'disk':
+    return sizes.server + 4 * sizes.clients  # when each last trained
+  return sizes.server + sizes.clients * sizes.state
+
+
 def disk(sizes: Sizes) -> Line:
   """What checkpoints take, before compression, and the clients' files."""
   keep = min(sizes.checkpoints, -(-sizes.rounds // sizes.every))
@@ -95,9 +102,9 @@ def disk(sizes: Sizes) -> Line:
     # Files stay that a checkpoint names, besides each client's last.
     files = min(sizes.clients + keep * sizes.every * sizes.cohort,
                 sizes.rounds * sizes.cohort)
-    return Line('disk', keep * sizes.server + files * sizes.state,
-                'c J + S for each file of a client, at most')
-  return Line('disk', keep * (sizes.server + sizes.clients * sizes.state),
+    return Line('disk', keep * saved(sizes) + files * sizes.state,
+                'c J + S for each file of a client')
+  return Line('disk', keep * saved(sizes),
               'c (J + K S), once more while saving')
 
 
@@ -113,7 +120,9 @@ def traffic(sizes: Sizes, *, in_sums: bool = True) -> list[Line]:
   if sizes.store != 'device':
     moved = sizes.cohort * (2 * sizes.state + sizes.images)
   if in_sums:
-    reduced, how = 2 * (n - 1) / n * sizes.upload, '2 (n - 1) / n U, in a ring'
+    slices = -(-sizes.share // sizes.at_once)
+    reduced = slices * 2 * (n - 1) / n * sizes.upload
+    how = '2 (n - 1) / n U a slice, in a ring'
   else:
     reduced = (n - 1) * sizes.share * sizes.state
     how = '(n - 1) M / n S at most: all uploads are gathered'
@@ -147,12 +156,15 @@ def seconds(sizes: Sizes, rates: Rates, per_image: float,
       Line('all-reduce', reduced / rates.network, 'bytes / N'),
       Line('shared batches', shared / rates.network, 'bytes / N'),
       Line('clients come and go', moved / rates.link,
-           'bytes / L, while others train')]
-  training, reduce_, share, move = (row.value for row in rows)
-  total = max(training + share, move) + reduce_
+           'bytes / L, while others train'),
+      # Files of clients that are on disk are written as they come back.
+      Line('a share of a checkpoint', saved(sizes) / sizes.every / rates.link,
+           '(J + K S) / L, every some rounds')]
+  training, reduce_, share, move, save = (row.value for row in rows)
+  total = max(training + share, move) + reduce_ + save
   return [row for row in rows if row.value] + [
       Line(ROUND, total, 'training or moving, and the rest'),
-      Line(ALL_ROUNDS, sizes.rounds * total, 'without scores, checkpoints')]
+      Line(ALL_ROUNDS, sizes.rounds * total, 'without scores')]
 
 
 def deployed(sizes: Sizes, rates: Rates) -> list[Line]:

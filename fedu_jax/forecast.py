@@ -106,12 +106,12 @@ def forecast(config: ml_collections.ConfigDict, data: sources.Dataset,
   cohort = config.cohort if sampled else config.clients
   groups, share = devices.spread(cohort, chips // group)
   at_once = min(share, config.clients_per_device or share)
-  nets = settings.bind(config, 'model')()
-  server, clients, rng = _state(config, nets, shape)
+  state = shapes(config, shape)
+  server, client, _ = state
   image_bytes = most * int(np.prod(shape))
   store = place.store_of(
       config, config.clients, sliced=at_once < share, meshed=groups * group > 1,
-      state=config.clients * trees.num_bytes(clients),
+      state=config.clients * trees.num_bytes(client),
       data=config.clients * image_bytes,
       device_memory=int(machine.memory), host_memory=int(machine.host_memory))
   steps = [config.local_epochs * (size // batch) for size in sizes_of_clients]
@@ -124,21 +124,27 @@ def forecast(config: ml_collections.ConfigDict, data: sources.Dataset,
                  for i in range(0, len(steps), share))
   sizes = estimate.Sizes(
       config.clients, cohort, groups, group, share, at_once, store,
-      trees.num_bytes(clients), trees.num_bytes(server.online),
+      trees.num_bytes(client), trees.num_bytes(server.online),
       trees.num_bytes(server), image_bytes, data.train_images.size, batch
       * worked, worked, config.rounds, config.checkpoint.keep,
       config.checkpoint.every)
   here = config.clients if store == 'device' and sampled else at_once
-  peak, note = _memory(config, nets, (server, clients, rng), sizes, here,
-                       (most, *shape))
+  peak, note = _memory(config, state, sizes, here, (most, *shape))
   lying = sizes.server + here * (sizes.state + sizes.images)
   return Forecast(sizes, peak, peak - lying,
-              pace.per_image(config, clients, shape),
+              pace.per_image(config, client, shape),
               settings.takes(config, 'aggregation', 'add'), note)
 
 
-def _state(config, nets, shape) -> tuple[ServerState, ClientState, Any]:
-  """The shapes of the server, of one client and of the run's key."""
+def shapes(config: ml_collections.ConfigDict, shape: tuple[int, ...]
+           ) -> tuple[ServerState, ClientState, Any]:
+  """The shapes of the server, of one client and of the run's key.
+
+  Args:
+    config: the whole config.
+    shape: [H, W, C] of its images.
+  """
+  nets = settings.bind(config, 'model')()
   online = jax.eval_shape(lambda: networks.init_online(
       nets, jax.random.key(0), jnp.zeros((2, *shape))))
 
@@ -150,11 +156,12 @@ def _state(config, nets, shape) -> tuple[ServerState, ClientState, Any]:
   return jax.eval_shape(init, online)
 
 
-def _memory(config, nets, state, sizes, here, images) -> tuple[int, str]:
+def _memory(config, state, sizes, here, images) -> tuple[int, str]:
   """Compiles a device's round, and reads what it takes there, in bytes.
 
   Of several groups two are enough: each does what any other does.
   """
+  nets = settings.bind(config, 'model')()
   groups, reduced = min(sizes.groups, 2), 0
   note = 'of one device' if sizes.groups == 1 else 'of one of several devices'
   if groups * sizes.group > len(jax.devices()):

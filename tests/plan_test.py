@@ -56,13 +56,14 @@ def test_memory_is_what_a_run_takes(changes, tmp_path):
 def test_devices_that_are_not_here():
   """A device of many holds its share; more devices change nothing for it."""
   config = config_of(clients=8)
-  one, two, many = (look(config, chips) for chips in (1, 2, 500))
-  assert [x.sizes.groups for x in (one, two, many)] == [1, 2, 8]
-  assert [x.sizes.at_once for x in (one, two, many)] == [8, 4, 1]
-  sizes = one.sizes
-  saved = 4 * (sizes.state + sizes.images)
-  assert two.program <= one.program - saved + 2 * sizes.upload
-  assert many.program < two.program
+  two, many = (look(config, chips) for chips in (2, 500))
+  assert [x.sizes.groups for x in (two, many)] == [2, 8]
+  assert [x.sizes.at_once for x in (two, many)] == [4, 1]
+  sizes = two.sizes
+  assert 'and 2 U' in two.note  # since the tests see one device
+  saved = two.program - many.program
+  assert saved > 3 * (2 * sizes.state + sizes.upload + sizes.images)
+  assert many.program > 2 * sizes.server + 2 * sizes.state + sizes.images
 
 
 # --- arithmetic ------------------------------------------------------------
@@ -106,15 +107,17 @@ def test_a_step_is_eight_passes_of_the_network():
   predict = 2 * 2 * hidden * features
   passes = 2 * (3 * (encode + head + predict) + encode + head - first)
   crops = 2 * 2 * 2 * side * side * side * 3
-  assert look(config).per_image == pytest.approx(passes + crops, rel=0.02)
+  client = forecast.shapes(config, (side, side, 3))[1]
+  found = pace.per_image(config, client, (side, side, 3))
+  assert found == pytest.approx(passes + crops, rel=0.02)
 
 
 def test_a_round_sends_what_it_must():
   sent = {n: [x.value for x in estimate.traffic(SIZES._replace(groups=n))]
           for n in (1, 2, 1000)}
   assert sent[1] == [50, 50, 0, 10 * (2 * 7 + 3), 0]
-  assert sent[2][2] == 5
-  assert sent[1000][2] == pytest.approx(2 * 5, rel=0.01)
+  assert sent[2][2] == 2 * 5  # in two slices
+  assert sent[1000][2] == pytest.approx(2 * 2 * 5, rel=0.01)
   at_home = estimate.traffic(SIZES._replace(store='device'))
   assert at_home[3].value == 0
 
@@ -127,13 +130,27 @@ def times(sizes, **rates):
 
 def test_a_round_takes_its_longest_part():
   found = times(SIZES)
-  assert found['training'] == found['a round'] == 40 * 3 / 2
+  save = (6 + 1000 * 7) / 3 / 1e9
+  assert found['training'] == 40 * 3 / 2
+  assert found['a round'] == found['training'] + save
   assert found['all rounds'] == 9 * found['a round']
-  assert times(SIZES, link=1.)['a round'] == 170
+  assert times(SIZES, link=1.)['a round'] == 170 + 1e9 * save
   spread = times(SIZES._replace(groups=2, images_trained=20.))
-  assert spread['a round'] == 20 * 3 / 2 + 5 / 10
+  assert spread['a round'] == pytest.approx(20 * 3 / 2 + 10 / 10 + save)
   assert estimate.longest(estimate.deployed(SIZES, RATES)) == (
       'a client uploads (10 s)')
+
+
+def test_checkpoints_hold_all_clients_unless_they_are_files():
+  on_disk = SIZES._replace(store='disk')
+  assert estimate.saved(SIZES) == 6 + 1000 * 7
+  assert estimate.saved(on_disk) == 6 + 1000 * 4
+  # Two checkpoints; no more files than clients that have trained.
+  assert estimate.disk(SIZES).value == 2 * (6 + 1000 * 7)
+  assert estimate.disk(on_disk).value == 2 * (6 + 1000 * 4) + 9 * 10 * 7
+  longer = on_disk._replace(rounds=10**6)
+  assert estimate.disk(longer).value == (
+      2 * (6 + 1000 * 4) + (1000 + 2 * 3 * 10) * 7)
 
 
 def test_memory_of_the_host_by_store():
