@@ -127,13 +127,6 @@ def matmul(dtype: str) -> tuple[Callable[[], Any], float]:
   return lambda: run(a, b), 2.0 * side**3 * times
 
 
-def peak_memory(compiled: jax.stages.Compiled) -> int:
-  """Bytes that a program holds at once: arguments, results and its own."""
-  found: Any = compiled.memory_analysis()
-  return (found.argument_size_in_bytes + found.output_size_in_bytes
-          - found.alias_size_in_bytes + found.temp_size_in_bytes)
-
-
 def movement_error(start: Any, ours: Any, theirs: Any) -> float:
   """How differently two trainings moved: |ours - theirs| / |theirs - start|."""
   def norm(a, b):

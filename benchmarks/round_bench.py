@@ -21,6 +21,7 @@ import numpy as np
 
 from benchmarks import measure
 from benchmarks import work as work_lib
+from fedu_jax import estimate
 from fedu_jax import local
 from fedu_jax import program
 from fedu_jax.state import ServerState
@@ -90,7 +91,7 @@ def _case(args: argparse.Namespace, k: int, batch: int, execution: str):
   compiled = program.compile_round(
       work.config, work.nets, server, states, arrays, rng)
   compile_seconds = time.time() - began
-  peak = measure.peak_memory(compiled)
+  peak = estimate.peak_memory(compiled)
   size = sum(x.nbytes for x in jax.tree.leaves(states))
   box = [compiled(server, states, arrays, rng)[:2]]
   end = jax.tree.map(np.asarray, _params(box[0][0].online))

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from benchmarks import measure
 from benchmarks import work as work_lib
+from fedu_jax import estimate
 from fedu_jax import settings
 
 _CLIENTS = 5
@@ -72,10 +73,10 @@ def main(argv: list[str] | None = None) -> None:
   show('both augmentations', seconds['augment'], 'ms/image', 1e3 / args.batch)
   show('matrix products', [product_operations / x for x in seconds['matmul']],
        'GFLOP/s', 1e-9)
-  show('peak memory, one client', [measure.peak_memory(scan)], 'MB', 1e-6)
+  show('peak memory, one client', [estimate.peak_memory(scan)], 'MB', 1e-6)
   for name, fn in programs.items():
     show(f'peak memory, {_CLIENTS} clients, {name}',
-         [measure.peak_memory(fn)], 'MB', 1e-6)
+         [estimate.peak_memory(fn)], 'MB', 1e-6)
   peak = product_operations / min(seconds['matmul'])
   needed = work_lib.operations(work, args) * count / peak
   measure.report(

@@ -6,11 +6,11 @@ import os
 import pathlib
 import stat
 from typing import Any, TypeVar
-import zipfile
 
 import numpy as np
 
 from fedu_jax import lazy
+from fedu_jax.lazy import Images
 
 Arrays = TypeVar('Arrays', bound=Any)  # a NamedTuple of arrays, and of absences
 
@@ -22,8 +22,12 @@ def user_cache(name: str) -> pathlib.Path:
 
 
 def kept(beside: pathlib.Path, name: str, kind: type[Arrays],
-         read: Callable[[], Arrays]) -> Arrays:
+         read: Callable[[], Arrays],
+         fits: Callable[[Arrays], bool]) -> Arrays:
   """Returns what `read` gives, from a file of an earlier call if there is one.
+
+  The file is not trusted: what of it is damaged, or does not fit, is read from
+  the data again. Who may write it may change pixels, as beside it the data's.
 
   Args:
     beside: the folder of the data, where the file is kept; if that may not be
@@ -31,13 +35,17 @@ def kept(beside: pathlib.Path, name: str, kind: type[Arrays],
     name: which of the data's decodings this is.
     kind: what `read` returns; what is no array in it is not kept.
     read: decodes the data.
+    fits: whether arrays have the shapes and dtypes that `read` could give.
   """
   path = _file(beside, name)
-  try:
-    with open(path, 'rb') as raw, np.load(raw, allow_pickle=False) as file:
-      return kind(**file)
-  except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile):
-    pass  # absent, or cut short when it was written: read the data again
+  if path.is_file():
+    try:
+      with open(path, 'rb') as raw, np.load(raw, allow_pickle=False) as file:
+        found = kind(**file)
+      if fits(found):
+        return found
+    except Exception:  # what a damaged file, or another one, may lead to
+      pass
   data = read()
   arrays = {field: x for field, x in data._asdict().items()
             if isinstance(x, np.ndarray)}
@@ -53,19 +61,31 @@ def kept(beside: pathlib.Path, name: str, kind: type[Arrays],
 
 
 def mapped(beside: pathlib.Path, name: str, kind: type[Arrays],
-           read: Callable[[], Arrays]) -> Arrays:
+           read: Callable[[], Arrays],
+           fits: Callable[[Arrays], bool]) -> Arrays:
   """As `kept`, but the fields named ...images stay in the file, as `Lazy`.
 
   Nothing is written: `read` may give `Lazy`, too.
   """
   path = _file(beside, name)
-  try:
-    with np.load(path, allow_pickle=False) as file:
-      labels = {x: file[x] for x in file.files if not x.endswith('images')}
-      return kind(**labels, **{x: lazy.member(path, x) for x in file.files
-                               if x not in labels})
-  except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile):
-    return read()
+  if path.is_file():
+    try:
+      with np.load(path, allow_pickle=False) as file:
+        labels = {x: file[x] for x in file.files if not x.endswith('images')}
+        found = kind(**labels, **{x: lazy.member(path, x) for x in file.files
+                                  if x not in labels})
+      if fits(found):
+        return found
+    except Exception:  # as in `kept`
+      pass
+  return read()
+
+
+def is_images(images: Images, size: int) -> bool:
+  """Whether these are images [N, H, W, 3] u8, of that size unless it is 0."""
+  return (images.dtype == np.uint8 and images.ndim == 4
+          and images.shape[3] == 3
+          and (not size or images.shape[1:3] == (size, size)))
 
 
 def _file(beside: pathlib.Path, name: str) -> pathlib.Path:

@@ -2,9 +2,10 @@
 
 import os
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import flags
+from absl import logging
 import jax
 
 from fedu_jax import cache
@@ -32,6 +33,7 @@ def parse(argv: list[str], *, arguments: int = 0) -> list[str]:
   Returns:
     The program's name and the arguments.
   """
+  logging.set_verbosity(logging.ERROR)  # what is wrong is said in one line
   try:
     rest = flags.FLAGS(argv)
   except ModuleNotFoundError as error:
@@ -42,6 +44,37 @@ def parse(argv: list[str], *, arguments: int = 0) -> list[str]:
     refuse(f'in the flags or the config: {error} ({type(error).__name__})')
   if len(rest) > 1 + arguments:
     refuse(f'unexpected argument {rest[-1]!r}: flags are --name=value')
+  return rest
+
+
+def parse_config(argv: list[str], config: flags.FlagHolder,
+                 **needed: tuple[flags.FlagHolder, str]) -> list[str]:
+  """Parses the flags of a command, and loads the config file among them.
+
+  Args:
+    argv: the command line.
+    config: the flag that names the file.
+    **needed: further flags that must be given, each with an example.
+
+  Returns:
+    The program's name.
+  """
+  rest = parse(argv)
+  wanted = {'config': (config, 'configs/quickstart.py')} | needed
+  given: dict[str, Any] = {name: flag.value
+                           for name, (flag, _) in wanted.items()}
+  try:
+    if given['config'] is not None:
+      given['config'].items()  # a file that is absent is reported only here
+  except ModuleNotFoundError as error:
+    refuse(f'--config cannot be loaded ({error}): start from the folder that '
+           'holds configs/')
+  except Exception as error:
+    # A config file is code, and can raise anything.
+    refuse(f'in the config: {error} ({type(error).__name__})')
+  for name, (_, example) in wanted.items():
+    if given[name] is None:
+      refuse(f'--{name} is missing; for example --{name}={example}')
   return rest
 
 

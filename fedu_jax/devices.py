@@ -34,6 +34,16 @@ class Layout(NamedTuple):
     return NamedSharding(self.mesh, spec)
 
 
+def spread(num_clients: int, most: int) -> tuple[int, int]:
+  """Spreads clients evenly over at most so many groups of devices.
+
+  Returns:
+    How many groups have clients, and how many each has at most.
+  """
+  share = -(-num_clients // most)
+  return -(-num_clients // share), share
+
+
 def layout(devices: str, num_clients: int, *, clients_per_device: int = 0,
            devices_per_client: int = 1) -> Layout:
   """Chooses the devices for clients that are to train.
@@ -63,8 +73,7 @@ def layout(devices: str, num_clients: int, *, clients_per_device: int = 0,
     raise BadInput(f'config.devices_per_client is {devices_per_client}, but '
                    f'there are {count} devices: at most that')
   most = count // devices_per_client
-  share = -(-num_clients // most)
-  groups = -(-num_clients // share)
+  groups, share = spread(num_clients, most)
   # Each host has a part in rounds, if only of padding, and the same.
   while groups * devices_per_client % hosts and groups < most:
     groups += 1

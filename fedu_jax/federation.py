@@ -6,10 +6,13 @@ import functools
 import time
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
 from fedu_jax import files
+from fedu_jax import health
 from fedu_jax import hosts
 from fedu_jax import networks
 from fedu_jax import place
@@ -23,7 +26,7 @@ from fedu_jax import travelling
 from fedu_jax import trees
 from fedu_jax.checkpoint import Checkpoints
 from fedu_jax.errors import BadInput, Unsaved
-from fedu_jax.state import Labelled, Metrics, Online, PyTree
+from fedu_jax.state import Metrics, Online
 
 
 class Ended(NamedTuple):
@@ -52,17 +55,13 @@ def federate(members: Sequence[runs.Member], *,
     For each what came of it.
 
   Raises:
-    BadInput: the learner needs labels and the data has none; or checkpoints
-      are there, and none is sound.
+    BadInput: the learner needs labels and the data has none; checkpoints are
+      there, and none is sound; or a round's numbers went wrong for all clients,
+      or for the server.
     Interrupted: a signal came in a round, which is saved.
     Unsaved: a signal came, and what it ended could not be saved.
   """
-  examples: PyTree = data.train_images
-  if runs.labelled(config):
-    if data.train_labels is None:
-      raise BadInput(f'learner {config.learner.name} needs labels, and '
-                     f'{config.data.source} has none')
-    examples = Labelled(data.train_images, data.train_labels)
+  examples = runs.examples_of(config, data)
   where = place.choose(config, nets, members[0].online, data.train_images,
                        members[0].parts, num_members=len(members))
   with contextlib.ExitStack() as stack:
@@ -110,6 +109,7 @@ def _rounds(members: Sequence[runs.Member], saved: Sequence[Checkpoints],
     reports = [stack.enter_context(report.RoundReport(
         m.folder, m.console, m.name, done=done, rounds=config.rounds)
         if hosts.first() else report.NoReport()) for m in members]
+    watched = [health.Collapse() for _ in members]
     for member, own, reported in zip(members, saved, reports):
       if text := _begins(done, config.rounds, own, reported):
         member.console.print(f'{member.name}: {text}', soft_wrap=True)
@@ -125,25 +125,36 @@ def _rounds(members: Sequence[runs.Member], saved: Sequence[Checkpoints],
       seconds = time.time() - began
       done = federation.done
       last = done == config.rounds
+      # Whose server was told nothing that it could use.
+      unheard = [i for i, own in enumerate(metrics) if not own['sound'].any()]
       for i, member in enumerate(members):
         row = _row(done, metrics[i], seconds, config, member.online)
         if member.scorer and config.evaluation.every and (
             last or done % config.evaluation.every == 0):
           row['knn_accuracy'] = member.scorer.knn(federation.online(i).encoder)
         reports[i].add(row)
+        if warning := watched[i].warning(row):
+          member.console.print(f'{member.name}: {warning}', soft_wrap=True)
 
       def save():
         return [_save(i, federation, own, reports[i], member)
                 for i, (own, member) in enumerate(zip(saved, members))]
-      if due := last or done % config.checkpoint.every == 0:
+      if due := last or unheard or done % config.checkpoint.every == 0:
         unsaved = save()
+      if unheard:
+        kept = unsaved[unheard[0]] or (
+            'the global network is saved as it was before')
+        raise BadInput(
+            f'{members[unheard[0]].name}: in round {done} the numbers of all '
+            f'clients went wrong (not finite); {kept}: check the data, or '
+            'lower config.optimizer.learning_rate in another --workdir')
       if hosts.any_of(stops.asked()):
         if not due:
           unsaved = save()
         if any(unsaved):
           raise Unsaved('interrupted, and the ' + max(unsaved))
         raise stops.interrupted(f'after round {done} of {config.rounds}')
-  return [Ended(federation.online(i), _speed(reported.rows)
+  return [Ended(federation.online(i), _sums(reported)
                 | {'compile_seconds': compile_seconds}, unsaved[i])
           for i, reported in enumerate(reports)]
 
@@ -166,11 +177,17 @@ def _begins(done: int, rounds: int, own: Checkpoints,
 def _save(i: int, federation: resident.Resident | travelling.Travelling,
           own: Checkpoints, reported: report.NoReport,
           member: runs.Member) -> str:
-  """Saves a federation; returns what is unsaved, if that fails, or ''."""
+  """Saves a federation; returns what is unsaved, if that fails, or ''.
+
+  Raises:
+    BadInput: no run can go on from what its server has.
+  """
   done = federation.done
+  run = federation.state(i)
+  _check_server(run, own)
   try:
     hosts.together(reported.settle)  # first: what is done is not run again
-    own.save(done, federation.state(i), federation.named(i))
+    own.save(done, run, federation.named(i))
   except OSError as error:
     before = own.latest()
     unsaved = (f'checkpoint of round {done} could not be saved '
@@ -184,12 +201,27 @@ def _save(i: int, federation: resident.Resident | travelling.Travelling,
   return ''
 
 
-def _speed(rows: list[report.Row]) -> dict[str, float]:
+def _check_server(run: runs.Run, own: Checkpoints) -> None:
+  """Refuses to save what no run can go on from.
+
+  What clients send is sound (see `rounds`), but what becomes of it may be a
+  researcher's own function.
+  """
+  server = jax.device_get(hosts.own_copy(run.server))
+  if not all(np.isfinite(x).all() for x in jax.tree.leaves(server)
+             if jnp.issubdtype(x.dtype, jnp.inexact)):
+    raise BadInput(
+        f'after round {int(server.round)} what the server has is not finite, '
+        'though it leaves out what is not: it is not saved, and the newest '
+        f'checkpoint is of round {own.latest() or 0}; choose another '
+        'config.aggregation and --workdir')
+
+
+def _sums(reported: report.NoReport) -> dict[str, float]:
   """Of all rounds, those of earlier starts included."""
-  seconds = sum(row['seconds'] for row in rows)
-  images = sum(row['images'] for row in rows)
-  return {'images_per_second': images / seconds if seconds else 0.0,
-          'seconds': seconds}
+  seconds = reported.seconds
+  return {'images_per_second': reported.images / seconds if seconds else 0.0,
+          'seconds': seconds, 'left_out': reported.left_out}
 
 
 def _row(done: int, metrics: Metrics, seconds: float,
@@ -199,13 +231,17 @@ def _row(done: int, metrics: Metrics, seconds: float,
   cohort = per_client.pop('cohort')
   took = per_client.pop('global_predictor')
   arrived = per_client.pop('arrived')
+  sound = per_client.pop('sound')
+  # Of whom the mean is; of all, if there is none.
+  loss, drift = (per_client[name][sound if sound.any() else ...]
+                 for name in ('loss', 'divergence'))
   images = int(per_client['steps'].sum()) * config.batch_size
   size = trees.num_bytes(online)
   return {
-      'round': done, 'loss': np.mean(per_client['loss']),
-      'divergence_min': per_client['divergence'].min(),
-      'divergence_max': per_client['divergence'].max(),
+      'round': done, 'loss': np.mean(loss),
+      'divergence_min': drift.min(), 'divergence_max': drift.max(),
       'bytes_up': size * int(arrived.sum()), 'bytes_down': size * len(cohort),
       'images': images, 'seconds': seconds,
       'images_per_second': images / seconds, 'cohort': cohort,
-      'arrived': arrived, 'global_predictor': took, 'clients': per_client}
+      'arrived': arrived, 'left_out': cohort[~sound],
+      'global_predictor': took, 'clients': per_client}

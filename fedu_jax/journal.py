@@ -24,23 +24,24 @@ Row = dict[str, Any]
 class Lines:
   """metrics.jsonl: one whole line for each round up to the last, in order."""
 
-  def __init__(self, path: pathlib.Path, done: int):
+  def __init__(self, path: pathlib.Path, done: int,
+               see: Callable[[Row], None] = lambda row: None):
     """Reads what an earlier start wrote.
 
     Args:
       path: of the file.
       done: rounds completed. Lines beyond were lost with the state that they
         led to, as is one that was cut short; both are cut off.
+      see: is shown each row that stays.
     """
     self._path = path
-    self.rows: list[Row] = []
     self.beyond = done  # the last round that was lost so
     text = path.read_bytes() if path.exists() else b''
     whole, last = [], 0
     for line in text.splitlines(True):
       row = _row(line)
       if last < row['round'] <= done:
-        self.rows.append(row)
+        see(row)
         whole.append(line)
         last = row['round']
       self.beyond = max(self.beyond, row['round'])
@@ -53,7 +54,6 @@ class Lines:
 
   def add(self, row: Row) -> None:
     """Writes a row, as soon as that can be done."""
-    self.rows.append(row)
     self._unwritten += json.dumps(row).encode() + b'\n'
     with contextlib.suppress(OSError):
       self.settle()

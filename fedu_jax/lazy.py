@@ -1,6 +1,7 @@
 """Images that are read row by row, and only when they are asked for."""
 
 from collections.abc import Callable
+import math
 import pathlib
 import struct
 from typing import Any
@@ -18,7 +19,7 @@ class Lazy:
                read: Callable[[np.ndarray], np.ndarray]):
     """Takes the array's shape and dtype, and what reads rows [n] of it."""
     self.shape, self.dtype, self.ndim = shape, np.dtype(dtype), len(shape)
-    self.size = int(np.prod(shape))
+    self.size = math.prod(shape)
     self._read = read
 
   def __len__(self) -> int:
@@ -78,6 +79,10 @@ def member(path: pathlib.Path | str, name: str) -> Lazy:
       start = file.tell()
   if fortran or dtype.hasobject or not shape:
     raise ValueError(f'{name} is not a plain array in C order')
+  # In whole numbers: a header may say anything, and NumPy's would overflow.
+  size = dtype.itemsize * math.prod(shape[1:])
+  if start + size * shape[0] != info.file_size:
+    raise ValueError(f'{name} is not as long as its shape {shape} says')
   if info.compress_type == zipfile.ZIP_STORED:
     with open(path, 'rb') as raw:
       raw.seek(info.header_offset)
@@ -86,8 +91,6 @@ def member(path: pathlib.Path | str, name: str) -> Lazy:
         path, dtype, 'r', shape=shape,
         offset=info.header_offset + _LOCAL_HEADER + sum(lengths) + start)
     return Lazy(shape, dtype, lambda rows: np.asarray(mapped[rows]))
-  size = dtype.itemsize * int(np.prod(shape[1:]))
-
   def read(rows):
     wanted, places = np.unique(rows, return_inverse=True)
     found = np.empty((len(wanted), *shape[1:]), dtype)

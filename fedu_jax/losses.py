@@ -16,6 +16,24 @@ def unit(x: Array) -> Array:
   return x / jnp.sqrt(jnp.maximum(square, 1e-24))
 
 
+def feature_std(z: Array) -> Array:
+  """How far apart embeddings point: about 1, or 0 where they have collapsed.
+
+  The standard deviation over the batch of each dimension of the unit vectors,
+  averaged, times the root of D (Chen & He 2021, figure 2). It is measured, not
+  trained: no gradient passes.
+
+  Args:
+    z: [B, D].
+
+  Returns:
+    [], at least f32; 1 where the vectors point everywhere alike.
+  """
+  z = jax.lax.stop_gradient(z)
+  z = unit(z.astype(jnp.promote_types(z.dtype, jnp.float32)))
+  return jnp.std(z, axis=0).mean() * z.shape[-1]**0.5
+
+
 def regression_loss(prediction: Array, target: Array) -> Array:
   """BYOL's loss: the squared distance of the two vectors on the unit sphere.
 

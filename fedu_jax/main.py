@@ -1,7 +1,5 @@
 """Flags, devices and exit codes: `python -m fedu_jax.main --config=...`."""
 
-from typing import Any
-
 from absl import app
 from absl import flags
 from absl import logging
@@ -14,9 +12,12 @@ from fedu_jax import stops
 from fedu_jax import train
 from fedu_jax.errors import Ending
 
-_CONFIG = config_flags.DEFINE_config_file(
-    'config', None, 'A file with get_config(), such as configs/cifar10.py. Any '
-    'value can be changed: --config.rounds=2.', lock_config=True)
+try:
+  _CONFIG = config_flags.DEFINE_config_file(
+      'config', None, 'A file with get_config(), such as configs/cifar10.py. '
+      'Any value can be changed: --config.rounds=2.', lock_config=True)
+except flags.Error as no_flagfile:  # --flagfile is read as early as this
+  command.refuse(f'in the flags: {no_flagfile}')
 _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'The folder of this run. Started again with the same '
     'config, a run goes on where it stopped.')
@@ -24,23 +25,7 @@ _WORKDIR = flags.DEFINE_string(
 
 def _parse(argv: list[str]) -> list[str]:
   """Parses the flags, and loads the config file among them."""
-  rest = command.parse(argv)
-  given: dict[str, Any] = {
-      flag.name: flag.value for flag in (_CONFIG, _WORKDIR)}
-  try:
-    if given['config'] is not None:
-      given['config'].items()  # a file that is absent is reported only here
-  except ModuleNotFoundError as error:
-    command.refuse(f'--config cannot be loaded ({error}): start from the '
-                   'folder that holds configs/')
-  except Exception as error:
-    # A config file is code, and can raise anything.
-    command.refuse(f'in the config: {error} ({type(error).__name__})')
-  for name, example in (('config', 'configs/quickstart.py'),
-                        ('workdir', '/tmp/run')):
-    if given[name] is None:
-      command.refuse(f'--{name} is missing; for example --{name}={example}')
-  return rest
+  return command.parse_config(argv, _CONFIG, workdir=(_WORKDIR, '/tmp/run'))
 
 
 def main(_: list[str]) -> None:

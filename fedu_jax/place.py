@@ -1,6 +1,5 @@
 """Where a federation's clients lie, and on which devices they train."""
 
-import os
 from typing import NamedTuple
 
 import jax
@@ -10,6 +9,7 @@ import numpy as np
 
 from fedu_jax import devices
 from fedu_jax import hosts
+from fedu_jax import memory
 from fedu_jax import networks
 from fedu_jax import program
 from fedu_jax import settings
@@ -59,34 +59,70 @@ def choose(config: ml_collections.ConfigDict, nets: networks.Nets,
   layout = devices.layout(wanted, cohort, clients_per_device=each,
                           devices_per_client=config.devices_per_client)
   sliced = layout.num_clients < cohort
-  if sliced and not settings.takes(config, 'aggregation', 'add'):
-    raise BadInput(f'config.clients_per_device is {each}, but aggregation '
-                   f'{config.aggregation.name} needs a whole cohort at once: '
-                   'set it to 0')
   travels = sliced or (sampled and layout.mesh is not None)
   if hosts.several() and (travels or config.store in ('host', 'disk')):
     raise BadInput('clients that come and go are for one host: set cohort and '
                    'clients_per_device to 0, and store to auto')
   state, data = _bytes(config, nets, online, images, parts)
-  if config.store == 'device':
-    if travels:
-      raise BadInput(
-          'config.store is device, but a cohort that is drawn runs on one '
-          'device there, and at once: set store to auto, or devices to 1 and '
-          'clients_per_device to 0')
-    return Place('device', layout)
-  if config.store == 'disk':
-    return Place('disk', layout)
-  on_host = state <= _SHARE * _host_bytes()
+  store = store_of(
+      config, num_clients, sliced=sliced, meshed=layout.mesh is not None,
+      state=state, data=data, device_memory=device_bytes(),
+      host_memory=memory.host_bytes())
+  if store == 'device':
+    _check_room(state)
+  return Place(store, layout)
+
+
+def store_of(config: ml_collections.ConfigDict, num_clients: int, *,
+             sliced: bool, meshed: bool, state: int, data: int,
+             device_memory: int, host_memory: int) -> str:
+  """Chooses where clients lie: 'device', 'host' or 'disk'.
+
+  Args:
+    config: of the federation.
+    num_clients: K.
+    sliced: whether a cohort trains in slices.
+    meshed: whether it trains on several devices.
+    state: bytes of all clients' state.
+    data: bytes of all their images.
+    device_memory: a device's memory.
+    host_memory: the host's.
+
+  Raises:
+    BadInput: as `choose`.
+  """
+  sampled = program.is_sampled(config, num_clients)
+  if sliced and not settings.takes(config, 'aggregation', 'add'):
+    raise BadInput(f'config.clients_per_device is {config.clients_per_device}, '
+                   f'but aggregation {config.aggregation.name} needs a whole '
+                   'cohort at once: set it to 0')
+  travels = sliced or (sampled and meshed)
+  if config.store == 'device' and travels:
+    raise BadInput(
+        'config.store is device, but a cohort that is drawn runs on one '
+        'device there, and at once: set store to auto, or devices to 1 and '
+        'clients_per_device to 0')
+  if config.store in ('device', 'disk'):
+    return config.store
   if config.store == 'auto' and not travels and (
-      not sampled or state + data <= _SHARE * _device_bytes()):
-    return Place('device', layout)
-  if not on_host:
+      not sampled or state + data <= _SHARE * device_memory):
+    return 'device'
+  if state > _SHARE * host_memory:
     raise BadInput(
         f'the state of {num_clients} clients takes {state / 1e9:.0f} GB, more '
-        f'than half of the memory here ({_host_bytes() / 1e9:.0f} GB): set '
+        f'than half of the host\'s memory ({host_memory / 1e9:.0f} GB): set '
         'config.store to disk')
-  return Place('host', layout)
+  return 'host'
+
+
+def _check_room(state: int) -> None:
+  """Refuses clients whose state no memory here can hold."""
+  room = max(memory.host_bytes(), len(jax.devices()) * device_bytes())
+  if state > room:
+    raise BadInput(
+        f'the state of all clients takes {state / 1e9:.0f} GB, more than all '
+        f'memory here ({room / 1e9:.0f} GB): choose a smaller config.model or '
+        'learner.queue_size, or draw a cohort with config.store disk')
 
 
 def _bytes(config, nets, online, images, parts) -> tuple[int, int]:
@@ -100,10 +136,7 @@ def _bytes(config, nets, online, images, parts) -> tuple[int, int]:
           len(parts) * most)
 
 
-def _device_bytes() -> int:
+def device_bytes() -> int:
+  """The memory of one device; the host's where JAX does not know."""
   stats = jax.local_devices()[0].memory_stats() or {}
-  return stats.get('bytes_limit', _host_bytes())
-
-
-def _host_bytes() -> int:
-  return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+  return stats.get('bytes_limit', memory.host_bytes())

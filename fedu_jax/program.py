@@ -109,7 +109,7 @@ def make_training(config: ml_collections.ConfigDict, nets: networks.Nets, *,
         server, clients, batches, jax.random.fold_in(rng, _TRAIN),
         local_update=local_update, rule=rule, execution=config.execution,
         ids=ids)
-    clients, seen = rounds.uploads(clients, arrived)
+    clients, seen = rounds.uploads(clients, arrived, metrics['sound'])
     if arrived is None:
       arrived = jnp.ones(ids.shape, bool)
     return clients, seen, metrics | {'cohort': ids, 'arrived': arrived}

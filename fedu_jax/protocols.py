@@ -8,6 +8,7 @@ from collections.abc import Callable
 import functools
 import json
 import pathlib
+import re
 from typing import Any
 
 import jax
@@ -60,7 +61,7 @@ def semi(scorer: Scorer, online: Online, choice: str, *,
         scorer.train_labels, float(ratio), balanced=how == 'balanced')
     if how not in ('', 'balanced'):
       raise ValueError(f'{how!r} is not balanced')
-  except ValueError as error:
+  except (ValueError, OverflowError) as error:
     raise BadInput(f'protocol {name}:{choice} ({error}): use {name}:<share of '
                    f'the labels>, such as {name}:0.01 or {name}:0.01:balanced'
                    ) from error
@@ -160,11 +161,14 @@ def ask(workdir: str | pathlib.Path, protocol: str, *,
   console = console or Console(highlight=False)
   asked = parse(protocol)
   folder = pathlib.Path(workdir)
+  if not re.fullmatch('federation|untrained|alone[0-9]{1,6}', encoder):
+    raise BadInput(f'--encoder is {encoder!r}: choose federation, untrained '
+                   'or, if clients were trained alone too, alone0')
   if load is None:
     config = runs.config_of(folder, data_dir)
     load = functools.partial(runs.restore, config, folder, encoder, console)
   path = folder / 'evaluation.json'
-  known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+  known = _known(path)
   mine = known.setdefault(encoder, {})
   missing = [(name, fn, choice) for name, fn, choice in asked
              if name not in mine]
@@ -186,6 +190,18 @@ def ask(workdir: str | pathlib.Path, protocol: str, *,
     raise Unsaved(f'{path} could not be written ({files.reason(unwritten)}): '
                   'make room, or the scores are computed again')
   return scores
+
+
+def _known(path: pathlib.Path) -> dict[str, Any]:
+  """The scores that a file holds, by encoder and protocol."""
+  try:
+    known = json.loads(path.read_text()) if path.exists() else {}
+    if not all(isinstance(x, dict) for x in [known, *known.values()]):
+      raise ValueError('it holds no scores by encoder')
+  except (OSError, ValueError, AttributeError) as error:
+    raise BadInput(f'{path} cannot be read ({error}): remove it, and ask again'
+                   ) from error
+  return known
 
 
 def _nothing(name: str, choice: str) -> None:

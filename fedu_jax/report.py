@@ -1,5 +1,6 @@
 """What a person sees of a run, and what a run leaves behind in files."""
 
+from collections.abc import Sequence
 import contextlib
 import json
 import math
@@ -14,6 +15,7 @@ from rich.progress import (
     BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn,
     TimeRemainingColumn)
 from rich.table import Table
+from rich.text import Text
 
 from fedu_jax import files
 from fedu_jax import journal
@@ -24,6 +26,7 @@ from fedu_jax.journal import Row
 CLOCK = 'seconds', 'images_per_second', 'compile_seconds', 'wall_seconds'
 
 _SHOWN = 20  # clients in a table
+_NAMED = 3  # files in a line
 PLAIN = ('alignment', 'uniformity')  # scores that are no accuracies
 
 
@@ -100,11 +103,18 @@ def client_table(labels: np.ndarray, parts: list[np.ndarray],
   for i, part in enumerate(parts[:_SHOWN]):
     counts = [int((labels[part] == c).sum()) for c in classes]
     cells = counts if wide else [sum(x > 0 for x in counts)]
-    table.add_row(names[i] if names else str(i),
+    table.add_row(Text(names[i] if names else str(i)),  # no markup in names
                   *(str(x) if x else '.' for x in cells), str(len(part)))
   if len(parts) > _SHOWN:
     table.caption = f'and {len(parts) - _SHOWN:,} more clients'
   return table
+
+
+def skipped_line(skipped: tuple[str, ...], used: int) -> str:
+  """Says how many files were passed over, beside those used, and names some."""
+  more = ', ...' if len(skipped) > _NAMED else ''
+  return (f'skipped {len(skipped)} images that cannot be read, beside {used} '
+          f'that are used: {", ".join(skipped[:_NAMED])}{more}')
 
 
 def score_table(scores: dict[str, Row]) -> Table:
@@ -137,11 +147,25 @@ def megabytes(count: int) -> str:
   return f'{count / 1e6:.1f} MB'
 
 
+def names(clients: Sequence[int]) -> str:
+  """Names clients by their ids: 'clients 3, 7'; of many, the first few."""
+  shown = ', '.join(str(x) for x in clients[:8])
+  more = f' and {len(clients) - 8:,} more' if len(clients) > 8 else ''
+  return f"client{'s' if len(clients) > 1 else ''} {shown}{more}"
+
+
 class NoReport:
-  """Keeps the rows of rounds that another host reports. A context manager."""
+  """Sums up rounds, which another host reports. A context manager.
+
+  Attributes:
+    seconds: of all rounds.
+    images: that were trained on.
+    left_out: trainings whose numbers went wrong, each client's counted.
+  """
 
   def __init__(self) -> None:
-    self.rows: list[Row] = []
+    # Not the rows: a long run would keep all that it ever measured.
+    self.seconds, self.images, self.left_out = 0.0, 0, 0
     self.beyond = 0  # the last round that will be run and written again
 
   def __enter__(self) -> 'NoReport':
@@ -152,7 +176,9 @@ class NoReport:
 
   def add(self, row: Row) -> None:
     """Takes the row of a round."""
-    self.rows.append(row)
+    self.seconds += row['seconds']
+    self.images += row['images']
+    self.left_out += len(row.get('left_out', ()))  # older rows have none
 
   def settle(self) -> None:
     """Returns when all rows are on disk.
@@ -173,8 +199,9 @@ class RoundReport(NoReport):
                done: int, rounds: int):
     super().__init__()
     self._console = console
-    self._lines = journal.Lines(folder / 'metrics.jsonl', done)
-    self.rows, self.beyond = self._lines.rows, self._lines.beyond
+    self._lines = journal.Lines(folder / 'metrics.jsonl', done,
+                                see=super().add)
+    self.beyond = self._lines.beyond
     self._board = journal.Board(
         folder / 'tensorboard', done,
         lambda text: console.print(f'{name}: {text}', soft_wrap=True))
@@ -202,6 +229,7 @@ class RoundReport(NoReport):
         a metric's name to its values, one for each client of the cohort.
     """
     row = _plain(row)
+    super().add(row)
     self._lines.add(row)
     shown = {name: value for name, value in row.items()
              if isinstance(value, (int, float)) and name != 'round'}
@@ -227,7 +255,10 @@ def _line(row: Row) -> str:
          if row.get('knn_accuracy') is not None else '')
   lost = len(row['arrived']) - sum(row['arrived'])
   dropped = f"dropped {lost}/{len(row['arrived'])}  " if lost else ''
-  if lost == len(row['arrived']):
+  if row['left_out']:
+    dropped += f"left out: {names(row['left_out'])} (not finite)  "
+  if not any(came and client not in row['left_out'] for client, came in
+             zip(row['cohort'], row['arrived'])):
     dropped += 'the server stays as it was  '
   return (f"round {row['round']:>4}  loss {number(row['loss'], 4)}  {knn}"
           f'divergence {number(low, 3)}-{number(high, 3)}  '

@@ -66,10 +66,11 @@ def train_cohort(server: ServerState, clients: ClientState, batches: Batches,
     ids: [M] i32, who they are; None means 0 to M - 1.
 
   Returns:
-    The cohort and its metrics [M]: what local training reports, and
+    The cohort and its metrics [M]: what local training reports;
     'global_predictor', bool: whether the rule gave this client exactly the
     server's predictor, which for dapu and clients that have trained before is
-    its decision.
+    its decision; and 'sound', bool: whether what came of its training is, see
+    `trees.sound`. A client for whom it is not is `returned`.
   """
   if ids is None:
     ids = jnp.arange(len(clients.num_examples))
@@ -77,29 +78,64 @@ def train_cohort(server: ServerState, clients: ClientState, batches: Batches,
   def download(client):
     client = rule(client, server)
     return client, trees.equal(client.online.predictor, server.online.predictor)
+
+  def train(client, batches, rng):
+    trained, metrics = local_update(client, batches, rng)
+    # Of its numbers, the divergence is a metric, if it has been measured.
+    sound = trees.sound((trained.online, trained.target, trained.memory,
+                         trained.num_examples, metrics))
+    # Here and not on the stacked clients, of whom it would make a copy.
+    trained = trees.where(sound, trained, returned(
+        trained._replace(memory=client.memory), server))
+    return trained, metrics | {'sound': sound}
   # Elementwise work: vmap, whatever the execution of the training.
   clients, took = jax.vmap(download)(clients)
-  clients, metrics = map_clients(local_update, execution=execution)(
+  clients, metrics = map_clients(train, execution=execution)(
       clients, batches, client_rngs(rng, server.round, ids))
   return clients, metrics | {'global_predictor': took}
 
 
-def uploads(clients: ClientState, arrived: Array | None
+def returned(client: ClientState, server: ServerState) -> ClientState:
+  """Returns a client whose numbers went wrong to the global model.
+
+  It has the server's networks, its target too, from which it has not drifted.
+  The server knows nothing of it, so a rule treats it as one whose upload was
+  lost. What it remembers stays, but for arrays that are not sound: those become
+  zero, which all of ours take for nothing remembered.
+
+  Args:
+    client: one client, with the memory of before.
+    server: the server that it downloaded from.
+  """
+  def kept(x):
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+      return x
+    return jnp.where(trees.sound(x), x, jnp.zeros((), x.dtype))
+  return client._replace(
+      online=server.online, target=server.online.encoder,
+      divergence=jnp.zeros_like(client.divergence), uploaded=jnp.array(False),
+      memory=jax.tree.map(kept, client.memory))
+
+
+def uploads(clients: ClientState, arrived: Array | None, sound: Array
             ) -> tuple[ClientState, ClientState]:
-  """Loses some uploads: their clients keep what they learnt, and weigh nothing.
+  """Loses some uploads, and leaves those out that are not sound.
+
+  A client whose upload is lost keeps what it learnt. It weighs nothing, as does
+  one whose numbers went wrong.
 
   Args:
     clients: a trained cohort, stacked [M, ...].
     arrived: [M] bool, whose upload reaches the server; None means everyone's.
+    sound: [M] bool, as `train_cohort` reports it.
 
   Returns:
     The cohort, who know it; and what the server sees of them.
   """
-  if arrived is None:
-    return clients, clients
-  clients = clients._replace(uploaded=arrived)
+  counts = sound if arrived is None else arrived & sound
+  clients = clients._replace(uploaded=counts)
   return clients, clients._replace(
-      num_examples=jnp.where(arrived, clients.num_examples, 0))
+      num_examples=jnp.where(counts, clients.num_examples, 0))
 
 
 def run_round(server: ServerState, clients: ClientState, batches: Batches,
@@ -123,7 +159,7 @@ def run_round(server: ServerState, clients: ClientState, batches: Batches,
     'arrived', bool.
   """
   clients, metrics = train_cohort(server, clients, batches, rng, **training)
-  clients, seen = uploads(clients, arrived)
+  clients, seen = uploads(clients, arrived, metrics['sound'])
   if arrived is None:
     arrived = jnp.ones(clients.num_examples.shape, bool)
   return aggregate(server, seen), clients, metrics | {'arrived': arrived}

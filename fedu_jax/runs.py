@@ -1,7 +1,5 @@
-"""A run and its folder: whose it is, what it holds, and what it left there."""
+"""A run: what it is made of, and what it left in its folder."""
 
-from collections.abc import Iterator
-import contextlib
 import json
 import pathlib
 from typing import Any, NamedTuple
@@ -13,22 +11,18 @@ import ml_collections
 import numpy as np
 from rich.console import Console
 
-from fedu_jax import files
-from fedu_jax import hosts
+from fedu_jax import memory
 from fedu_jax import networks
 from fedu_jax import program
-from fedu_jax import report
 from fedu_jax import settings
 from fedu_jax import sources
+from fedu_jax import trees
 from fedu_jax.checkpoint import Checkpoints
 from fedu_jax.errors import BadInput
 from fedu_jax.scores import Scorer
-from fedu_jax.state import Array, Online, ServerState
+from fedu_jax.state import Array, Labelled, Online, PyTree, ServerState
 
-
-_LOCK = '.lock'  # held by the process of the run, and left behind
-# What may be there of a start that was killed before it wrote its config.
-_FIRST = _LOCK, 'config.json' + files.PART
+_LARGE = 2**14  # units of a layer, below which networks fit anywhere
 
 
 class Run(NamedTuple):
@@ -83,17 +77,59 @@ def parts_of(config: ml_collections.ConfigDict,
 
 def networks_of(config: ml_collections.ConfigDict, data: sources.Dataset
                 ) -> tuple[networks.Nets, Online]:
-  """Makes the networks, and draws the one that the server sends out first."""
+  """Makes the networks, and draws the one that the server sends out first.
+
+  Raises:
+    BadInput: they are larger than memory, or what they put out is not what the
+      learner compares, or too little for its classes.
+  """
   nets = settings.bind(config, 'model')()
   rng = jax.random.fold_in(jax.random.key(config.seed), program.INIT)
-  return nets, networks.init_online(
-      nets, rng, jnp.zeros((2, *data.train_images.shape[1:])))
+  images = jnp.zeros((2, *data.train_images.shape[1:]))
+  if max(config.model.width * 64, config.model.hidden,
+         config.model.features) > _LARGE:
+    size = trees.num_bytes(jax.eval_shape(
+        lambda: networks.init_online(nets, rng, images)))
+    memory.refuse(size, 'a network of this config.model')
+  online = networks.init_online(nets, rng, images)
+  _check_outputs(config, nets, online, data)
+  return nets, online
 
 
-def labelled(config: ml_collections.ConfigDict) -> bool:
-  """Whether the learner trains on labels: the supervised upper bound."""
-  return getattr(settings.find('learner', config.learner.name), 'labelled',
-                 False)
+def _check_outputs(config, nets, online, data) -> None:
+  """Whether heads without layers put out what the learner needs."""
+  labelled = settings.labelled(config) and data.train_labels is not None
+  if not labelled and (config.learner.name not in ('byol', 'simsiam') or min(
+      config.model.projector_layers, config.model.predictor_layers)):
+    return
+
+  def outputs():
+    z = nets.encoder.apply(online.encoder._asdict(), jnp.zeros(
+        (1, *data.train_images.shape[1:])), train=False)
+    return z, nets.predictor.apply(online.predictor._asdict(), z, train=False)
+  z, prediction = (x.shape[-1] for x in jax.eval_shape(outputs))
+  if labelled and prediction <= (most := int(data.train_labels.max())):
+    raise BadInput(f'the classifier has {prediction} outputs, but labels go up '
+                   f'to {most}: set config.model.features to {most + 1}')
+  if not labelled and prediction != z:
+    raise BadInput(f'the predictor puts out {prediction} features, and the '
+                   f'encoder {z}, which {config.learner.name} compares: set '
+                   f'config.model.features to {z}, or both layers to 0')
+
+
+def examples_of(config: ml_collections.ConfigDict,
+                data: sources.Dataset) -> PyTree:
+  """What clients train on: images, or `Labelled` if the learner wants it.
+
+  Raises:
+    BadInput: the learner needs labels, and the data has none.
+  """
+  if not settings.labelled(config):
+    return data.train_images
+  if data.train_labels is None:
+    raise BadInput(f'learner {config.learner.name} needs labels, and '
+                   f'{config.data.source} has none')
+  return Labelled(data.train_images, data.train_labels)
 
 
 def scorer_of(config: ml_collections.ConfigDict, nets: networks.Nets,
@@ -106,94 +142,7 @@ def scorer_of(config: ml_collections.ConfigDict, nets: networks.Nets,
                 np.asarray(data.test_images), data.test_labels,
                 config.evaluation, config.seed, dict(config.view),
                 config.data.dir,
-                classifies=labelled(config))
-
-
-def claim(folder: pathlib.Path,
-          config: ml_collections.ConfigDict) -> pathlib.Path:
-  """Makes sure that a folder is this config's, wherever it runs, or nobody's.
-
-  Raises:
-    BadInput: it is another's, or another process is at it.
-  """
-  _check(folder, config)
-  if hosts.first() and (folder / _LOCK).exists():
-    with _locked(folder, signed=False):
-      pass
-  return folder
-
-
-@contextlib.contextmanager
-def held(folder: pathlib.Path,
-         config: ml_collections.ConfigDict) -> Iterator[None]:
-  """Holds a folder as this config's: no other process may.
-
-  Raises:
-    BadInput: as `claim`, or it cannot be written to.
-  """
-  with _locked(folder, signed=True):
-    _check(folder, config)  # somebody may have been faster
-    try:
-      report.write_json(folder / 'config.json', _own(config))
-    except OSError as error:
-      raise _unusable(folder, error) from error
-    yield
-
-
-@contextlib.contextmanager
-def _locked(folder: pathlib.Path, *, signed: bool) -> Iterator[None]:
-  with contextlib.ExitStack() as stack:
-    try:
-      folder.mkdir(parents=True, exist_ok=True)
-      free = stack.enter_context(files.held(folder / _LOCK, signed=signed))
-    except OSError as error:
-      raise _unusable(folder, error) from error
-    if not free:
-      raise BadInput(f'another process is at {folder} '
-                     f'({(folder / _LOCK).read_text() or "unknown"}): wait for '
-                     'its end, or choose another --workdir')
-    yield
-
-
-def _check(folder: pathlib.Path, config: ml_collections.ConfigDict) -> None:
-  """Does what `claim` does, but for other processes."""
-  path = folder / 'config.json'
-  try:
-    if path.exists():
-      theirs = json.loads(path.read_text())
-      if not isinstance(theirs, dict):
-        raise ValueError(f'{path} is no config')
-      if changed := settings.differences(theirs, _own(config)):
-        raise BadInput(
-            f'{folder} belongs to another config, which differs in '
-            f'{", ".join(changed)}: choose another --workdir')
-      on_disk = (folder / 'clients').is_dir()
-      saved = any((folder / 'checkpoints').glob('*'))
-      if config.store != 'disk' if on_disk else (
-          config.store == 'disk' and saved):
-        raise BadInput(
-            f'the clients of {folder} {"are" if on_disk else "are not"} on '
-            f'disk: set config.store to {"disk" if on_disk else "auto"}')
-    elif folder.is_dir() and any(p.name not in _FIRST
-                                 for p in folder.iterdir()):
-      raise BadInput(f'{folder} is not empty and not a run of ours: choose '
-                     'another --workdir')
-  except BadInput:
-    raise
-  except (OSError, ValueError) as error:
-    raise _unusable(folder, error) from error
-
-
-def _own(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """What of a config is the same wherever the run goes on."""
-  own = settings.flatten(config)
-  for name in settings.PLACES:
-    del own[name]
-  return own
-
-
-def _unusable(folder: pathlib.Path, error: Exception) -> BadInput:
-  return BadInput(f'--workdir {folder} cannot be used ({error})')
+                classifies=settings.labelled(config))
 
 
 def config_of(folder: pathlib.Path, data_dir: str = ''
@@ -208,19 +157,20 @@ def config_of(folder: pathlib.Path, data_dir: str = ''
     BadInput: there is none, or not one of this version.
   """
   path = folder / 'config.json'
+  nested: dict[str, Any] = {}
   try:
     flat = json.loads(path.read_text())
-  except (OSError, json.JSONDecodeError) as error:
+    for name, value in (
+        flat | settings.PLACES | {'data.dir': data_dir}).items():
+      *sections, last = name.split('.')
+      place = nested
+      for section in sections:
+        place = place.setdefault(section, {})
+      place[last] = tuple(value) if isinstance(value, list) else value
+  except (OSError, ValueError, TypeError, AttributeError) as error:
+    # Absent, or something else than a config: the last two.
     raise BadInput(f'{folder} holds no run ({error}): give the --workdir of '
                    'one that has started') from error
-  nested: dict[str, Any] = {}
-  for name, value in (
-      flat | settings.PLACES | {'data.dir': data_dir}).items():
-    *sections, last = name.split('.')
-    place = nested
-    for section in sections:
-      place = place.setdefault(section, {})
-    place[last] = tuple(value) if isinstance(value, list) else value
   config = ml_collections.ConfigDict(nested)
   settings.check(config)
   return config

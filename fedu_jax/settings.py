@@ -17,6 +17,7 @@ import ml_collections
 
 from fedu_jax import aggregation
 from fedu_jax import augment
+from fedu_jax import combinations
 from fedu_jax import learners
 from fedu_jax import losses
 from fedu_jax import networks
@@ -27,19 +28,22 @@ from fedu_jax import trees
 from fedu_jax.errors import BadInput
 from fedu_jax.fields import FIELDS
 
-# Section -> where its name is looked up, and which names are meant to be used.
+# Section -> where its name is looked up, which names are meant to be used, and
+# what such a function is called with beside its keyword arguments.
 _NAMED = {
-    'partition': (partition, ('by_class', 'iid', 'dirichlet', 'natural')),
-    'sampling': (participation, ('uniform', 'by_size')),
-    'model': (networks, ('resnet18', 'resnet50', 'resnet10', 'resnet6')),
+    'partition': (partition, ('by_class', 'iid', 'dirichlet', 'natural'),
+                  'labels, num_clients, rng'),
+    'sampling': (participation, ('uniform', 'by_size'), 'rng, num_examples'),
+    'model': (networks, ('resnet18', 'resnet50', 'resnet10', 'resnet6'), ''),
     'learner': (learners, ('byol', 'simsiam', 'simclr', 'moco', 'fedca',
-                           'fedsc', 'supervised')),
-    'loss': (losses, ('regression_loss',)),
-    'divergence': (trees, ('conv_distance', 'squared_distance')),
+                           'fedsc', 'supervised'), 'nets, view'),
+    'loss': (losses, ('regression_loss',), 'prediction, target'),
+    'divergence': (trees, ('conv_distance', 'squared_distance'),
+                   'params, params'),
     'aggregation': (aggregation, ('fedavg', 'fedavg_target', 'ldawa',
-                                  'fedca', 'fedsc')),
+                                  'fedca', 'fedsc'), 'server, clients'),
     'rule': (rules, ('dapu', 'global_predictor', 'local_predictor', 'fedema',
-                     'fedema_auto', 'fedca', 'fedsc')),
+                     'fedema_auto', 'fedca', 'fedsc'), 'client, server'),
 }
 
 # Where a run runs, which changes what it computes by rounding at most; and what
@@ -58,7 +62,7 @@ def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """Returns the config as one dict from dotted names to values."""
   flat: dict[str, Any] = {}
   for key, value in config.items():
-    if isinstance(value, ml_collections.ConfigDict):
+    if isinstance(value, ml_collections.ConfigDict) and len(value):
       flat |= {f'{key}.{name}': x for name, x in flatten(value).items()}
     else:
       flat[key] = value
@@ -68,56 +72,64 @@ def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
 def check(config: ml_collections.ConfigDict) -> None:
   """Checks every field: its name, type, range, and whether they fit together.
 
+  Nothing is read for it but a researcher's own modules.
+
   Raises:
     BadInput: naming the first field that is wrong, and what it must be.
   """
-  flat = flatten(config)
+  if not isinstance(config, ml_collections.ConfigDict):
+    raise BadInput(f'the config is {_shown(config)}, not a ConfigDict: start '
+                   'from configs/cifar10.py')
+  try:
+    flat = flatten(config)
+  except Exception as error:  # a placeholder that was not filled, a circle
+    raise BadInput(f'the config cannot be read ({type(error).__name__}: '
+                   f'{error})') from error
   for name in FIELDS:
     if name not in flat:
       raise BadInput(f'the config lacks {name}: start from configs/cifar10.py')
-  own = set()  # fields that a researcher's own function takes
+  own = _own_fields(flat)
+  for name, value in flat.items():
+    if name in FIELDS:
+      if wanted := FIELDS[name](value):
+        raise BadInput(
+            f'config.{name} is {_shown(value)}; it must be {wanted}')
+    elif name not in own:
+      raise BadInput(f'unknown config field {name!r}'
+                     + _meant(name, list(FIELDS)))
+    elif not _plain(value):
+      raise BadInput(f'config.{name} is {_shown(value)}, which config.json '
+                     'cannot hold; it must be a number, a text, a flag, None, '
+                     'or a tuple of such')
+  combinations.check(
+      flat, labelled=labelled(config),
+      # What goes by the same name in all three is one method.
+      whole=sorted(set.intersection(*(
+          set(_NAMED[kind][1]) for kind in combinations.KINDS))))
+
+
+def _own_fields(flat: dict[str, Any]) -> set[str]:
+  """The fields that functions take, a researcher's own among them."""
+  fields = set()
   for section in _NAMED:
-    if FIELDS[f'{section}.name'](flat[f'{section}.name']):
-      raise BadInput(f'config.{section}.name must be a text')
-    function = find(section, flat[f'{section}.name'])
-    for name, parameter in _keywords(function).items():
-      own.add(f'{section}.{name}')
+    chosen = flat[f'{section}.name']
+    if wanted := FIELDS[f'{section}.name'](chosen):
+      raise BadInput(f'config.{section}.name is {_shown(chosen)}; it must be '
+                     f'{wanted}')
+    for name, parameter in _keywords(find(section, chosen)).items():
+      fields.add(f'{section}.{name}')
       if (parameter.default is parameter.empty
           and name not in _BOUND.get(section, ())
           and f'{section}.{name}' not in flat):
-        raise BadInput(f'config.{section}.name is '
-                       f'{flat[section + ".name"]!r}, which needs a field '
-                       f'config.{section}.{name}: add it in the config file')
-  for name, value in flat.items():
-    if name not in FIELDS:
-      if name not in own:
-        raise BadInput(f'unknown config field {name!r}'
-                       + _meant(name, list(FIELDS)))
-      continue
-    if wanted := FIELDS[name](value):
-      raise BadInput(f'config.{name} is {value!r}; it must be {wanted}')
-  if config.cohort > config.clients:
-    raise BadInput(f'config.cohort is {config.cohort}, but there are '
-                   f'{config.clients} clients: at most that, or 0 for all')
-  if config.batch_size % config.devices_per_client:
-    raise BadInput(f'config.batch_size is {config.batch_size}, which '
-                   f'{config.devices_per_client} devices cannot share evenly: '
-                   'change it or devices_per_client')
-  if config.evaluation.alone > config.clients:
-    raise BadInput(f'config.evaluation.alone is {config.evaluation.alone}, but '
-                   f'there are {config.clients} clients')
-  kinds = 'learner', 'aggregation', 'rule'
-  parts = [config[kind].name for kind in kinds]
-  # What goes by the same name in all three is one method.
-  for name in sorted(set.intersection(
-      *(set(_NAMED[kind][1]) for kind in kinds))):
-    if 0 < parts.count(name) < 3:
-      raise BadInput(f'learner, aggregation and rule are {", ".join(parts)}: '
-                     f'{name} is all three or none')
-  enqueued = 2 * config.batch_size
-  if config.learner.name == 'moco' and config.learner.queue_size % enqueued:
-    raise BadInput(f'config.learner.queue_size is {config.learner.queue_size}; '
-                   f'it must be a multiple of {enqueued}, twice batch_size')
+        raise BadInput(f'config.{section}.name is {chosen!r}, which needs a '
+                       f'field config.{section}.{name}: add it in the config '
+                       'file')
+  return fields
+
+
+def labelled(config: ml_collections.ConfigDict) -> bool:
+  """Whether the learner trains on labels: the supervised upper bound."""
+  return getattr(find('learner', config.learner.name), 'labelled', False)
 
 
 def find(section: str, name: str) -> Callable[..., Any]:
@@ -126,7 +138,7 @@ def find(section: str, name: str) -> Callable[..., Any]:
   Raises:
     BadInput: there is none; the message names the nearest and all choices.
   """
-  module, names = _NAMED[section]
+  module, names, called = _NAMED[section]
   if ':' not in name:
     if name not in names:
       raise BadInput(f'config.{section}.name is {name!r}'
@@ -137,10 +149,17 @@ def find(section: str, name: str) -> Callable[..., Any]:
   path, _, attribute = name.partition(':')
   try:
     function = getattr(importlib.import_module(path), attribute)
-    inspect.signature(function)
+    keywords = dict.fromkeys(_keywords(function))
   except Exception as error:  # a researcher's module can raise anything
     raise BadInput(f'config.{section}.name is {name!r}, which cannot be '
                    f'imported as a function ({type(error).__name__}: {error})'
+                   ) from error
+  try:
+    inspect.signature(function).bind(*filter(None, called.split(', ')),
+                                     **keywords)
+  except TypeError as error:
+    raise BadInput(f'config.{section}.name is {name!r}, which cannot be called '
+                   f'as ({called}), with keyword arguments behind a *: {error}'
                    ) from error
   return function
 
@@ -186,6 +205,22 @@ def _keywords(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
           if parameter.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
+def _plain(value: Any) -> bool:
+  """Whether a value of a researcher's own field can be kept with a run."""
+  if isinstance(value, (tuple, list)):
+    return all(map(_plain, value))
+  return value is None or isinstance(value, (int, float, str))
+
+
+def _shown(value: Any) -> str:
+  """A value as Python writes it, unless that is long or cannot be."""
+  try:
+    text = repr(value)
+  except Exception:  # whole numbers of thousands of digits, and objects
+    text = f'a {type(value).__name__}'
+  return text if len(text) <= 60 else text[:60] + '...'
+
+
 def _meant(name: str, names: list[str]) -> str:
-  near = difflib.get_close_matches(name, names, 1)
+  near = difflib.get_close_matches(str(name), names, 1)
   return f'; did you mean {near[0]!r}?' if near else ''

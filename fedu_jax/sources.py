@@ -6,20 +6,22 @@ Read lazily, images are decoded when they are asked for, and not cached.
 """
 
 import functools
-import hashlib
 import pathlib
 from typing import Any, NamedTuple
-import zipfile
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from fedu_jax import cache
+from fedu_jax import folders
 from fedu_jax import lazy as lazy_lib
+from fedu_jax import memory
 from fedu_jax.errors import BadInput
 from fedu_jax.lazy import Images, Lazy
 
-_FOLDER_SIZE = 32  # pixels, where the config does not say
+# Labels are below it: the largest sets have some 22,000 classes, and of a label
+# that is a slip, tables and classifiers would be made of its size.
+MOST_CLASSES = 100_000
 
 
 class Dataset(NamedTuple):
@@ -30,6 +32,7 @@ class Dataset(NamedTuple):
   test_labels: np.ndarray | None = None
   owners: np.ndarray | None = None  # [N] i32, where the source names them
   owner_names: tuple[str, ...] = ()
+  skipped: tuple[str, ...] = ()  # files that could not be read, and why
 
 
 def load(source: str, *, data_dir: str = '', image_size: int = 0,
@@ -50,17 +53,29 @@ def load(source: str, *, data_dir: str = '', image_size: int = 0,
     BadInput: whatever of it is missing, unreadable or malformed. What is wrong
       with an image may show only when it is read.
   """
-  kind, _, what = source.partition(':')
-  if kind not in _SOURCES or bool(what) == (kind == 'digits'):
+  if not known(source):
     raise BadInput(f'data.source is {source!r}: use digits, tfds:<builder>, '
                    'npz:<file> or folder:<dir>')
+  kind, _, what = source.partition(':')
   data = _SOURCES[kind](what, data_dir, image_size, lazy)
+  data = data._replace(
+      train_labels=_labels(data.train_labels, 'training', source),
+      test_labels=_labels(data.test_labels, 'test', source))
+  if not lazy:
+    memory.refuse(len(data.train_images) * image_size**2 * 3,
+                  f'{source} at {image_size} pixels')
   if image_size and data.train_images.shape[1:3] != (image_size,) * 2:
     fit = functools.partial(resize, size=image_size)
     data = data._replace(train_images=lazy_lib.each(fit, data.train_images))
     if data.test_images is not None:
       data = data._replace(test_images=lazy_lib.each(fit, data.test_images))
   return _first(data, max_examples) if max_examples else data
+
+
+def known(source: str) -> bool:
+  """Whether a source is called as one is; it may still not be there."""
+  kind, _, what = source.partition(':')
+  return kind in _SOURCES and bool(what) != (kind == 'digits')
 
 
 def resize(images: np.ndarray, size: int) -> np.ndarray:
@@ -76,6 +91,18 @@ def rank_in_group(groups: np.ndarray) -> np.ndarray:
     mine = np.flatnonzero(groups == group)
     rank[mine] = np.arange(len(mine))
   return rank
+
+
+def _labels(labels: np.ndarray | None, half: str,
+            source: str) -> np.ndarray | None:
+  """Checks that labels [N] can be classes, and makes them i32."""
+  if labels is None:
+    return None
+  if not 0 <= labels.min() <= labels.max() < MOST_CLASSES:
+    raise BadInput(f'data.source is {source}, whose {half} labels go from '
+                   f'{labels.min()} to {labels.max()}; they must number the '
+                   f'classes from 0, below {MOST_CLASSES:,}')
+  return labels.astype(np.int32)
 
 
 def _first(data: Dataset, count: int) -> Dataset:
@@ -122,9 +149,20 @@ def _tfds(what: str, data_dir: str, image_size: int, lazy: bool) -> Dataset:
   """Any prepared TFDS classification set; CIFAR is prepared here if need be."""
   from fedu_jax import tfds_reader
   builder = tfds_reader.find(what, data_dir)
+
+  def fits(found: Dataset) -> bool:
+    splits = builder.info.splits
+    return found.owners is None and all(
+        images is not None and labels is not None
+        and cache.is_images(images, image_size)
+        and labels.shape == (len(images),) and labels.dtype.kind in 'iu'
+        and len(images) in [x.num_examples for x in splits.values()]
+        for images, labels in ((found.train_images, found.train_labels),
+                               (found.test_images, found.test_labels)))
   return (cache.mapped if lazy else cache.kept)(
       pathlib.Path(builder.data_path), f"{what.replace('/', '-')}-{image_size}",
-      Dataset, lambda: Dataset(*tfds_reader.read(builder, image_size, lazy)))
+      Dataset, lambda: Dataset(*tfds_reader.read(builder, image_size, lazy)),
+      fits)
 
 
 def _npz(what: str, data_dir: str, image_size: int, lazy: bool) -> Dataset:
@@ -132,21 +170,28 @@ def _npz(what: str, data_dir: str, image_size: int, lazy: bool) -> Dataset:
   del data_dir, image_size
   names = {'train_images': 'x_train', 'train_labels': 'y_train',
            'test_images': 'x_test', 'test_labels': 'y_test'}
+  if not pathlib.Path(what).is_file():  # to open a pipe would be to wait
+    raise BadInput(f'data.source npz: there is no file {what}')
   try:
     with open(what, 'rb') as raw, np.load(raw, allow_pickle=False) as file:
-      found = {ours: ours if ours in file else keras
+      found = {ours: ours if ours in file.files else keras
                for ours, keras in names.items()
-               if ours in file or keras in file}
+               if ours in file.files or keras in file.files}
+      memory.refuse(sum(
+          file.zip.getinfo(f'{theirs}.npy').file_size
+          for ours, theirs in found.items()
+          if not (lazy and ours.endswith('images'))), what)
       arrays: dict[str, Any] = {
           ours: lazy_lib.member(what, theirs)
           if lazy and ours.endswith('images') else file[theirs]
           for ours, theirs in found.items()}
-  except FileNotFoundError as error:
-    raise BadInput(f'data.source npz: there is no file {what}') from error
-  except (OSError, ValueError, EOFError, TypeError, AttributeError,
-          zipfile.BadZipFile) as error:
+    if any(isinstance(x, bytes) for x in arrays.values()):
+      raise ValueError('what is called an array in it is none')
+  except BadInput:
+    raise
+  except Exception as error:  # a damaged file leads NumPy and zip to anything
     raise BadInput(f'data.source npz: {what} is not a readable npz of plain '
-                   f'arrays ({error})') from error
+                   f'arrays ({type(error).__name__}: {error})') from error
   if 'train_images' not in arrays:
     raise BadInput(f'data.source npz: {what} has no train_images (or x_train)')
   for half in ('train', 'test'):
@@ -164,11 +209,10 @@ def _npz(what: str, data_dir: str, image_size: int, lazy: bool) -> Dataset:
     if labels is None:
       continue
     labels = labels.reshape(-1)
-    if (len(labels) != len(images) or labels.dtype.kind not in 'iu'
-        or labels.min() < 0):
+    if len(labels) != len(images) or labels.dtype.kind not in 'iu':
       raise BadInput(f'data.source npz: {half}_labels in {what} must be '
-                     f'{len(images)} integers from 0, one for each image')
-    arrays[f'{half}_labels'] = labels.astype(np.int32)
+                     f'{len(images)} integers, one for each image')
+    arrays[f'{half}_labels'] = labels
   if ('test_images' in arrays and arrays['test_images'].shape[1:]
       != arrays['train_images'].shape[1:]):
     raise BadInput(f'data.source npz: train and test images in {what} differ '
@@ -179,56 +223,10 @@ def _npz(what: str, data_dir: str, image_size: int, lazy: bool) -> Dataset:
 def _folder(what: str, data_dir: str, image_size: int, lazy: bool) -> Dataset:
   """One folder of images a client, unlabelled, in the order of their names."""
   del data_dir
-  root = pathlib.Path(what)
-  if not root.is_dir():
-    raise BadInput(f'data.source folder: there is no folder {what}')
-  kinds = Image.registered_extensions()
-  owners = sorted(p for p in root.iterdir()
-                  if p.is_dir() and not p.name.startswith('.'))
-  files = [sorted(p for p in owner.rglob('*')
-                  if p.suffix.lower() in kinds and not p.name.startswith('.'))
-           for owner in owners]
-  if not owners:
-    raise BadInput(f'data.source folder: {what} has no folders; it needs one '
-                   'folder of images for each client')
-  for owner, mine in zip(owners, files):
-    if not mine:
-      raise BadInput(f'data.source folder: {owner} has no images')
-  size = image_size or _FOLDER_SIZE
-  paths = [path for mine in files for path in mine]
-
-  def decode(rows):
-    return np.stack([_open(paths[i], size) for i in rows])
-
-  def read():
-    numbers = np.repeat(np.arange(len(files)), [len(mine) for mine in files])
-    images = Lazy((len(paths), size, size, 3), np.uint8, decode)
-    return Dataset(images if lazy else images[:],
-                   owners=numbers.astype(np.int32))
-
-  listing = '\n'.join(f'{p} {p.stat().st_size} {p.stat().st_mtime_ns}'
-                      for p in paths)
-  digest = hashlib.sha256(listing.encode()).hexdigest()[:16]
-  data = (cache.mapped if lazy else cache.kept)(
-      root, f'images-{size}-{digest}', Dataset, read)
-  return data._replace(owner_names=tuple(owner.name for owner in owners))
-
-
-def _open(path: pathlib.Path, size: int) -> np.ndarray:
-  """Decodes one file: upright, RGB, cropped to a square in its middle."""
-  try:
-    with Image.open(path) as file:
-      image = ImageOps.exif_transpose(file)
-      if image.mode.startswith('I'):  # 16 bits, which convert() would clip
-        image = Image.fromarray(
-            (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
-      image = image.convert('RGB')
-      return np.asarray(ImageOps.fit(image, (size, size),
-                                     Image.Resampling.BILINEAR))
-  except (OSError, ValueError, SyntaxError, EOFError,
-          Image.DecompressionBombError) as error:
-    raise BadInput(f'data.source folder: {path} is not a readable image '
-                   f'({error}): repair or remove it') from error
+  found, names = folders.read(
+      pathlib.Path(what), image_size or folders.DEFAULT_SIZE, lazy)
+  return Dataset(found.images, owners=found.owners, owner_names=names,
+                 skipped=tuple(map(str, found.skipped)))
 
 
 _SOURCES = {'digits': _digits, 'tfds': _tfds, 'npz': _npz, 'folder': _folder}

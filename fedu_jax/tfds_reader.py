@@ -1,5 +1,8 @@
 """Reads TFDS classification sets through `as_data_source`, no TensorFlow."""
 
+from collections.abc import Iterator
+import contextlib
+
 import numpy as np
 from PIL import Image
 import tensorflow_datasets as tfds
@@ -26,9 +29,8 @@ def find(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
     if not builder.is_prepared():
       builder = tfds.builder(name, data_dir=root, file_format='array_record')
   except Exception as error:
-    reason = str(error).strip().splitlines()[0][:200]
-    raise BadInput(f'data.source tfds: cannot find {name!r} ({reason})'
-                   ) from error
+    raise BadInput(f'data.source tfds: cannot find {name!r} '
+                   f'({_reason(error)})') from error
   if builder.is_prepared():
     if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
       raise BadInput(
@@ -41,10 +43,9 @@ def find(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
   try:
     builder.download_and_prepare(file_format='array_record')
   except Exception as error:
-    reason = ' '.join(str(error).split())[:200]
     raise BadInput(
         f'data.source tfds: {name} is not prepared in {builder.data_path} and '
-        f'could not be ({type(error).__name__}: {reason}): prepare it as '
+        f'could not be ({_reason(error)}): prepare it as '
         'array_record where TensorFlow and the network are at hand, and name '
         'its folder with --config.data.dir') from error
   return builder
@@ -64,7 +65,10 @@ def read(builder: tfds.core.DatasetBuilder, image_size: int, lazy: bool = False
       labels are read at once either way, here without decoding images.
 
   Returns:
-    train images [N, H, W, 3] u8, train labels [N] i32, and the same for test.
+    train images [N, H, W, 3] u8, train labels [N], and the same for test.
+
+  Raises:
+    BadInput: it is no set of images with labels, or a file of it is damaged.
   """
   features = builder.info.features
   keys = builder.info.supervised_keys
@@ -72,6 +76,10 @@ def read(builder: tfds.core.DatasetBuilder, image_size: int, lazy: bool = False
     raise BadInput(f'data.source tfds: {builder.name} is not a set of images '
                    'with labels')
   splits = builder.info.splits
+  if not splits:
+    raise BadInput(f'data.source tfds: {builder.name} in {builder.data_path} '
+                   'has no splits, as without its dataset_info.json: prepare '
+                   'it again')
   test = next((s for s in ('test', 'validation') if s in splits), None)
   if 'train' not in splits or test is None:
     raise BadInput(f'data.source tfds: {builder.name} has the splits '
@@ -80,28 +88,50 @@ def read(builder: tfds.core.DatasetBuilder, image_size: int, lazy: bool = False
           *_split(builder, test, keys, image_size, lazy))
 
 
+@contextlib.contextmanager
+def _damage_named(builder: tfds.core.DatasetBuilder) -> Iterator[None]:
+  """Says of whatever a damaged file leads to which data it is of."""
+  try:
+    yield
+  except BadInput:
+    raise
+  except Exception as error:
+    raise BadInput(
+        f'data.source tfds: {builder.name} in {builder.data_path} is damaged '
+        f'({_reason(error)}): prepare it again') from error
+
+
+def _reason(error: Exception) -> str:
+  return f'{type(error).__name__}: ' + ' '.join(str(error).split())[:200]
+
+
 def _split(builder, split, keys, image_size, lazy):
   feature = builder.info.features[keys[0]]
-  source = builder.as_data_source(split=split, decoders={
-      keys[0]: tfds.decode.SkipDecoding()} if lazy else None)
   has_id = 'id' in builder.info.features
   rows = []
-  for i in range(len(source)):
-    row = source[i]
-    rows.append((row['id'] if has_id else i,
-                 i if lazy else _image(builder, row[keys[0]], image_size),
-                 row[keys[1]]))
-  rows.sort(key=lambda row: row[0])
-  labels = np.array([row[2] for row in rows], np.int32)
-  if not lazy:
-    return _stack(builder, [row[1] for row in rows]), labels
+  with _damage_named(builder):
+    source = builder.as_data_source(split=split, decoders={
+        keys[0]: tfds.decode.SkipDecoding()} if lazy else None)
+    for i in range(len(source)):
+      row = source[i]
+      rows.append((row['id'] if has_id else i,
+                   i if lazy else _image(builder, row[keys[0]], image_size),
+                   row[keys[1]]))
+    rows.sort(key=lambda row: row[0])
+    labels = np.array([row[2] for row in rows])
+    if labels.dtype.kind not in 'iu' or labels.ndim != 1:
+      raise BadInput(f'data.source tfds: the labels of {builder.name} are '
+                     f'{labels.dtype} {labels.shape}; whole numbers are needed')
+    if not lazy:
+      return _stack(builder, [row[1] for row in rows]), labels
 
   def decode(wanted):
     # The first beside them, so that hosts agree on the size of all.
-    encoded = [source[rows[i][1]][keys[0]] for i in (0, *wanted)]
-    return _stack(builder, [
-        _image(builder, feature.decode_example_np(x), image_size)
-        for x in encoded])[1:]
+    with _damage_named(builder):
+      encoded = [source[rows[i][1]][keys[0]] for i in (0, *wanted)]
+      return _stack(builder, [
+          _image(builder, feature.decode_example_np(x), image_size)
+          for x in encoded])[1:]
   one = decode([0])
   return Lazy((len(rows), *one.shape[1:]), one.dtype, decode), labels
 

@@ -5,6 +5,7 @@ Reads the data and partitions it, runs the rounds, scores, and reports.
 
 from collections.abc import Sequence
 import contextlib
+import json
 import pathlib
 import time
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ import ml_collections
 import numpy as np
 from rich.console import Console
 
+from fedu_jax import claims
 from fedu_jax import federation
 from fedu_jax import files
 from fedu_jax import hosts
@@ -91,11 +93,14 @@ def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
     raise BadInput(f'config.evaluation.alone is {config.evaluation.alone}, '
                    'which is for one host: set it to 0')
   configs = [_changed(config, seed=seed) for seed in seeds]
-  folders = [runs.claim(pathlib.Path(workdir), own)
+  folders = [claims.claim(pathlib.Path(workdir), own)
              for workdir, own in zip(workdirs, configs)]
   data = runs.data_of(config, lazy=hosts.several())
+  runs.examples_of(config, data)  # that there are labels, if they are needed
   parts = [runs.parts_of(own, data) for own in configs]
   drawn = [runs.networks_of(own, data) for own in configs]
+  for folder, mine in zip(folders, parts):
+    _check_data_is_as_before(folder, data, mine)
   # Refuses what cannot be before a folder is touched.
   place.choose(config, *drawn[0], data.train_images, parts[0],
                num_members=len(seeds))
@@ -104,10 +109,9 @@ def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
   for own, folder, mine, (nets, online), console in zip(
       configs, folders, parts, drawn, consoles):
     if hosts.first():
-      holds.enter_context(runs.held(folder, own))
-      if (shown := _shown(data)) is not None:
-        console.print(report.client_table(shown, mine, data.owner_names))
-        _write_partition(folder, shown, mine)  # tried again in the end
+      holds.enter_context(claims.held(folder, own))
+      _show_data(data, mine, console)
+      _write_data(folder, data, mine)  # tried again in the end
     scorer = runs.scorer_of(own, nets, data) if hosts.first() else None
     members.append(runs.Member(
         'federation', folder, mine, online, own.seed, scorer, console))
@@ -127,24 +131,12 @@ def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
   for i, member in enumerate(members):
     every = [ended[i], *(own[i] for own in alone)]
     unsaved = [own.unsaved for own in every]
-    if hosts.first() and (shown := _shown(data)) is not None:
-      unsaved.append(_write_partition(member.folder, shown, member.parts))
+    if hosts.first():
+      unsaved += _write_data(member.folder, data, member.parts)
     found.append(Trained(
         member.scorer, member.online, ended[i].online,
         [own[i].online for own in alone], ended[i].speed, _joined(unsaved)))
   return found
-
-
-def _shown(data: sources.Dataset) -> np.ndarray | None:
-  """What clients are shown to hold of: classes, or else owners."""
-  return data.owners if data.train_labels is None else data.train_labels
-
-
-def _write_partition(folder: pathlib.Path, shown: np.ndarray,
-                     parts: list[np.ndarray]) -> str:
-  """As `_write`: for each client, how many of each class it holds."""
-  return _write(folder / 'partition.json', [
-      np.bincount(shown[part]) for part in parts])
 
 
 def _joined(unsaved: list[str]) -> str:
@@ -158,6 +150,49 @@ def _write(path: pathlib.Path, value: Any) -> str:
   except OSError as error:
     return f'{path.name} could not be written ({files.reason(error)})'
   return ''
+
+
+def _show_data(data: sources.Dataset, parts: Sequence[np.ndarray],
+               console: Console) -> None:
+  """Prints who holds how much, and which files were skipped."""
+  shown, _ = _counts(data, parts)
+  if shown is not None:
+    console.print(report.client_table(shown, list(parts), data.owner_names))
+  if data.skipped:
+    console.print(
+        report.skipped_line(data.skipped, len(data.train_images)),
+        markup=False, soft_wrap=True)
+
+
+def _write_data(folder: pathlib.Path, data: sources.Dataset,
+                parts: Sequence[np.ndarray]) -> list[str]:
+  """Keeps what `_show_data` shows; returns what `_write` does of each file."""
+  shown, counts = _counts(data, parts)
+  return [_write(folder / name, value) for name, value in (
+      ('partition.json', counts if shown is not None else None),
+      ('skipped.json', data.skipped or None)) if value is not None]
+
+
+def _counts(data: sources.Dataset, parts: Sequence[np.ndarray]
+            ) -> tuple[np.ndarray | None, list[list[int]]]:
+  """Classes, or else owners, [N], and how many of each a client has."""
+  shown = data.owners if data.train_labels is None else data.train_labels
+  return shown, [] if shown is None else [
+      np.bincount(shown[part]).tolist() for part in parts]
+
+
+def _check_data_is_as_before(folder: pathlib.Path, data: sources.Dataset,
+                             parts: Sequence[np.ndarray]) -> None:
+  """A run that goes on must not do so on other images without a word."""
+  path = folder / 'partition.json'
+  try:
+    before = json.loads(path.read_text())
+  except (OSError, ValueError):
+    return  # it has not begun, or its file was damaged and is written anew
+  if before != _counts(data, parts)[1]:
+    raise BadInput(f'the data are no longer those that {folder} began with '
+                   f'(see {path.name} there): restore them, or choose another '
+                   '--workdir')
 
 
 def _changed(config: ml_collections.ConfigDict,

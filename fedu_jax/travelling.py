@@ -25,7 +25,7 @@ from fedu_jax import settings
 from fedu_jax import trees
 from fedu_jax.checkpoint import Checkpoints
 from fedu_jax.state import (
-    Array, ClientArrays, ClientState, Metrics, Online, PyTree)
+    Array, ClientArrays, ClientState, Metrics, Online, PyTree, ServerState)
 from fedu_jax.store import Store
 
 
@@ -64,6 +64,7 @@ class Travelling:
     self._overlap = overlap
     self._sizes = np.array([len(part) for part in member.parts], np.float32)
     self._sample = jax.jit(program.make_sampling(config))
+    self._slices = functools.lru_cache(maxsize=2)(self._draw)
     rng = jax.random.key(member.seed)
     server, one = program.init_state(
         config, nets, member.online, self._sizes[:1], rng,
@@ -84,19 +85,12 @@ class Travelling:
   def compile(self) -> None:
     """Makes the programs that `advance` runs."""
     first = self._ahead = self.fetch(self._slices(self.done)[0])
+    assert first.arrays is not None
     aggregate = settings.bind(self._config, 'aggregation')
     in_sums = settings.takes(self._config, 'aggregation', 'add')
-    mesh = self._layout.mesh
-    training = program.make_training(
-        self._config, self._nets, meshed=mesh is not None)
-
-    def train(server, clients, arrays, ids, rng, sums):
-      clients, seen, metrics = training(server, clients, arrays, ids, rng)
-      uploads = aggregation.collect(
-          aggregate, server, seen, sums, add=functools.partial(
-              trees.weighted_sum, axis=devices.AXIS if mesh else None)
-      ) if in_sums else seen
-      return clients, metrics, uploads
+    self.compiled, sums = compile_slice(
+        self._config, self._nets, self._server, first.clients, first.arrays,
+        first.ids, self._rng, layout=self._layout)
 
     def finish(server, uploads):
       if in_sums:
@@ -109,28 +103,19 @@ class Travelling:
     def patch(rows, trained, to, where):
       return jax.tree.map(
           lambda x, y: x.at[to].set(y[where], mode='drop'), rows, trained)
-    if mesh:
-      each, all_ = devices.BY_CLIENT, devices.EVERYWHERE
-      train = devices.over_clients(
-          train, mesh,
-          in_specs=(all_, each, each, each, all_, all_),
-          out_specs=(each, each, all_ if in_sums else each))
-    sums: PyTree = ()
-    if in_sums:
-      sums = jax.eval_shape(functools.partial(aggregation.collect, aggregate),
-                            self._server, first.clients)
     self._nothing = jax.jit(lambda: jax.tree.map(
         lambda x: jnp.zeros(x.shape, x.dtype), sums),
         out_shardings=self._everywhere)
-    # As in `program`: what is consumed is donated, though it may be unused.
-    self.compiled = jax.jit(
-        train, donate_argnums=(1, 5), keep_unused=True).lower(
-            self._server, first.clients, first.arrays, first.ids, self._rng,
-            self._nothing()).compile()
-    self._finish = jax.jit(finish, donate_argnums=0,
-                           out_shardings=self._everywhere)
-    self._patch = jax.jit(patch, donate_argnums=0,
-                          out_shardings=self._by_client)
+    # All of it now: what is compiled in a later round would make that one slow.
+    *_, uploads = self.compiled.out_info
+    self._finish = jax.jit(
+        finish, donate_argnums=0, out_shardings=self._everywhere).lower(
+            self._server, uploads).compile()
+    rows = jax.device_put(np.zeros(self._layout.padded, np.int32),
+                          self._everywhere)
+    self._patch = jax.jit(
+        patch, donate_argnums=0, out_shardings=self._by_client).lower(
+            first.clients, first.clients, rows, rows).compile()
 
   @property
   def where(self) -> str:
@@ -141,9 +126,9 @@ class Travelling:
 
   def advance(self) -> list[Metrics]:
     """Does a round; returns its metrics, [M] each, as the only federation's."""
-    here, after = self._slices(self.done), None
-    if self.done + 1 < self._config.rounds:
-      after = self._slices(self.done + 1)[0]
+    here = self._slices(self.done)
+    after = (self._slices(self.done + 1)[0]
+             if self.done + 1 < self._config.rounds else None)
     uploads = self._nothing()
     found: list[Any] = []
     for following in [*here[1:], after]:
@@ -191,7 +176,7 @@ class Travelling:
     del i
     return jax.device_put(self._server.online, jax.devices()[0])
 
-  def _slices(self, round_: int) -> list[np.ndarray]:
+  def _draw(self, round_: int) -> list[np.ndarray]:
     """Who trains in a round, as many at once as the layout has room for."""
     ids = np.arange(len(self._parts))
     if program.is_sampled(self._config, len(ids)):
@@ -237,3 +222,57 @@ class Travelling:
     self._store.put(self._left.who, jax.tree.map(
         lambda x: x[:count], jax.device_get(self._left.clients)))
     self._stored = True
+
+
+def compile_slice(config: ml_collections.ConfigDict, nets: networks.Nets,
+                  server: ServerState, clients: ClientState,
+                  arrays: ClientArrays, ids: Array, rng: Array, *,
+                  layout: devices.Layout
+                  ) -> tuple[jax.stages.Compiled, PyTree]:
+  """Compiles what a slice of a cohort does, for arguments like these.
+
+  The compiled program takes the arguments from `server` to `rng`, and the sums
+  over the slices before; it consumes `clients` and those sums.
+
+  Args:
+    config: the whole config.
+    nets: the networks.
+    server: the server.
+    clients: the slice, and padding.
+    arrays: its images.
+    ids: [M] i32, who they are.
+    rng: the run's key.
+    layout: of a slice.
+
+  Returns:
+    The program, and the shapes of the sums; () for an aggregation that takes
+    none.
+  """
+  aggregate = settings.bind(config, 'aggregation')
+  in_sums = settings.takes(config, 'aggregation', 'add')
+  mesh = layout.mesh
+  training = program.make_training(config, nets, meshed=mesh is not None)
+
+  def train(server, clients, arrays, ids, rng, sums):
+    clients, seen, metrics = training(server, clients, arrays, ids, rng)
+    uploads = aggregation.collect(
+        aggregate, server, seen, sums, add=functools.partial(
+            trees.weighted_sum, axis=devices.AXIS if mesh else None)
+    ) if in_sums else seen
+    return clients, metrics, uploads
+  if mesh:
+    each, all_ = devices.BY_CLIENT, devices.EVERYWHERE
+    train = devices.over_clients(
+        train, mesh,
+        in_specs=(all_, each, each, each, all_, all_),
+        out_specs=(each, each, all_ if in_sums else each))
+  sums: PyTree = ()
+  if in_sums:
+    sums = jax.eval_shape(functools.partial(aggregation.collect, aggregate),
+                          server, clients)
+  everywhere = layout.sharding(devices.EVERYWHERE)
+  start = jax.tree.map(lambda x: jax.ShapeDtypeStruct(
+      x.shape, x.dtype, sharding=everywhere), sums)
+  # As in `program`: what is consumed is donated, though it may be unused.
+  return jax.jit(train, donate_argnums=(1, 5), keep_unused=True).lower(
+      server, clients, arrays, ids, rng, start).compile(), sums

@@ -28,6 +28,22 @@ def equal(a: PyTree, b: PyTree) -> Array:
   return jnp.all(jnp.array(jax.tree.leaves(same), bool))
 
 
+def sound(tree: PyTree) -> Array:
+  """Returns whether one can go on with the numbers of a tree, as [] bool.
+
+  One can if for each array of floats the sum of squares is finite. That one
+  reduction an array finds NaN, infinity, and numbers so large (above 1.8e19 in
+  float32) that their squares are no longer numbers; a weighted mean of what is
+  left cannot overflow. Integers are always sound.
+  """
+  def finite(x):
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    return jnp.isfinite(jnp.sum(jnp.square(x.astype(wide))))
+  found = [finite(x) for x in map(jnp.asarray, jax.tree.leaves(tree))
+           if jnp.issubdtype(x.dtype, jnp.inexact)]
+  return jnp.all(jnp.array(found, bool))
+
+
 def blend(a: PyTree, b: PyTree, weight: Array) -> PyTree:
   """Returns weight * a + (1 - weight) * b, leaf by leaf."""
   return jax.tree.map(lambda x, y: weight * x + (1 - weight) * y, a, b)

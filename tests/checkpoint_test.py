@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from fedu_jax import checkpoint, files, hosts, journal, runs, store
+from fedu_jax import checkpoint, claims, files, hosts, journal, store
 from fedu_jax.checkpoint import Checkpoints
 from fedu_jax.errors import BadInput
 from benchmarks.faults import attack, disk
@@ -234,8 +234,9 @@ def test_rows_wait_for_a_disk_with_room(tmp_path, monkeypatch):
 def test_rows_are_read_as_far_as_they_are_whole(text, kept, beyond, tmp_path):
   path = tmp_path / 'metrics.jsonl'
   path.write_bytes(text.encode('latin1'))
-  lines = journal.Lines(path, 2)
-  assert [x['round'] for x in lines.rows] == kept and lines.beyond == beyond
+  seen = []
+  lines = journal.Lines(path, 2, see=seen.append)
+  assert [x['round'] for x in seen] == kept and lines.beyond == beyond
   lines.add(row(3))
   assert [json.loads(x)['round'] for x in path.read_text().splitlines()
           ] == [*kept, 3]
@@ -258,18 +259,18 @@ def test_a_board_that_breaks_says_so_once(tmp_path):
 def test_a_folder_is_held_by_one(tmp_path):
   config = smoke.get_config()
   folder = tmp_path / 'run'
-  runs.claim(folder, config)
+  claims.claim(folder, config)
   assert not folder.exists()
-  with runs.held(folder, config):
-    for claim in (runs.claim, lambda *x: runs.held(*x).__enter__()):
+  with claims.held(folder, config):
+    for claim in (claims.claim, lambda *x: claims.held(*x).__enter__()):
       with pytest.raises(BadInput, match=f'another process is at {folder} '
                          rf'\(process {os.getpid()}\)'):
         claim(folder, config)
-  with runs.held(runs.claim(folder, config), config):
+  with claims.held(claims.claim(folder, config), config):
     pass
   # What a start leaves that is killed before it has written its config.
   (folder / 'config.json').rename(folder / 'config.json.part')
-  runs.claim(folder, config)
+  claims.claim(folder, config)
 
 
 def test_a_lock_is_freed_by_any_death(tmp_path):

@@ -10,29 +10,30 @@ ROOT = pathlib.Path(__file__).parents[1] / 'fedu_jax'
 # A module may import only from floors below its own.
 FLOORS = [
     {'state', 'errors', 'lazy', 'files', 'noise'},
-    {'watch', 'stops', 'journal'},
+    {'memory', 'watch', 'stops', 'journal'},
     {'hosts'},
     {'trees', 'losses', 'winograd', 'rows', 'augment', 'partition', 'report',
      'checkpoint', 'cache', 'cifar', 'participation',
-     'devices', 'store'},
-    {'conv_cpu', 'batchnorm'},
+     'devices', 'store', 'estimate'},
+    {'conv_cpu', 'batchnorm', 'health'},
     {'conv'},
     {'layers'},
-    {'networks', 'local', 'aggregation', 'tfds_reader'},
+    {'networks', 'local', 'aggregation', 'tfds_reader', 'folders'},
     {'learners.descent', 'rules', 'evaluation', 'rounds', 'sources'},
     {'semi_supervised', 'command'},
     {'learners.byol', 'learners.fedca', 'learners.fedsc',
      'learners.moco', 'learners.simclr', 'learners.simsiam',
      'learners.supervised'},
     {'learners', 'scores'},
-    {'fields'},
+    {'fields', 'combinations'},
     {'settings'},
     {'program'},
-    {'runs', 'place'},
-    {'protocols', 'resident', 'travelling'},
-    {'federation'},
+    {'runs', 'place', 'claims'},
+    {'protocols', 'resident', 'travelling', 'pace'},
+    {'federation', 'forecast'},
     {'train'},
-    {'main', 'evaluate', '__init__', 'experiments', 'experiments.published'},
+    {'main', 'evaluate', 'plan', '__init__', 'experiments',
+     'experiments.published'},
     {'experiments.plan'},
     {'experiments.queue'},
     {'experiments.figures'},
@@ -81,9 +82,10 @@ def test_only_the_top_knows_the_config():
   """Who imports ml_collections."""
   users = {name for name, path in modules()
            if 'ml_collections' in path.read_text()}
-  assert users == {'settings', 'program', 'scores', 'runs', 'place',
-                   'resident', 'travelling', 'federation', 'train', 'main',
-                   'experiments.plan', 'experiments.queue'}
+  assert users == {'settings', 'program', 'scores', 'runs', 'place', 'claims',
+                   'resident', 'travelling', 'federation', 'pace', 'forecast',
+                   'train', 'main', 'plan', 'experiments.plan',
+                   'experiments.queue'}
 
 
 @pytest.mark.parametrize('name, path', list(modules()))

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from fedu_jax import folders
 from fedu_jax import lazy
 from fedu_jax import local
 from fedu_jax import sources
@@ -70,8 +71,8 @@ def clients(tmp_path):
 def test_of_a_folder_only_own_clients_are_decoded(clients, monkeypatch):
   """As a host does whose devices hold client 1."""
   opened = []
-  decode = sources._open
-  monkeypatch.setattr(sources, '_open', lambda path, size: (
+  decode = folders.decode
+  monkeypatch.setattr(folders, 'decode', lambda path, size: (
       opened.append(path.parent.name), decode(path, size))[1])
   data = sources.load(f'folder:{clients}', image_size=6, lazy=True)
   assert not opened and not list(clients.glob('.fedu_jax*'))
@@ -84,7 +85,7 @@ def test_of_a_folder_only_own_clients_are_decoded(clients, monkeypatch):
 
 def test_what_an_earlier_start_has_cached_is_mapped(clients, monkeypatch):
   eager = sources.load(f'folder:{clients}', image_size=6)
-  monkeypatch.setattr(sources, '_open', lambda *_: 1 / 0)  # nothing is decoded
+  monkeypatch.setattr(folders, 'decode', lambda *_: 1 / 0)  # nothing is decoded
   late = sources.load(f'folder:{clients}', image_size=6, lazy=True)
   assert late.owner_names == eager.owner_names
   same(eager[:-1], late[:-1])

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from fedu_jax import folders
 from fedu_jax import sources
 from fedu_jax.errors import BadInput
 
@@ -159,12 +160,29 @@ def test_sixteen_bits_keep_their_shades(tmp_path):
   np.testing.assert_array_equal(data.train_images[0, ..., 1], ramp >> 8)
 
 
-@pytest.mark.parametrize('content', [b'', b'hello', None])
-def test_an_unreadable_image_is_named(clients, content):
-  path = clients / 'client1' / '1.bmp'
-  whole = (clients / 'client0' / '0.png').read_bytes()
-  path.write_bytes(whole[:len(whole) // 2] if content is None else content)
-  with pytest.raises(BadInput, match='1.bmp is not a readable image'):
+@pytest.mark.parametrize('content, reason', [
+    (b'', 'empty'), (b'hello', 'no image of a kind'), (None, 'truncated')])
+def test_an_unreadable_image_is_skipped_and_named(clients, content, reason):
+  whole = sources.load(f'folder:{clients}')
+  path = clients / 'client1' / '1.jpg'
+  png = (clients / 'client0' / '0.png').read_bytes()
+  path.write_bytes(png[:len(png) // 2] if content is None else content)
+  for _ in range(2):  # read, and from what is kept beside the data
+    data = sources.load(f'folder:{clients}')
+    assert data.owners.tolist() == [0] * 2 + [1] * 2 + [2] * 8
+    np.testing.assert_array_equal(
+        data.train_images, np.delete(whole.train_images, 3, 0))
+    line, = data.skipped
+    assert line.startswith('client1/1.jpg (') and reason in line
+  # Hosts that read their own clients only could not agree on it.
+  with pytest.raises(BadInput, match='client1/1.jpg.*several hosts skip none'):
+    np.asarray(sources.load(f'folder:{clients}', lazy=True).train_images)
+
+
+def test_a_client_without_a_readable_image_is_refused(clients):
+  for path in (clients / 'client1').iterdir():
+    path.write_bytes(b'')
+  with pytest.raises(BadInput, match='none of the 3.*client1.*(empty)'):
     sources.load(f'folder:{clients}')
 
 
@@ -188,7 +206,7 @@ def cached(root):
 def test_decoding_happens_once(clients, monkeypatch):
   first = sources.load(f'folder:{clients}')
   assert len(cached(clients)) == 1
-  monkeypatch.setattr(sources, '_open', lambda *_: pytest.fail('decoded again'))
+  monkeypatch.setattr(folders, 'decode', lambda *_: 1 / 0)
   again = sources.load(f'folder:{clients}')
   np.testing.assert_array_equal(first.train_images, again.train_images)
   assert again.owner_names == first.owner_names

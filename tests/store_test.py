@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from fedu_jax import checkpoint, place, report, runs, settings, store, train
+from fedu_jax import (
+    checkpoint, memory, place, report, runs, settings, store, train)
 from fedu_jax.errors import BadInput
 from fedu_jax.state import ClientState, Online
 import sharding_test
@@ -22,6 +23,7 @@ import tiny
 def config_of(**changes):
   """Eight clients, of whom three train each round."""
   config = tiny.get_config()
+  config.seed = 2  # draws cohorts that show all there is to see, see below
   config.clients, config.cohort = 8, 3
   config.data.max_examples = 400
   config.partition.name = 'dirichlet'  # clients of unequal size
@@ -193,8 +195,8 @@ def choose(monkeypatch, *, device, host, **changes):
   """What is chosen with so many bytes of memory."""
   config = config_of(**changes)
   data = runs.data_of(config)
-  monkeypatch.setattr(place, '_device_bytes', lambda: device)
-  monkeypatch.setattr(place, '_host_bytes', lambda: host)
+  monkeypatch.setattr(place, 'device_bytes', lambda: device)
+  monkeypatch.setattr(memory, 'host_bytes', lambda: host)
   return place.choose(
       config, *runs.networks_of(config, data), data.train_images,
       runs.parts_of(config, data), num_members=1)

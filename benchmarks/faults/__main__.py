@@ -23,6 +23,7 @@ import time
 from typing import Any
 
 from benchmarks.faults import attack
+from fedu_jax import command
 
 MODULES = ('kill', 'disk', 'numbers', 'data', 'config', 'same', 'soak')
 
@@ -44,6 +45,7 @@ def main() -> None:
     flags.error(f'--only: there is no {", ".join(sorted(unknown))}')
   modules = {name: importlib.import_module(f'benchmarks.faults.{name}')
              for name in names}
+  command.keep_compiled_programs()  # most attacks are on the same few
   if args.broken:
     sys.exit(_broken(modules, args))
   found: dict[str, dict[str, Any]] = {}

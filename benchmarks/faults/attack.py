@@ -5,7 +5,7 @@ import os
 import pathlib
 import subprocess
 import sys
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -48,7 +48,16 @@ def run_main(workdir: pathlib.Path, *flags: str, config: str = 'tests/tiny.py',
       env={**os.environ, 'PYTHONPATH': str(ROOT), **environment})
 
 
-def refusal(done: subprocess.CompletedProcess) -> str:
+class Done(Protocol):
+  """How a process ended; such as `subprocess.CompletedProcess`."""
+  @property
+  def returncode(self) -> int: ...
+
+  @property
+  def stderr(self) -> str: ...
+
+
+def refusal(done: Done) -> str:
   """What is wrong with a refusal: one line on stderr and exit code 2; or ''.
   """
   lines = done.stderr.strip().splitlines()

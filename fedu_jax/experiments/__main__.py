@@ -16,10 +16,11 @@ from fedu_jax.errors import Ending, Unsaved
 _LIST = flags.DEFINE_bool('list', False, 'Name the experiments, and end.')
 _SCALE = flags.DEFINE_string(
     'scale', 'smoke', 'How large: smoke, cpu (hours), paper (an accelerator).')
-_SEEDS = flags.DEFINE_integer('seeds', 1, 'Runs of each arm.', lower_bound=1)
+_SEEDS = flags.DEFINE_integer('seeds', 1, 'Runs of each arm.', lower_bound=1,
+                              upper_bound=1000)
 _TOGETHER = flags.DEFINE_integer(
     'seeds_together', 1, 'Seeds that train as one vmapped program, where '
-    'memory allows.', lower_bound=1)
+    'memory allows.', lower_bound=1, upper_bound=1000)
 _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Where runs are kept and reports are written. Started '
     'again, the queue goes on where it stopped.')

@@ -14,7 +14,7 @@ import optax
 from fedu_jax import networks
 from fedu_jax import trees
 from fedu_jax.learners import descent
-from fedu_jax.losses import regression_loss
+from fedu_jax.losses import feature_std, regression_loss
 from fedu_jax.state import (
     Array, ClientState, Learner, Metrics, Online, StepState, Variables)
 
@@ -52,7 +52,8 @@ def byol_step(state: StepState, images: Array, rng: Array, *,
     ema: False makes the target the online encoder itself in every round.
 
   Returns:
-    The new state, and the metric 'loss' [].
+    The new state, and the metrics 'loss' [] and 'feature_std' [], of the
+    projector's output for the first view.
   """
   x1, x2 = (view(images, key) for key in jax.random.split(rng))
   aliased = first_target == 'alias' or not ema
@@ -70,9 +71,9 @@ def byol_step(state: StepState, images: Array, rng: Array, *,
       # No gradient may reach the target: it is the regression's fixed point.
       t1, t2 = jax.lax.stop_gradient((t1, t2))
     value = (loss(p1, t2) + loss(p2, t1)).mean()
-    return value, (Online(encoder, predictor), target)
+    return value, (Online(encoder, predictor), (target, feature_std(z1)))
 
-  value, online, target, opt_state = descent.descend(
+  value, online, (target, spread), opt_state = descent.descend(
       objective, state.online, state.opt_state, make_tx(state.round))
   target = target._replace(params=optax.incremental_update(
       online.encoder.params, target.params, 1 - decay))
@@ -82,7 +83,7 @@ def byol_step(state: StepState, images: Array, rng: Array, *,
     online = online._replace(
         encoder=trees.where(itself, shared, online.encoder))
   state = state._replace(online=online, target=target, opt_state=opt_state)
-  return state, {'loss': value}
+  return state, {'loss': value, 'feature_std': spread}
 
 
 def byol(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,

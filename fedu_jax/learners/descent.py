@@ -81,7 +81,8 @@ def descend(objective: Callable[[Online], tuple[Array, tuple[Online, PyTree]]],
 
 
 def online_learner(
-    objective: Callable[[Online, PyTree, Array], tuple[Array, Online]], *,
+    objective: Callable[[Online, PyTree, Array],
+                        tuple[Array, Online, Metrics]], *,
     make_tx: MakeTx) -> Learner:
   """Builds the Learner of a method whose clients train an online network only.
 
@@ -89,7 +90,8 @@ def online_learner(
   client.py:load_optimizer).
 
   Args:
-    objective: (online, images, rng) -> (loss [], online with new statistics).
+    objective: (online, images, rng) -> (loss [], online with new statistics,
+      further metrics).
     make_tx: round -> the optimiser.
   """
   def init(client: ClientState, round_: Array) -> OnlineState:
@@ -99,11 +101,12 @@ def online_learner(
   def step(state: OnlineState, images: PyTree,
            rng: Array) -> tuple[OnlineState, Metrics]:
     def of(online):
-      value, online = objective(online, images, rng)
-      return value, (online, ())
-    value, online, _, opt_state = descend(
+      value, online, metrics = objective(online, images, rng)
+      return value, (online, metrics)
+    value, online, metrics, opt_state = descend(
         of, state.online, state.opt_state, make_tx(state.round))
-    return OnlineState(online, opt_state, state.round), {'loss': value}
+    return (OnlineState(online, opt_state, state.round),
+            {'loss': value} | metrics)
 
   def final(client: ClientState, state: OnlineState) -> ClientState:
     return client._replace(online=state.online)

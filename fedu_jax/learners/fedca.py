@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from fedu_jax import networks
 from fedu_jax.learners import descent
-from fedu_jax.losses import nt_xent, unit
+from fedu_jax.losses import feature_std, nt_xent, unit
 from fedu_jax.state import (
     Array, ClientState, Learner, Metrics, Online, PyTree)
 
@@ -70,7 +70,8 @@ def fedca(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,
         objective, state.online, state.opt_state, make_tx(state.round))
     keys = jnp.concatenate([unit(z), state.memory.keys])[:queue_size]
     memory = state.memory._replace(keys=keys)
-    return FedCAState(online, memory, opt_state, state.round), {'loss': value}
+    return (FedCAState(online, memory, opt_state, state.round),
+            {'loss': value, 'feature_std': feature_std(z)})
 
   def final(client: ClientState, state: FedCAState) -> ClientState:
     return client._replace(

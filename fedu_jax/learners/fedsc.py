@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from fedu_jax import networks
 from fedu_jax.learners import descent
-from fedu_jax.losses import spectral, unit
+from fedu_jax.losses import feature_std, spectral, unit
 from fedu_jax.state import (
     Array, ClientState, Learner, Metrics, Online, PyTree)
 
@@ -74,13 +74,14 @@ def fedsc(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,
       z1, z2 = unit(z1), unit(z2)
       value = spectral(z1, z2, others=known.others, share=known.share)
       z = jnp.concatenate([z1, z2])
-      return value, (online._replace(encoder=encoder), z.T @ z / len(z))
-    value, online, moment, opt_state = descent.descend(
+      return value, (online._replace(encoder=encoder),
+                     (z.T @ z / len(z), feature_std(z1)))
+    value, online, (moment, spread), opt_state = descent.descend(
         objective, state.online, state.opt_state, make_tx(state.round))
     known = known._replace(own=decay * known.own + (1 - decay) * moment)
     weight = decay * state.weight + (1 - decay)
     return (FedSCState(online, known, weight, opt_state, state.round),
-            {'loss': value})
+            {'loss': value, 'feature_std': spread})
 
   def final(client: ClientState, state: FedSCState) -> ClientState:
     own = state.memory.own / jnp.maximum(state.weight, 1e-6)

@@ -8,7 +8,7 @@ import optax
 
 from fedu_jax import networks
 from fedu_jax.learners import descent
-from fedu_jax.losses import info_nce, unit
+from fedu_jax.losses import feature_std, info_nce, unit
 from fedu_jax.state import (
     Array, ClientState, Learner, Metrics, Online, PyTree, Variables)
 
@@ -76,16 +76,16 @@ def moco(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,
       loss = lambda q, k: info_nce(q, k, state.memory.queue,
                                    temperature=temperature).mean()
       return (loss(q1, k2) + loss(q2, k1),
-              (online._replace(encoder=encoder), ()))
+              (online._replace(encoder=encoder), feature_std(q1)))
 
-    value, online, _, opt_state = descent.descend(
+    value, online, spread, opt_state = descent.descend(
         objective, state.online, state.opt_state, make_tx(state.round))
     start = state.memory.next
     queue = jax.lax.dynamic_update_slice_in_dim(
         state.memory.queue, keys, start, axis=0)
     memory = MoCoMemory(queue, (start + len(keys)) % queue_size)
     return (MoCoState(online, target, memory, opt_state, state.round),
-            {'loss': value})
+            {'loss': value, 'feature_std': spread})
 
   def final(client: ClientState, state: MoCoState) -> ClientState:
     return client._replace(

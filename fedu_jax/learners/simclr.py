@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from fedu_jax import networks
 from fedu_jax.learners import descent
-from fedu_jax.losses import nt_xent
+from fedu_jax.losses import feature_std, nt_xent
 from fedu_jax.state import Array, Learner, Online
 
 
@@ -27,6 +27,7 @@ def simclr(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,
     z, encoder = networks.forward(
         nets.encoder, online.encoder, jnp.concatenate(views))
     loss = nt_xent(*jnp.split(z, 2), temperature=temperature).mean()
-    return loss, online._replace(encoder=encoder)
+    return (loss, online._replace(encoder=encoder),
+            {'feature_std': feature_std(z[:len(images)])})
 
   return descent.online_learner(objective, make_tx=make_tx)

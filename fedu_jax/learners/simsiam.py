@@ -4,7 +4,7 @@ import jax
 
 from fedu_jax import networks
 from fedu_jax.learners import descent
-from fedu_jax.losses import regression_loss
+from fedu_jax.losses import feature_std, regression_loss
 from fedu_jax.state import Array, Learner, Online
 
 
@@ -32,6 +32,7 @@ def simsiam(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,
         nets.predictor, online.predictor, z1, z2)
     if stop_gradient:
       z1, z2 = jax.lax.stop_gradient((z1, z2))
-    return ((cosine(p1, z2) + cosine(p2, z1)) / 2, Online(encoder, predictor))
+    return ((cosine(p1, z2) + cosine(p2, z1)) / 2, Online(encoder, predictor),
+            {'feature_std': feature_std(z1)})
 
   return descent.online_learner(objective, make_tx=make_tx)

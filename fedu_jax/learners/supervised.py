@@ -26,7 +26,7 @@ def supervised(nets: networks.Nets, view: descent.View, *,
     logits, predictor = networks.forward(nets.predictor, online.predictor, z)
     loss = optax.softmax_cross_entropy_with_integer_labels(
         logits, examples.labels).mean()
-    return loss, Online(encoder, predictor)
+    return loss, Online(encoder, predictor), {}
 
   return descent.online_learner(objective, make_tx=make_tx)
 

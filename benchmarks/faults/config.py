@@ -1,0 +1,241 @@
+"""Attacks by poor configuration: every field, from the file and by flags.
+
+What is wrong for a field is told by the type of its value in the paper's
+config, not by the checks that are tested. The data is a file that is not there:
+a config that is taken for right is refused for that, and one that is wrong must
+be before.
+"""
+
+from collections.abc import Callable
+import itertools
+import json
+import os
+import pathlib
+import random
+import subprocess
+import sys
+from typing import Any, NamedTuple
+
+from benchmarks.faults import attack
+from benchmarks.faults import forks
+from benchmarks.faults import values
+from configs import cifar10
+from configs import smoke
+from fedu_jax import settings
+
+NO_DATA = 'there is no file'
+
+
+class Case(NamedTuple):
+  """One start, and what its refusal must say."""
+  argv: list[str]
+  words: str = ''  # in the line
+  module: str = 'fedu_jax.main'
+
+
+BROKEN = {
+    'wrong values in a config file': attack.Break(
+        'fedu_jax/fields.py', 'if isinstance(value, bool) or not right or',
+        'if not right or'),
+    'wrong values by flags': attack.Break(
+        'fedu_jax/fields.py', 'and value <= high)', ')'),
+    'extreme values that are right': attack.Break(
+        'fedu_jax/fields.py', 'if above else low <= value)',
+        'if above else low < value)'),
+    'unknown names': attack.Break(
+        'fedu_jax/settings.py', 'elif name not in own:', 'elif not name:'),
+    'values that cannot stand together': attack.Break(
+        'fedu_jax/combinations.py', "if flat['cohort'] > clients:",
+        "if flat['cohort'] > clients + 99:"),
+    'the same, known with the data': attack.Break(
+        'fedu_jax/runs.py', 'if not labelled and prediction != z:',
+        'if not labelled and not z:'),
+    'config files that are none': attack.Break(
+        'fedu_jax/command.py', 'except Exception as error:',
+        'except ValueError as error:'),
+    'flags of the other commands': attack.Break(
+        'fedu_jax/protocols.py', 'except (ValueError, OverflowError) as error:',
+        'except ValueError as error:'),
+    'processes of their own': attack.Break(
+        'fedu_jax/command.py', "print('error:', ' '.join(", "print(' '.join(")}
+
+# Sets the field that a number stands for: `--config=<file>:17`.
+_FILE = '''
+import ml_collections, numpy as np
+from configs import smoke
+CASES = {cases!r}
+
+def get_config(number):
+  config = place = smoke.get_config()
+  name, value = CASES[int(number)]
+  *sections, last = name.split('.')
+  for section in sections:
+    place = place[section]
+  config.data.source = {source!r}
+  with config.unlocked(), place.ignore_type():
+    place[last] = eval(value)
+  return config
+'''
+
+
+def _flat(config, prefix=''):
+  for name, value in config.items():
+    if hasattr(value, 'items'):
+      yield from _flat(value, f'{prefix}{name}.')
+    else:
+      yield prefix + name, value
+
+
+def _wrong(table: dict[type, list[str]], quoted: bool):
+  """(field, wrong value) of every field, and every wrong value."""
+  for name, value in _flat(cifar10.get_config()):
+    if name not in values.FREE:
+      yield from ((name, x) for x in table[type(value)])
+    elif quoted:
+      yield from ((name, x) for x in table[str] if x[0] not in "'")
+    if name in values.POSITIVE:
+      yield name, '0'
+
+
+def cases(folder: pathlib.Path) -> dict[str, list[Case]]:
+  """All of them, by row; files that they name are written to `folder`."""
+  missing = f'npz:{folder}/none.npz'
+  source = f'--config.data.source={missing}'
+  wrong = list(_wrong(values.WRONG, True))
+  file = folder / 'case.py'
+  file.write_text(_FILE.format(cases=wrong + values.UNKNOWN_FIELDS,
+                               source=missing))
+  for name, text in values.FILES.items():
+    if text is not None:
+      (folder / f'{name}.py').write_text(text)
+  base, new = '--config=configs/smoke.py', '--workdir={new}'
+  # A new folder, or that of a run: both shall stay as they are.
+  either = itertools.cycle([new, '--workdir={run}'])
+  return {
+      'wrong values in a config file': [
+          Case([f'--config={file}:{i}', next(either)], name)
+          for i, (name, _) in enumerate(wrong)],
+      'wrong values by flags': [
+          Case([base, source, f'--config.{name}={value}', next(either)], name)
+          for name, value in _wrong(values.WRONG_FLAGS, False)],
+      'extreme values that are right': [
+          Case([base, source, f'--config.{name}={value}', new], NO_DATA)
+          for name, several in values.LEGAL.items() for value in several],
+      'unknown names': [
+          Case([f'--config={file}:{len(wrong) + i}', next(either)])
+          for i in range(len(values.UNKNOWN_FIELDS))] + [
+          Case([base, source, f'--config.{x}', next(either)])
+          for x in values.UNKNOWN],
+      'values that cannot stand together': [
+          Case([base, source, *(f'--config.{x}' for x in flags), next(either)],
+               words) for flags, words in values.TOGETHER],
+      'the same, known with the data': [
+          Case([base, *(f'--config.{x}' for x in flags), new], words)
+          for flags, words in values.TOGETHER_LATE],
+      'config files that are none': [
+          Case([f'--config={folder}/{name}.py', next(either)])
+          for name in values.FILES],
+      'flags of the other commands': [
+          Case(argv, module=f'fedu_jax.{module}') for module, several in (
+              ('main', values.ANYWHERE), ('evaluate', values.EVALUATE),
+              ('experiments', values.EXPERIMENTS)) for argv in several]}
+
+
+def _state(folder: pathlib.Path) -> dict[str, bytes]:
+  return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else b''
+          for p in folder.rglob('*')}
+
+
+def attempt(start: Callable[..., Any], case: Case,
+            folder: pathlib.Path) -> str:
+  """Tries a case; says what is wrong with how it is refused, or ''.
+
+  Args:
+    start: (module, *argv) -> how it ended.
+    case: what to start.
+    folder: holds the folders that cases name; none may change, or be made.
+  """
+  before = _state(folder)
+  done = start(case.module, *(
+      x.replace('{', f'{folder}/').replace('}', '')
+      if x.startswith('--workdir=') else x for x in case.argv))
+  wrong = attack.refusal(done)
+  if not wrong and case.words not in done.stderr:
+    wrong = f'{case.words!r} is not in {done.stderr[:200]!r}'
+  # The first would tell that data was touched; the second, that a wrong config
+  # was taken for another right one.
+  for sign in (f'{NO_DATA} {folder}', 'belongs to another config'):
+    if not wrong and case.words != NO_DATA and sign in done.stderr:
+      wrong = f'it was found too late: {done.stderr[:200]!r}'
+  if not wrong and _state(folder) != before:
+    wrong = 'a folder was made or changed'
+  return f'{" ".join(case.argv)[:200]}: {wrong}' if wrong else ''
+
+
+def run(order: attack.Order) -> dict[str, attack.Outcome]:
+  """Tries all cases, or some of each row, and of each field."""
+  found: dict[str, attack.Outcome] = {}
+  rows = cases(order.folder)
+  _make_runs(order.folder)
+  with starts() as server:
+    for row, mine in rows.items():
+      if order.short:
+        mine = _few(row, mine, random.Random(order.seed))
+      lost = [x for x in (attempt(server.start, case, order.folder)
+                          for case in mine) if x]
+      for text in lost:
+        order.say(f'{row}: {text}')
+      found[row] = attack.Outcome(len(mine), len(lost), (lost + [''])[0][:150])
+  # That a fork tells what a process of its own would.
+  few = [Case(['--config=configs/smoke.py', x, '--workdir={new}'], y)
+         for x, y in (('--config.rule.threshold=nan', 'threshold'),
+                      ('--config.rounds=0', 'rounds'),
+                      ('--config.ronds=1', 'ronds'))]
+  few = few[:1] if order.short else few
+  lost = [x for x in (attempt(_start, case, order.folder) for case in few) if x]
+  found['processes of their own'] = attack.Outcome(
+      len(few), len(lost), (lost + [''])[0][:150])
+  return found
+
+
+def _few(row: str, mine: list[Case], draw: random.Random) -> list[Case]:
+  """Of the rows of all fields, some values of each; of slow rows, the first."""
+  each = {'wrong values in a config file': 2, 'wrong values by flags': 1}
+  if row in each:
+    by_field: dict[str, list[Case]] = {}
+    for case in mine:
+      by_field.setdefault(case.words, []).append(case)
+    return [case for several in by_field.values()
+            for case in draw.sample(several, each[row])]
+  if row == 'extreme values that are right':
+    return mine[::6]
+  if row == 'the same, known with the data':
+    return mine[:2]
+  return [case for case in mine if '--encoder=untrained' not in case.argv
+          or '--protocol=semi:inf' in case.argv]
+
+
+def starts() -> forks.Forks:
+  """What starts cases: a process that has imported what the commands need."""
+  return forks.Forks(
+      'fedu_jax.train', 'fedu_jax.protocols', 'fedu_jax.command',
+      'ml_collections.config_flags', 'sklearn.datasets', JAX_PLATFORMS='cpu')
+
+
+def _start(module: str, *argv: str) -> subprocess.CompletedProcess:
+  return subprocess.run(
+      [sys.executable, '-m', module, *argv], cwd=attack.ROOT, text=True,
+      check=False, capture_output=True, timeout=600, stdin=subprocess.DEVNULL,
+      env={**os.environ, 'PYTHONPATH': str(attack.ROOT)})
+
+
+def _make_runs(folder: pathlib.Path) -> None:
+  """The folder of a run that has begun, and two whose config is damaged."""
+  flat = settings.flatten(smoke.get_config())
+  for name in settings.PLACES:
+    del flat[name]
+  for name, text in {'run': json.dumps(flat), 'list': '[1, 2]',
+                     'broken': '{"rule": 1, "rule.name": 2}'}.items():
+    (folder / name).mkdir()
+    (folder / name / 'config.json').write_text(text)
+  (folder / 'run' / 'metrics.jsonl').write_text('{"round": 1}\n')

@@ -1,0 +1,33 @@
+"""Reads a source, to its last image: `python -m benchmarks.faults.load npz:x`.
+
+Prints how many images there are, how many files were skipped, and a digest; or
+refuses as the program does.
+"""
+
+import hashlib
+import sys
+
+from absl import logging
+import numpy as np
+
+from fedu_jax import command
+from fedu_jax import sources
+from fedu_jax.errors import BadInput
+
+
+def main(source: str, lazy: str, data_dir: str = '') -> None:
+  """Reads it; `lazy` is 'lazy', or anything else."""
+  logging.set_verbosity(logging.ERROR)  # as the program does
+  try:
+    data = sources.load(source, data_dir=data_dir, lazy=lazy == 'lazy',
+                        image_size=8 if source.startswith('folder') else 0)
+    digest = hashlib.sha256(np.asarray(data.train_images).tobytes())
+    for x in (data.train_labels, data.owners):
+      digest.update(b'' if x is None else x.astype(np.int32).tobytes())
+  except BadInput as error:
+    command.refuse(error)
+  print(len(data.train_images), len(data.skipped), digest.hexdigest())
+
+
+if __name__ == '__main__':
+  main(*sys.argv[1:])

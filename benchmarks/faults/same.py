@@ -1,0 +1,272 @@
+"""The same answer: from one seed, however, wherever and in how many goes.
+
+On one device all ways must agree to the bit. Where sums are taken in another
+order (clients side by side, clients or batches spread over devices) that cannot
+be. How far two right answers may then be apart is not guessed but measured and
+derived:
+
+A step rounds each parameter, so it moves the network by up to eps |w| from
+where exact arithmetic would. Sums of n terms in another order differ by some
+eps sqrt(n), rounding being as good as random. Such a step is a push, and what
+training makes of one push of eps |w| is measured: the seed's run once more,
+from a network of which each number is off by a random eps. If that ends D away,
+then S steps, each of which pushes by up to sqrt(n) eps, end up to
+
+  bound = sqrt(S) sqrt(n) D
+
+away, as pushes add up like random ones. n is the longest sum.
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from benchmarks.faults import attack
+from benchmarks.faults import tiny
+from fedu_jax import networks
+from fedu_jax import runs
+from fedu_jax import train
+
+CONFIG = 'benchmarks/faults/tiny.py'
+_ROUNDS, _CLIENTS = 3, 5
+# Two steps a round; the first layer adds up all numbers of an image.
+_STEPS, _TERMS = 2 * _ROUNDS, 8 * 8 * 3
+
+BROKEN = {
+    'twice in a process': attack.Break(
+        'fedu_jax/resident.py', 'rng = jax.random.key(member.seed)',
+        'rng = jax.random.key(id(member) % 2**31)'),
+    'in two processes': attack.Break(
+        'fedu_jax/runs.py',
+        'rng = jax.random.fold_in(jax.random.key(config.seed), program.INIT)',
+        "rng = jax.random.fold_in(jax.random.key(hash('seed') % 2**31), "
+        'program.INIT)'),
+    'stores and slices': attack.Break(
+        'fedu_jax/travelling.py', "y[where], mode='drop'), rows, trained)",
+        "x[to], mode='drop'), rows, trained)"),
+    'a stop in between': attack.Break(
+        'fedu_jax/checkpoint.py',
+        '    return self._manager.restore(\n'
+        '        step, args=ocp.args.StandardRestore(abstract, strict=False))',
+        '    got = self._manager.restore(\n'
+        '        step, args=ocp.args.StandardRestore(abstract, strict=False))\n'
+        '    return got._replace(rng=jax.random.key(99)) if hasattr(\n'
+        "        got, 'rng') else got"),
+    'side by side': attack.Break(
+        'fedu_jax/rounds.py', '    return jax.vmap(fn)\n',
+        '    return jax.vmap(lambda *row: fn(*row[:-1], jax.random.key(0)))\n'),
+    'spread over devices': attack.Break(
+        'fedu_jax/program.py',
+        'ids += jax.lax.axis_index(axis) * len(ids)', 'ids += 0'),
+}
+
+
+def run(order: attack.Order) -> dict[str, attack.Outcome]:
+  """Runs all rows."""
+  attacks = _twice, _processes, _stores, _stops
+  found = {row: _tally(some(order)) for row, some in zip(BROKEN, attacks)
+           if order.wants(row)}
+  others = list(BROKEN)[len(attacks):]
+  return found | (_orders_of_summation(order)
+                  if any(map(order.wants, others)) else {})
+
+
+def _tally(found: list[tuple[str, str]]) -> attack.Outcome:
+  wrong = [f'{name}: {complaint}' for name, complaint in found if complaint]
+  return attack.Outcome(len(found), len(wrong), wrong[0] if wrong else '')
+
+
+def _train(folder: pathlib.Path, *, stop: int = 0, **changes: Any) -> Any:
+  """Runs in this process; returns the network, flat, and the rows.
+
+  Args:
+    folder: the run's.
+    stop: ends the run as the line of this round is printed; 0, not.
+    **changes: of the config.
+  """
+  config = tiny.get_config()
+  config.rounds = _ROUNDS
+  config.update_from_flattened_dict(changes)
+  console = _Stopping(stop)
+  try:
+    online = train.train(config, str(folder), console=console).federation
+  except _Stopped:
+    return None
+  return _flat(online), _rows(folder)
+
+
+class _Stopped(Exception):
+  """What ends a run here."""
+
+
+class _Stopping(Console):
+  """A quiet console that ends the run with a round's line."""
+
+  def __init__(self, stop: int):
+    super().__init__(quiet=True)
+    self._line = f'round {stop:>4}  '
+
+  def print(self, *args, **choices) -> None:
+    if args and str(args[0]).startswith(self._line):
+      raise _Stopped
+
+
+def _flat(online: Any) -> np.ndarray:
+  return np.concatenate([
+      np.ravel(np.asarray(x, np.float64)) for x in jax.tree.leaves(online)])
+
+
+def _rows(folder: pathlib.Path) -> list[dict[str, Any]]:
+  rows = [json.loads(row) for row in
+          (folder / 'metrics.jsonl').read_text().splitlines()]
+  for row in rows:
+    del row['seconds'], row['images_per_second']
+  return rows
+
+
+def _differ(a: Any, b: Any) -> str:
+  """In what two runs differ by a bit; '' if in nothing."""
+  if a[1] != b[1]:
+    first = next(i for i, (x, y) in enumerate(zip(a[1], b[1]), 1) if x != y)
+    return f'the rows differ from round {first} on'
+  if (a[0] != b[0]).any():
+    return f'{(a[0] != b[0]).mean():.0%} of the network differs'
+  return ''
+
+
+def _twice(order: attack.Order) -> list[tuple[str, str]]:
+  ends = [_train(order.folder / name) for name in ('one', 'other')]
+  return [('the second time', _differ(*ends))]
+
+
+def _processes(order: attack.Order) -> list[tuple[str, str]]:
+  """What processes print: what is compiled anew or loaded, other hash seeds."""
+  ends = []
+  for i, cache in enumerate('ab' if order.short else 'aaab'):
+    folder = order.folder / f'process{i}'
+    done = attack.run_main(
+        folder, config=CONFIG, PYTHONHASHSEED=str(i),
+        JAX_COMPILATION_CACHE_DIR=str(order.folder / f'cache {cache}'))
+    if done.returncode:
+      return [('a process', done.stderr[-300:])]
+    scores = json.loads((folder / 'summary.json').read_text())['scores']
+    ends.append((np.ravel([list(x.values()) for x in scores.values()]),
+                 _rows(folder)))
+  return [(f'process {i}', _differ(ends[0], end))
+          for i, end in enumerate(ends[1:], 1)]
+
+
+def _stores(order: attack.Order) -> list[tuple[str, str]]:
+  cohort = _train(order.folder / 'device', cohort=3, store='device')
+  cases: list[dict[str, Any]] = [
+      {'store': 'host'}, {'store': 'disk', 'clients_per_device': 2}]
+  if not order.short:
+    cases += [{'store': store, 'clients_per_device': i}
+              for store in ('host', 'disk') for i in (1, 2, 3)]
+  return [(str(changes), _differ(cohort, _train(
+      order.folder / f'store{i}', cohort=3, **changes)))
+      for i, changes in enumerate(cases)]
+
+
+def _stops(order: attack.Order) -> list[tuple[str, str]]:
+  """Ends runs before a checkpoint, once and after each round, and goes on."""
+  found = []
+  whole = _train(order.folder / 'all')
+  cohort = _train(order.folder / 'cohort', cohort=3)
+  cases: list[tuple[str, Any, dict[str, Any]]] = [
+      ('device', whole, {}), ('host', cohort, {'store': 'host', 'cohort': 3}),
+      ('disk', cohort, {'store': 'disk', 'cohort': 3})]
+  for name, want, changes in cases[:2] if order.short else cases:
+    stops = [[2]] if order.short else [[1], [2], [3], [1, 2, 3], [2, 2]]
+    for at in stops:
+      folder = order.folder / '-'.join([name, *map(str, at)])
+      for stop in at:
+        _train(folder, stop=stop, **changes)
+      found.append((f'{name}, after {at}',
+                    _differ(want, _train(folder, **changes))))
+  return found
+
+
+# --- other orders of summation ---------------------------------------------
+
+
+def _orders_of_summation(order: attack.Order) -> dict[str, attack.Outcome]:
+  """Asks a process that sees four devices."""
+  done = subprocess.run(
+      [sys.executable, '-m', 'benchmarks.faults.same', str(order.folder),
+       'short' if order.short else 'long'], cwd=attack.ROOT, text=True,
+      capture_output=True, check=False, env={
+          **os.environ, 'PYTHONPATH': str(attack.ROOT),
+          'XLA_FLAGS': '--xla_force_host_platform_device_count=4'})
+  if done.returncode:
+    failed = attack.Outcome(1, 1, done.stderr[-300:])
+    return {'side by side': failed, 'spread over devices': failed}
+  found = json.loads(done.stdout)
+  order.say(done.stdout)
+  bound = found['bound']
+  outcomes = {}
+  for row, cases in found['apart'].items():
+    lost = sum(not x <= bound for x in cases.values())
+    lost += not bound < 0.01 * found['moved']  # or it would bind nothing
+    worst = max(cases, key=lambda name: cases[name])
+    outcomes[row] = attack.Outcome(
+        len(cases), lost, f'at most {cases[worst]:.1e} apart ({worst}), within '
+        f'{bound:.1e}; training moved {found["moved"]:.1e}')
+  return outcomes
+
+
+def _measure(folder: pathlib.Path, short: bool) -> dict[str, Any]:
+  """Runs all ways in this process, which sees four devices."""
+  draw = networks.init_online
+
+  def end(name, **changes):
+    return _train(folder / name, **changes)[0]
+
+  def pushed(seed):
+    def init(*args):
+      noise = np.random.RandomState(seed)
+      eps = np.finfo(np.float32).eps
+      return jax.tree.map(lambda x: x * (1 + eps * noise.uniform(
+          -1, 1, x.shape)).astype(x.dtype), draw(*args))
+    networks.init_online = init
+    try:
+      return end(f'pushed {seed}', devices='1')
+    finally:
+      networks.init_online = draw
+  one = end('one', devices='1')
+  drift = max(np.linalg.norm(pushed(i) - one) for i in range(2 if short else 8))
+  others: dict[str, dict[str, dict[str, Any]]] = {
+      'side by side': {'vmap': {'devices': '1', 'execution': 'vmap'}},
+      'spread over devices': {
+          '4 devices': {'devices': '4'},
+          '2 a client': {'devices': '4', 'devices_per_client': 2}}}
+  if not short:
+    others['spread over devices'] |= {
+        '2 devices': {'devices': '2'},
+        '4 a client': {'devices': '4', 'devices_per_client': 4},
+        '2 devices, slices': {'devices': '2', 'clients_per_device': 1,
+                              'store': 'host'}}
+    others['side by side'] |= {
+        'vmap, 2 devices': {'devices': '2', 'execution': 'vmap'}}
+  apart = {row: {name: float(np.linalg.norm(end(name, **changes) - one))
+                 for name, changes in cases.items()}
+           for row, cases in others.items()}
+  return {'apart': apart, 'push': float(drift),
+          'bound': float((_STEPS * _TERMS)**0.5 * drift),
+          'moved': float(np.linalg.norm(one - _start()))}
+
+
+def _start() -> np.ndarray:
+  config = tiny.get_config()
+  return _flat(runs.networks_of(config, runs.data_of(config))[1])
+
+
+if __name__ == '__main__':
+  print(json.dumps(_measure(pathlib.Path(sys.argv[1]), sys.argv[2] == 'short')))

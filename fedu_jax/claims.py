@@ -1,0 +1,106 @@
+"""Whose the folder of a run is, and which process holds it."""
+
+from collections.abc import Iterator
+import contextlib
+import json
+import pathlib
+from typing import Any
+
+import ml_collections
+
+from fedu_jax import files
+from fedu_jax import hosts
+from fedu_jax import report
+from fedu_jax import settings
+from fedu_jax.errors import BadInput
+
+_LOCK = '.lock'  # held by the process of the run, and left behind
+# What may be there of a start that was killed before it wrote its config.
+_FIRST = _LOCK, 'config.json' + files.PART
+
+
+def claim(folder: pathlib.Path,
+          config: ml_collections.ConfigDict) -> pathlib.Path:
+  """Makes sure that a folder is this config's, wherever it runs, or nobody's.
+
+  Raises:
+    BadInput: it is another's, or another process is at it.
+  """
+  _check(folder, config)
+  if hosts.first() and (folder / _LOCK).exists():
+    with _locked(folder, signed=False):
+      pass
+  return folder
+
+
+@contextlib.contextmanager
+def held(folder: pathlib.Path,
+         config: ml_collections.ConfigDict) -> Iterator[None]:
+  """Holds a folder as this config's: no other process may.
+
+  Raises:
+    BadInput: as `claim`, or it cannot be written to.
+  """
+  with _locked(folder, signed=True):
+    _check(folder, config)  # somebody may have been faster
+    try:
+      report.write_json(folder / 'config.json', _own(config))
+    except OSError as error:
+      raise _unusable(folder, error) from error
+    yield
+
+
+@contextlib.contextmanager
+def _locked(folder: pathlib.Path, *, signed: bool) -> Iterator[None]:
+  with contextlib.ExitStack() as stack:
+    try:
+      folder.mkdir(parents=True, exist_ok=True)
+      free = stack.enter_context(files.held(folder / _LOCK, signed=signed))
+    except OSError as error:
+      raise _unusable(folder, error) from error
+    if not free:
+      raise BadInput(f'another process is at {folder} '
+                     f'({(folder / _LOCK).read_text() or "unknown"}): wait for '
+                     'its end, or choose another --workdir')
+    yield
+
+
+def _check(folder: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+  """Does what `claim` does, but for other processes."""
+  path = folder / 'config.json'
+  try:
+    if path.exists():
+      theirs = json.loads(path.read_text())
+      if not isinstance(theirs, dict):
+        raise ValueError(f'{path} is no config')
+      if changed := settings.differences(theirs, _own(config)):
+        raise BadInput(
+            f'{folder} belongs to another config, which differs in '
+            f'{", ".join(changed)}: choose another --workdir')
+      on_disk = (folder / 'clients').is_dir()
+      saved = any((folder / 'checkpoints').glob('*'))
+      if config.store != 'disk' if on_disk else (
+          config.store == 'disk' and saved):
+        raise BadInput(
+            f'the clients of {folder} {"are" if on_disk else "are not"} on '
+            f'disk: set config.store to {"disk" if on_disk else "auto"}')
+    elif folder.is_dir() and any(p.name not in _FIRST
+                                 for p in folder.iterdir()):
+      raise BadInput(f'{folder} is not empty and not a run of ours: choose '
+                     'another --workdir')
+  except BadInput:
+    raise
+  except (OSError, ValueError) as error:
+    raise _unusable(folder, error) from error
+
+
+def _own(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """What of a config is the same wherever the run goes on."""
+  own = settings.flatten(config)
+  for name in settings.PLACES:
+    del own[name]
+  return own
+
+
+def _unusable(folder: pathlib.Path, error: Exception) -> BadInput:
+  return BadInput(f'--workdir {folder} cannot be used ({error})')

@@ -1,0 +1,76 @@
+"""Which values of a config cannot stand together, each right by itself.
+
+What needs the data or the devices to be known is checked where they are at
+hand, before anything is written.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from fedu_jax.errors import BadInput
+
+KINDS = ('learner', 'aggregation', 'rule')  # the sections that make a method
+
+
+def check(flat: dict[str, Any], *, labelled: bool,
+          whole: Iterable[str]) -> None:
+  """Checks what fields ask of each other.
+
+  Args:
+    flat: from dotted names to values, each of which is right by itself.
+    labelled: whether the learner trains on labels.
+    whole: names that learner, aggregation and rule must share, if one has them.
+
+  Raises:
+    BadInput: naming the first fields that do not go together.
+  """
+  _sizes(flat)
+  _method(flat, whole)
+  _data(flat, labelled)
+
+
+def _sizes(flat: dict[str, Any]) -> None:
+  """Clients, cohorts, batches and devices."""
+  clients = flat['clients']
+  if flat['cohort'] > clients:
+    raise BadInput(f"config.cohort is {flat['cohort']}, but there are "
+                   f'{clients} clients: at most that, or 0 for all')
+  if flat['evaluation.alone'] > clients:
+    raise BadInput(f"config.evaluation.alone is {flat['evaluation.alone']}, "
+                   f'but there are {clients} clients')
+  each, devices = flat['devices_per_client'], flat['devices']
+  if flat['batch_size'] % each:
+    raise BadInput(f"config.batch_size is {flat['batch_size']}, which {each} "
+                   'devices cannot share evenly: change it or '
+                   'devices_per_client')
+  if devices != 'auto' and each > int(devices):
+    raise BadInput(f'config.devices_per_client is {each}, but config.devices '
+                   f'is {devices}: at most that')
+
+
+def _method(flat: dict[str, Any], whole: Iterable[str]) -> None:
+  """Learner, aggregation, rule and networks."""
+  parts = [flat[f'{kind}.name'] for kind in KINDS]
+  for name in whole:
+    if 0 < parts.count(name) < len(KINDS):
+      raise BadInput(f'learner, aggregation and rule are {", ".join(parts)}: '
+                     f'{name} is all three or none')
+  enqueued, queue = 2 * flat['batch_size'], flat['learner.queue_size']
+  if flat['learner.name'] == 'moco' and queue % enqueued:
+    raise BadInput(f'config.learner.queue_size is {queue}; it must be a '
+                   f'multiple of {enqueued}, twice batch_size')
+
+
+def _data(flat: dict[str, Any], labelled: bool) -> None:
+  """What partition and learner ask of the kind of source."""
+  source, partition = flat['data.source'], flat['partition.name']
+  owned = source.startswith('folder:')  # by clients; and it has no labels
+  if partition == 'natural' and not owned:
+    raise BadInput(f'partition natural needs owners, and {source} has none: '
+                   'set --config.partition.name=iid')
+  if partition in ('by_class', 'dirichlet') and owned:
+    raise BadInput(f'partition {partition} needs labels, and {source} has '
+                   'none: set --config.partition.name=natural')
+  if labelled and owned:
+    raise BadInput(f"learner {flat['learner.name']} needs labels, and {source} "
+                   'has none: choose another')

@@ -1,0 +1,199 @@
+"""What a config takes, found before it runs: of its shapes, and no data.
+
+The program that a device would run is compiled for abstract arguments; nothing
+is allocated for it.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from fedu_jax import devices
+from fedu_jax import estimate
+from fedu_jax import networks
+from fedu_jax import pace
+from fedu_jax import place
+from fedu_jax import program
+from fedu_jax import runs
+from fedu_jax import settings
+from fedu_jax import sources
+from fedu_jax import travelling
+from fedu_jax import trees
+from fedu_jax.errors import BadInput
+from fedu_jax.state import ClientArrays, ClientState, ServerState
+
+# Training examples, pixels of a side and classes of data that is not read here.
+_KNOWN = {'digits': (1438, 8, 10), 'tfds:cifar10': (50_000, 32, 10),
+          'tfds:cifar100': (50_000, 32, 100)}
+
+
+class Machine(NamedTuple):
+  """What a config is planned for."""
+  chips: int  # 0: config.devices, or as many as are here
+  memory: float  # bytes of a device
+  host_memory: float  # bytes
+
+
+class Forecast(NamedTuple):
+  """What is known of a config before it runs."""
+  sizes: estimate.Sizes
+  program: int  # bytes that the round's program holds on a device
+  working: int  # of these, neither networks nor images
+  per_image: float  # operations of a step, for one image
+  in_sums: bool  # whether uploads meet in sums
+  note: str  # how the program's memory was found
+
+
+def data_of(config: ml_collections.ConfigDict, *, examples: int = 0,
+            image_size: int = 0, classes: int = 0) -> sources.Dataset:
+  """Stands in for the data: as many images of the same shape, evenly labelled.
+
+  Args:
+    config: what it says goes before.
+    examples: training images; 0: what is known of the source.
+    image_size: pixels of a side; 0 likewise.
+    classes: 0 likewise, or 10.
+
+  Raises:
+    BadInput: something is neither said nor known.
+  """
+  source = config.data.source
+  known = _KNOWN.get(source, (0, 0, 10))
+  count = examples or known[0]
+  size = config.data.image_size or image_size or known[1]
+  if not size:
+    raise BadInput(f'how large the images of {source} are is not known here: '
+                   'set --image_size or config.data.image_size')
+  if not count and not config.data.max_examples:
+    raise BadInput(f'how many images {source} has is not known here: set '
+                   '--examples')
+  if count and config.data.max_examples > count:
+    raise BadInput(f'data.max_examples is {config.data.max_examples}, but the '
+                   f'data has {count} training examples: lower it, or 0 for '
+                   'all')
+  count = config.data.max_examples or count
+  images = np.broadcast_to(np.uint8(0), (count, size, size, 3))  # takes nothing
+  labels = np.arange(count, dtype=np.int32)
+  return sources.Dataset(images, labels % (classes or known[2]),
+                         owners=labels % config.clients)
+
+
+def forecast(config: ml_collections.ConfigDict, data: sources.Dataset,
+             machine: Machine) -> Forecast:
+  """Finds out what a config takes, without data and without any of it.
+
+  Args:
+    config: a whole config that has been checked.
+    data: what stands in for the data.
+    machine: where it will run.
+
+  Raises:
+    BadInput: what a run would refuse there, too.
+  """
+  sizes_of_clients = [len(part) for part in runs.parts_of(config, data)]
+  most, batch = max(sizes_of_clients), config.batch_size
+  shape = data.train_images.shape[1:]
+  group = config.devices_per_client
+  chips = machine.chips or (len(jax.devices()) if config.devices == 'auto'
+                            else int(config.devices))
+  if chips < group:
+    raise BadInput(f'config.devices_per_client is {group}, but there are '
+                   f'{chips} devices: at most that')
+  sampled = program.is_sampled(config, config.clients)
+  cohort = config.cohort if sampled else config.clients
+  groups, share = devices.spread(cohort, chips // group)
+  at_once = min(share, config.clients_per_device or share)
+  state = shapes(config, shape)
+  server, client, _ = state
+  image_bytes = most * int(np.prod(shape))
+  store = place.store_of(
+      config, config.clients, sliced=at_once < share, meshed=groups * group > 1,
+      state=config.clients * trees.num_bytes(client),
+      data=config.clients * image_bytes,
+      device_memory=int(machine.memory), host_memory=int(machine.host_memory))
+  steps = [config.local_epochs * (size // batch) for size in sizes_of_clients]
+  if config.execution == 'vmap':  # a skipped step costs what a step does
+    worked = share * max(steps)
+  elif sampled:
+    worked = share * float(np.mean(steps))
+  else:
+    worked = max(sum(steps[i:i + share])
+                 for i in range(0, len(steps), share))
+  sizes = estimate.Sizes(
+      config.clients, cohort, groups, group, share, at_once, store,
+      trees.num_bytes(client), trees.num_bytes(server.online),
+      trees.num_bytes(server), image_bytes, data.train_images.size, batch
+      * worked, worked, config.rounds, config.checkpoint.keep,
+      config.checkpoint.every)
+  here = config.clients if store == 'device' and sampled else at_once
+  peak, note = _memory(config, state, sizes, here, (most, *shape))
+  lying = sizes.server + here * (sizes.state + sizes.images)
+  return Forecast(sizes, peak, peak - lying,
+              pace.per_image(config, client, shape),
+              settings.takes(config, 'aggregation', 'add'), note)
+
+
+def shapes(config: ml_collections.ConfigDict, shape: tuple[int, ...]
+           ) -> tuple[ServerState, ClientState, Any]:
+  """The shapes of the server, of one client and of the run's key.
+
+  Args:
+    config: the whole config.
+    shape: [H, W, C] of its images.
+  """
+  nets = settings.bind(config, 'model')()
+  online = jax.eval_shape(lambda: networks.init_online(
+      nets, jax.random.key(0), jnp.zeros((2, *shape))))
+
+  def init(online):
+    rng = jax.random.key(0)
+    server, clients = program.init_state(
+        config, nets, online, np.ones(1), rng, jnp.zeros((1, *shape)))
+    return server, jax.tree.map(lambda x: x[0], clients), rng
+  return jax.eval_shape(init, online)
+
+
+def _memory(config, state, sizes, here, images) -> tuple[int, str]:
+  """Compiles a device's round, and reads what it takes there, in bytes.
+
+  Of several groups two are enough: each does what any other does.
+  """
+  nets = settings.bind(config, 'model')()
+  groups, reduced = min(sizes.groups, 2), 0
+  note = 'of one device' if sizes.groups == 1 else 'of one of several devices'
+  if groups * sizes.group > len(jax.devices()):
+    if sizes.group > 1:
+      raise BadInput(f'{groups * sizes.group} devices must be here to plan for '
+                     f'config.devices_per_client={sizes.group}')
+    groups, reduced = 1, 2 * sizes.upload
+    note = 'of a device alone, and 2 U for the all-reduce'
+  layout = devices.layout(
+      str(groups * sizes.group), groups * here,
+      devices_per_client=sizes.group)
+  by_client, everywhere = map(layout.sharding, (devices.BY_CLIENT,
+                                                devices.EVERYWHERE))
+
+  def stacked(x):
+    return jax.ShapeDtypeStruct((groups * here, *x.shape), x.dtype,
+                                sharding=by_client)
+  server, client, rng = state
+  server, rng = jax.tree.map(lambda x: jax.ShapeDtypeStruct(
+      x.shape, x.dtype, sharding=everywhere), (server, rng))
+  clients = jax.tree.map(stacked, client)
+  arrays = ClientArrays(pace.examples(config, images, stacked),
+                        stacked(jax.ShapeDtypeStruct((), jnp.int32)))
+  if sizes.store == 'device':
+    compiled = program.compile_round(config, nets, server, clients, arrays, rng,
+                                     layout=layout)
+  else:
+    compiled, _ = travelling.compile_slice(
+        config, nets, server, clients, arrays, arrays.num_examples, rng,
+        layout=layout)
+  peak = estimate.peak_memory(compiled)
+  if not settings.takes(config, 'aggregation', 'add'):
+    # Each device gathers all clients, of which two groups' are in the program.
+    peak += (sizes.groups - groups) * sizes.at_once * sizes.state
+  return peak + reduced, note

@@ -1,0 +1,131 @@
+"""How much work a step is, in operations, and how fast it is done here."""
+
+from collections.abc import Callable, Sequence
+import math
+import time
+from typing import Any
+
+import jax
+from jax.extend.core import Literal
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from fedu_jax import networks
+from fedu_jax import program
+from fedu_jax import settings
+from fedu_jax.state import ClientState, Labelled, PyTree
+
+
+def operations(jaxpr: Any, used: Sequence[bool] | None = None) -> float:
+  """Counts the floating-point operations of a traced function's products.
+
+  Convolutions count as direct ones, two operations a product; a loop as often
+  as it turns; of a conditional the last branch: what an accelerator runs, and
+  a step that is not skipped. What is no product is not counted, nor what
+  nothing is made of, since the compiler leaves it out.
+
+  Args:
+    jaxpr: as `jax.make_jaxpr` makes it.
+    used: which of its results are wanted; None, all.
+  """
+  jaxpr = getattr(jaxpr, 'jaxpr', jaxpr)
+  total = 0.0
+  live = {x for i, x in enumerate(jaxpr.outvars)
+          if not isinstance(x, Literal) and (used is None or used[i])}
+  for eqn in reversed(jaxpr.eqns):
+    wanted = [x in live for x in eqn.outvars]
+    if not any(wanted):
+      continue
+    live.update(x for x in eqn.invars if not isinstance(x, Literal))
+    name, params = eqn.primitive.name, eqn.params
+    if name == 'dot_general':
+      (contracted, _), _ = params['dimension_numbers']
+      shape = eqn.invars[0].aval.shape
+      total += 2 * eqn.outvars[0].aval.size * math.prod(
+          shape[i] for i in contracted)
+    elif name == 'conv_general_dilated':
+      kernel = eqn.invars[1].aval
+      features = kernel.shape[params['dimension_numbers'].rhs_spec[0]]
+      # A dilated input, as a stride's gradient has, is zeros in between.
+      total += (2 * eqn.outvars[0].aval.size * kernel.size / features
+                / math.prod(params['lhs_dilation']))
+    elif name in ('scan', 'while'):  # whose turns want all of each other
+      total += params.get('length', 1) * sum(map(operations, _inner(params)))
+    else:
+      total += sum(operations(x, wanted) for x in _inner(params)[-1:])
+  return total
+
+
+def _inner(params: dict[str, Any]) -> list[Any]:
+  """The functions that an operation calls."""
+  return [x for x in jax.tree.leaves(list(params.values()))
+          if hasattr(getattr(x, 'jaxpr', x), 'eqns')]
+
+
+def examples(config: ml_collections.ConfigDict, shape: tuple[int, ...],
+             make: Callable[..., Any] = lambda x: x) -> PyTree:
+  """What a learner trains on, abstract: images, with labels if it needs them.
+
+  Args:
+    config: the whole config.
+    shape: [N, H, W, C].
+    make: what becomes of each array's shape and dtype.
+  """
+  images = make(jax.ShapeDtypeStruct(shape, jnp.uint8))
+  return Labelled(images, make(jax.ShapeDtypeStruct(
+      shape[:1], jnp.int32))) if settings.labelled(config) else images
+
+
+def per_image(config: ml_collections.ConfigDict, client: ClientState,
+              shape: tuple[int, ...]) -> float:
+  """Counts the operations of a step, for one image.
+
+  Args:
+    config: the whole config.
+    client: the shapes of one client's state.
+    shape: [H, W, C] of its images.
+  """
+  learner = program.make_learner(config, settings.bind(config, 'model')())
+  images = examples(config, (config.batch_size, *shape))
+  found = jax.make_jaxpr(lambda client, images, rng: learner.step(
+      learner.init(client, jnp.int32(0)), images, rng))(
+          client, images, jax.eval_shape(lambda: jax.random.key(0)))
+  return operations(found) / config.batch_size
+
+
+def measured(config: ml_collections.ConfigDict, shape: tuple[int, ...],
+             work: float) -> float:
+  """Times steps of a config's own on one device here: operations a second.
+
+  Args:
+    config: the whole config.
+    shape: [H, W, C] of its images.
+    work: what `per_image` counts.
+  """
+  nets = settings.bind(config, 'model')()
+  learner = program.make_learner(config, nets)
+  rng, steps = jax.random.key(config.seed), 2
+
+  @jax.jit
+  def start(rng):
+    online = networks.init_online(nets, rng, jnp.zeros((2, *shape)))
+    _, clients = program.init_state(config, nets, online, np.ones(1), rng,
+                                    jnp.zeros((1, *shape)))
+    client = jax.tree.map(lambda x: x[0], clients)
+    return learner.init(client, jnp.int32(0))
+
+  @jax.jit
+  def run(state, images, rngs):  # a loop, since a round is one
+    return jax.lax.scan(lambda state, x: learner.step(state, *x), state,
+                        (images, rngs))
+  images = jax.tree.map(lambda x: jax.random.randint(
+      rng, (steps, *x.shape), 0, 256 if x.dtype == jnp.uint8 else 2).astype(
+          x.dtype), examples(config, (config.batch_size, *shape)))
+  took = []
+  state = start(rng)
+  for _ in range(3):
+    began = time.perf_counter()
+    jax.block_until_ready(run(state, images, jax.random.split(rng, steps)))
+    took.append(time.perf_counter() - began)
+  return steps * config.batch_size * work / min(took[1:])

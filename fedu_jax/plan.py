@@ -1,0 +1,165 @@
+"""What a config will take, before it runs: `python -m fedu_jax.plan`.
+
+  python -m fedu_jax.plan --config=configs/cifar10.py --chips=256 \\
+      --config.clients=256 --memory=80e9 --rate=100e12 --network=50e9
+
+Reads no data and needs no workdir. Memory is what the compiler of this machine
+says of the very program that a device would run; bytes are counted; seconds are
+a model of them, see `benchmarks/SCALING.md`.
+"""
+
+import functools
+import os
+from typing import Any
+
+from absl import app
+from absl import flags
+from absl import logging
+import jax
+from ml_collections import config_flags
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from fedu_jax import command
+from fedu_jax import estimate
+from fedu_jax import forecast
+from fedu_jax import memory
+from fedu_jax import pace
+from fedu_jax import place
+from fedu_jax import settings
+from fedu_jax.errors import BadInput
+
+_CONFIG = config_flags.DEFINE_config_file(
+    'config', None, 'A file with get_config(), as for fedu_jax.main.',
+    lock_config=True)
+_CHIPS = flags.DEFINE_integer(
+    'chips', 0, 'Devices; 0: config.devices, or those here.', lower_bound=0)
+_EXAMPLES = flags.DEFINE_integer(
+    'examples', 0, 'Training images, if the data is not digits or CIFAR.',
+    lower_bound=0)
+_IMAGE_SIZE = flags.DEFINE_integer(
+    'image_size', 0, 'Pixels of a side, likewise.', lower_bound=0)
+_CLASSES = flags.DEFINE_integer('classes', 0, 'Likewise.', lower_bound=0)
+_MEMORY = flags.DEFINE_float(
+    'memory', 0, 'Bytes of a device; 0: of one here.', lower_bound=0)
+_HOST_MEMORY = flags.DEFINE_float(
+    'host_memory', 0, 'Bytes of the host; 0: of this one.', lower_bound=0)
+_RATE = flags.DEFINE_float(
+    'rate', 0, 'Operations a second that a device sustains in training; 0: '
+    "measured here, by some steps of the config's.", lower_bound=0)
+# Where none is given: 10 Gbit/s, 10 Mbit/s, and a PCIe slot, roughly.
+_NETWORK = flags.DEFINE_float(
+    'network', 1.25e9, 'Bytes a second between devices, and into the server.',
+    lower_bound=1)
+_UPLINK = flags.DEFINE_float(
+    'uplink', 1.25e6, 'Bytes a second that a real client sends.', lower_bound=1)
+_LINK = flags.DEFINE_float(
+    'link', 4e9, 'Bytes a second between the host, or its disk, and its '
+    'devices.', lower_bound=1)
+
+
+def show(found: forecast.Forecast, machine: forecast.Machine,
+         rates: estimate.Rates, how_fast: str, console: Console) -> None:
+  """Prints all of a plan, and what of it breaks first.
+
+  Args:
+    found: of the config.
+    machine: whose memories are to suffice.
+    rates: of the machine.
+    how_fast: where the rate of operations is from.
+    console: where to print.
+  """
+  sizes = found.sizes
+  of = '' if sizes.group == 1 else f' of g = {sizes.group} each'
+  console.print(
+      f'clients: K = {sizes.clients:,}, of whom M = {sizes.cohort:,} train in '
+      f'a round, m = {sizes.at_once:,} at once on a device; they lie on the '
+      f'{sizes.store}\n'
+      f'{"groups of devices" if of else "devices"}: n = {sizes.groups:,}{of}')
+  device = estimate.device_memory(sizes, found.program)
+  host = estimate.host_memory(sizes)
+  sent = estimate.traffic(sizes, in_sums=found.in_sums)
+  times = estimate.seconds(sizes, rates, found.per_image, sent)
+  real = estimate.deployed(sizes, rates)
+  _print(console, 'bytes that lie', estimate.of_bytes, [
+      estimate.Line("a client's networks", sizes.state, 'S'),
+      estimate.Line("a client's upload", sizes.upload, 'U'),
+      estimate.Line("a client's images", sizes.images,
+                    'D, as of the largest'),
+      estimate.Line('working memory of a round', found.working,
+                    'of its program, but networks, images'),
+      device, host, estimate.disk(sizes)])
+  _print(console, 'bytes that move in a round', estimate.of_bytes, sent)
+  _print(console, 'time', estimate.of_seconds, times)
+  _print(console, 'more for a round, if clients were real', estimate.of_seconds,
+         real)
+  console.print(
+      f'F = {estimate.of_operations(found.per_image)} for an image in a step, '
+      f'R = {estimate.of_operations(rates.compute)}/s, {how_fast}; '
+      f'L = {estimate.of_bytes(rates.link)}/s, '
+      f'N = {estimate.of_bytes(rates.network)}/s, '
+      f'P = {estimate.of_bytes(rates.uplink)}/s')
+  console.print(
+      f'Device memory: {found.note}, by the compiler for '
+      f'{jax.default_backend().upper()}. Compilers for other devices lay '
+      "memory out in their own way; only a CPU's has been compared with runs.")
+  parts = [x for x in times if x.what not in (estimate.ROUND,
+                                              estimate.ALL_ROUNDS)]
+  broken = (estimate.exceeded(device, machine.memory)
+            + estimate.exceeded(host, machine.host_memory))
+  console.print(
+      f'breaks first: {", ".join(broken) or "no memory"}; of time, '
+      f'{estimate.longest(parts)}; if clients were real, '
+      f'{estimate.longest(parts + real)}')
+
+
+def _print(console, title, text, lines) -> None:
+  table = Table(box=box.SIMPLE, title=title, show_header=False,
+                title_justify='left')
+  for line in lines:
+    if line.value:  # what there is none of needs no row
+      table.add_row(line.what, text(line.value), line.how)
+  console.print(table)
+
+
+def main(_: list[str]) -> None:
+  """Prints the plan of a config, or says in one line why there is none."""
+  logging.set_verbosity(logging.ERROR)
+  command.keep_compiled_programs()  # the run will want the same
+  config: Any = _CONFIG.value
+  try:
+    settings.check(config)
+    _see_enough_devices(config)
+    data = forecast.data_of(
+        config, examples=_EXAMPLES.value, image_size=_IMAGE_SIZE.value,
+        classes=_CLASSES.value)
+    machine = forecast.Machine(
+        _CHIPS.value, _MEMORY.value or place.device_bytes(),
+        _HOST_MEMORY.value or memory.host_bytes())
+    found = forecast.forecast(config, data, machine)
+    rate, how_fast = _RATE.value, 'as given'
+    if not rate:
+      rate = pace.measured(config, data.train_images.shape[1:],
+                           found.per_image)
+      how_fast = ('as measured on a device here '
+                  f'({jax.devices()[0].device_kind})')
+  except BadInput as error:
+    command.refuse(error)
+  show(found, machine, estimate.Rates(rate, _LINK.value, _NETWORK.value,
+                                      _UPLINK.value), how_fast,
+       Console(highlight=False))
+
+
+def _see_enough_devices(config) -> None:
+  """Lets a CPU be two groups of devices; before JAX looks for them."""
+  several = _CHIPS.value > 1 or not _CHIPS.value and config.devices not in (
+      'auto', '1')
+  if several and 'host_platform_device_count' not in os.environ.get(
+      'XLA_FLAGS', ''):
+    jax.config.update('jax_num_cpu_devices', 2 * config.devices_per_client)
+
+
+if __name__ == '__main__':
+  app.run(main, flags_parser=functools.partial(
+      command.parse_config, config=_CONFIG))

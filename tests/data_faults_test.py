@@ -1,0 +1,65 @@
+"""Poor data: what is skipped, refused or read, each in a process of its own."""
+
+import numpy as np
+import pytest
+
+from benchmarks.faults import attack, data, specimens
+from fedu_jax import memory
+from fedu_jax import partition
+from fedu_jax import sources
+from fedu_jax.errors import BadInput
+
+
+def test_poor_data_is_skipped_or_refused_in_a_line(tmp_path):
+  """The short form of `python -m benchmarks.faults --only=data`."""
+  said = []
+  found = data.run(attack.Order(tmp_path, True, 0, said.append))
+  assert found.keys() == data.BROKEN.keys()
+  assert not any(x.lost for x in found.values()), '\n'.join(said)
+  assert all(x.tried for x in found.values())
+
+
+@pytest.mark.parametrize('name, pixels', [
+    ('plain.png', specimens.PIXELS),
+    ('alpha.png', specimens.PIXELS), ('jpeg_inside.png', None),
+    ('animated.gif', np.full((9, 9, 3), 9)),
+    ('animated.png', np.full((9, 9, 3), 9)),
+    ('one_pixel.png', np.zeros((1, 1, 3)))])
+def test_what_is_read_is_what_was_drawn(tmp_path, name, pixels):
+  """The first frame, without transparency, at the size that is asked for."""
+  (tmp_path / 'a').mkdir()
+  (tmp_path / 'a' / name).write_bytes(specimens.files()[name][0])
+  found = sources.load(f'folder:{tmp_path}', image_size=8).train_images[0]
+  assert found.shape == (8, 8, 3)
+  if pixels is not None:
+    np.testing.assert_allclose(found.mean((0, 1)), pixels.mean((0, 1)), atol=9)
+
+
+def test_a_missing_class_leaves_its_clients_poorer():
+  """They hold fewer examples, or none, which a batch then asks for."""
+  labels = np.repeat([0, 2, 3], 10)
+  parts = partition.by_class(
+      labels, 2, np.random.RandomState(0), classes_per_client=2)
+  assert [len(part) for part in parts] == [10, 20]
+  parts = partition.by_class(
+      labels, 4, np.random.RandomState(0), classes_per_client=1)
+  assert [len(part) for part in parts] == [10, 0, 10, 10]
+
+
+def test_what_no_memory_holds_is_refused_before_it_is_taken(
+    tmp_path, monkeypatch):
+  monkeypatch.setattr(memory, 'host_bytes', lambda: 10**6)
+  # A thousandth of its size on disk.
+  np.savez_compressed(tmp_path / 'bomb.npz',
+                      train_images=np.zeros((1000, 20, 20, 3), np.uint8))
+  with pytest.raises(BadInput, match='bomb.npz takes .* GB, more than'):
+    sources.load(f'npz:{tmp_path}/bomb.npz')
+  with pytest.raises(BadInput, match='digits at 512 pixels takes 1 GB'):
+    sources.load('digits', image_size=512)
+
+
+def test_links_and_folders_that_may_not_be_read_are_refused(tmp_path):
+  (tmp_path / 'a').mkdir()
+  (tmp_path / 'a' / '0.png').symlink_to(tmp_path / 'gone.png')
+  with pytest.raises(BadInput, match='0.png cannot be read .No such file'):
+    sources.load(f'folder:{tmp_path}')

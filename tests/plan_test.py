@@ -1,0 +1,231 @@
+"""What is foreseen of a run, beside the run."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from benchmarks import plan_check
+from fedu_jax import estimate, forecast, pace, settings
+from fedu_jax.errors import BadInput
+import tiny
+
+ROOT = pathlib.Path(__file__).parents[1]
+SIZES = estimate.Sizes(
+    clients=1000, cohort=10, groups=1, group=1, share=10, at_once=5,
+    store='host', state=7, upload=5, server=6, images=3, data=3000,
+    images_trained=40., steps=20., rounds=9, checkpoints=2, every=3)
+RATES = estimate.Rates(compute=2., link=1e9, network=10., uplink=0.5)
+
+
+def config_of(**changes):
+  config = tiny.get_config()
+  config.update_from_flattened_dict(changes)
+  settings.check(config)
+  return config
+
+
+def machine(chips=1, memory=1e12):
+  return forecast.Machine(chips, memory, memory)
+
+
+def look(config, chips=1):
+  return forecast.forecast(config, forecast.data_of(config), machine(chips))
+
+
+# --- memory ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize('changes', [
+    {'execution': 'vmap'},
+    {'clients': 8, 'cohort': 4, 'clients_per_device': 2, 'store': 'host'}],
+    ids=['resident', 'travelling'])
+def test_memory_is_what_a_run_takes(changes, tmp_path):
+  """By the compiler, of the program that has run; and with all beside it."""
+  with jax.numpy_rank_promotion('allow'):
+    found = plan_check.compare(
+        config_of(devices='1', **changes), tmp_path / 'run')
+  assert found.program == pytest.approx(found.program_of_run, rel=0.02)
+  assert found.device == pytest.approx(found.device_of_run, rel=0.15)
+
+
+def test_devices_that_are_not_here():
+  """A device of many holds its share; more devices change nothing for it."""
+  config = config_of(clients=8)
+  two, many = (look(config, chips) for chips in (2, 500))
+  assert [x.sizes.groups for x in (two, many)] == [2, 8]
+  assert [x.sizes.at_once for x in (two, many)] == [4, 1]
+  sizes = two.sizes
+  assert 'and 2 U' in two.note  # since the tests see one device
+  saved = two.program - many.program
+  assert saved > 3 * (2 * sizes.state + sizes.upload + sizes.images)
+  assert many.program > 2 * sizes.server + 2 * sizes.state + sizes.images
+
+
+# --- arithmetic ------------------------------------------------------------
+
+
+def test_operations_are_counted_as_often_as_they_are_done():
+  a, b = jnp.zeros((2, 3)), jnp.zeros((3, 3))
+  kernel, image = jnp.zeros((3, 3, 4, 8)), jnp.zeros((2, 6, 6, 4))
+
+  def loop(a, b):
+    return jax.lax.scan(lambda a, _: (jax.jit(jnp.matmul)(a, b), None), a,
+                        length=5)
+
+  def strided(image, kernel):
+    return jax.lax.conv_general_dilated(
+        image, kernel, (2, 2), ((1, 1), (1, 1)),
+        dimension_numbers=('NHWC', 'HWIO', 'NHWC')).sum()
+  assert pace.operations(jax.make_jaxpr(loop)(a, b)) == 5 * 2 * 2 * 3 * 3
+  forward = 2 * (2 * 3 * 3 * 8) * (3 * 3 * 4)
+  assert pace.operations(jax.make_jaxpr(strided)(image, kernel)) == forward
+  # The gradients need neither the sum nor the layer's own output.
+  both = jax.make_jaxpr(jax.grad(strided, (0, 1)))(image, kernel)
+  assert pace.operations(both) == pytest.approx(2 * forward, rel=0.01)
+
+
+def test_a_step_is_eight_passes_of_the_network():
+  """Two views, each once through the target and thrice through the online net.
+
+  But that no gradient is taken of the images, nor of what they are cropped by.
+  """
+  config = config_of()
+  width, side = config.model.width, 8
+  convs = [(3, 3, width, side), (3, width, width, side),
+           (3, width, width, side), (3, width, 2 * width, side // 2),
+           (3, 2 * width, 2 * width, side // 2),
+           (1, width, 2 * width, side // 2)]
+  encode = sum(2 * k * k * c * f * s * s for k, c, f, s in convs)
+  first = 2 * 3 * 3 * 3 * width * side * side
+  hidden, features = config.model.hidden, config.model.features
+  head = 2 * (2 * width * hidden + hidden * features)
+  predict = 2 * 2 * hidden * features
+  passes = 2 * (3 * (encode + head + predict) + encode + head - first)
+  crops = 2 * 2 * 2 * side * side * side * 3
+  client = forecast.shapes(config, (side, side, 3))[1]
+  found = pace.per_image(config, client, (side, side, 3))
+  assert found == pytest.approx(passes + crops, rel=0.02)
+
+
+def test_a_round_sends_what_it_must():
+  sent = {n: [x.value for x in estimate.traffic(SIZES._replace(groups=n))]
+          for n in (1, 2, 1000)}
+  assert sent[1] == [50, 50, 0, 10 * (2 * 7 + 3), 0]
+  assert sent[2][2] == 2 * 5  # in two slices
+  assert sent[1000][2] == pytest.approx(2 * 2 * 5, rel=0.01)
+  at_home = estimate.traffic(SIZES._replace(store='device'))
+  assert at_home[3].value == 0
+
+
+def times(sizes, **rates):
+  lines = estimate.seconds(sizes, RATES._replace(**rates), 3.,
+                           estimate.traffic(sizes))
+  return {line.what: line.value for line in lines}
+
+
+def test_a_round_takes_its_longest_part():
+  found = times(SIZES)
+  save = (6 + 1000 * 7) / 3 / 1e9
+  assert found['training'] == 40 * 3 / 2
+  assert found['a round'] == found['training'] + save
+  assert found['all rounds'] == 9 * found['a round']
+  assert times(SIZES, link=1.)['a round'] == 170 + 1e9 * save
+  spread = times(SIZES._replace(groups=2, images_trained=20.))
+  assert spread['a round'] == pytest.approx(20 * 3 / 2 + 10 / 10 + save)
+  assert estimate.longest(estimate.deployed(SIZES, RATES)) == (
+      'a client uploads (10 s)')
+
+
+def test_checkpoints_hold_all_clients_unless_they_are_files():
+  on_disk = SIZES._replace(store='disk')
+  assert estimate.saved(SIZES) == 6 + 1000 * 7
+  assert estimate.saved(on_disk) == 6 + 1000 * 4
+  # Two checkpoints; no more files than clients that have trained.
+  assert estimate.disk(SIZES).value == 2 * (6 + 1000 * 7)
+  assert estimate.disk(on_disk).value == 2 * (6 + 1000 * 4) + 9 * 10 * 7
+  longer = on_disk._replace(rounds=10**6)
+  assert estimate.disk(longer).value == (
+      2 * (6 + 1000 * 4) + (1000 + 2 * 3 * 10) * 7)
+
+
+def test_memory_of_the_host_by_store():
+  more = SIZES._replace(clients=10**6)
+  grown = {store: estimate.host_memory(more._replace(store=store)).value
+           - estimate.host_memory(SIZES._replace(store=store)).value
+           for store in ('host', 'disk')}
+  assert grown == {'host': (10**6 - 1000) * 7, 'disk': 0}
+  assert estimate.exceeded(estimate.host_memory(more), 1e9) == []
+  (broken,) = estimate.exceeded(estimate.host_memory(more), 1e6)
+  assert '7 MB of 1 MB' in broken
+
+
+@pytest.mark.parametrize('value, text', [
+    (0, '0 B'), (999, '999 B'), (241e6, '241 MB'), (2.41e14, '241 TB')])
+def test_bytes_are_readable(value, text):
+  assert estimate.of_bytes(value) == text
+
+
+@pytest.mark.parametrize('value, text', [
+    (0.0248, '24.8 ms'), (90, '90 s'), (9000, '2.5 h'), (864000, '10 days')])
+def test_seconds_are_readable(value, text):
+  assert estimate.of_seconds(value) == text
+
+
+# --- the command -----------------------------------------------------------
+
+
+@pytest.mark.parametrize('source, changes, words', [
+    ('npz:none.npz', {}, 'image_size'),
+    ('npz:none.npz', {'image_size': 8}, 'set --examples'),
+    ('digits', {}, 'data has 1438')])
+def test_what_is_not_known_is_asked_for(source, changes, words):
+  config = tiny.get_config()
+  config.data.source = source
+  config.data.max_examples = 5000 if source == 'digits' else 0
+  with pytest.raises(BadInput, match=words):
+    forecast.data_of(config, **changes)
+
+
+@pytest.mark.parametrize('changes, chips, words', [
+    ({'batch_size': 128}, 1, 'client 0 has 80 images'),
+    ({'devices_per_client': 4}, 2, 'there are 2 devices'),
+    ({'cohort': 2, 'store': 'device'}, 2, 'set store to auto')])
+def test_what_a_run_refuses_is_refused(changes, chips, words):
+  with pytest.raises(BadInput, match=words):
+    look(config_of(**changes), chips)
+
+
+def ask(folder, *flags):
+  return subprocess.run(
+      [sys.executable, '-m', 'fedu_jax.plan', *flags], text=True, cwd=ROOT,
+      env=os.environ | {'TMPDIR': str(folder)}, check=False,
+      capture_output=True, timeout=300)
+
+
+def test_the_command(tmp_path):
+  """Of devices and data that are not here; it leaves nothing behind."""
+  done = ask(tmp_path, '--config=configs/smoke.py', '--chips=256',
+             '--config.clients=256', '--config.cohort=64',
+             '--config.data.source=npz:none.npz', '--examples=20000',
+             '--image_size=8', '--config.data.max_examples=0',
+             '--memory=1e5', '--rate=1e9')
+  assert done.returncode == 0, done.stderr
+  for words in ('M = 64', 'n = 64', 'on the host', 'breaks first: memory of a '
+                'device', 'R = 1 GFLOP/s, as given', 'all-reduce'):
+    assert words in ' '.join(done.stdout.split()), done.stdout
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('flags, words', [
+    ([], '--config is missing'),
+    (['--config=configs/smoke.py', '--chips=-1'], 'chips')])
+def test_bad_flags_are_one_line_and_code_two(flags, words, tmp_path):
+  done = ask(tmp_path, *flags)
+  assert done.returncode == 2
+  (line,) = done.stderr.strip().splitlines()
+  assert line.startswith('error: ') and words in line
