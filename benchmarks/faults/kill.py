@@ -174,23 +174,22 @@ def _twice(order, nursery, _) -> attack.Outcome:
     workdir = order.folder / f'twice-{i}'
     started = nursery.start(
         workdir, *flags_of(order.folder, 'device'), '--config.rounds=2',
-        '--config.local_epochs=40000')
+        '--config.local_epochs=10000', '--config.batch_size=4')
     while 'compiled' not in started.out() and started.poll() is None:
       time.sleep(0.01)
     time.sleep(0.5)
     started.send(signal.SIGTERM)
     time.sleep(0.5)
     began = time.time()
-    if not started.send(signal.SIGINT):
-      note = 'the round was over before the second signal'
-      continue
     tried += 1
     try:
+      if not started.send(signal.SIGINT):
+        raise TimeoutError(f'it ended before: {started.err()}')
       code = started.wait(20)
       wrong = '' if code == 5 and started.err().count('\n') == 1 else (
           f'exit code {code}: {started.err()[-300:]}')
-    except TimeoutError:
-      wrong = 'it did not leave'
+    except TimeoutError as error:
+      wrong = f'it did not leave: {error}'
     lost += bool(wrong)
     note = note or wrong or f'left after {time.time() - began:.2f} s'
   return attack.Outcome(tried, lost, note)
