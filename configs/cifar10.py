@@ -29,7 +29,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.devices_per_client = 1  # that share each of its batches
   config.clients_per_device = 0  # that train at once; 0 = the whole cohort
   # Where clients lie that do not train: device, host, disk. auto = device if
-  # all of them train each round or one device has room for them, else host.
+  # all train each round or one device has room for them, else host, else disk.
   config.store = 'auto'
   config.distributed = ml_collections.ConfigDict()
   # Process 0's host:port; auto = as JAX finds it (SLURM, TPU); '' = one host.

@@ -83,7 +83,8 @@ def fedca(server: ServerState, clients: ClientState) -> ServerState:
   left_out = (clients.num_examples == 0).reshape(-1, 1, 1)
   kept = server.memory[:len(keys) * share].reshape(newest.shape)
   newest = jnp.where(left_out, kept, newest).reshape(-1, keys.shape[-1])
-  memory = jnp.concatenate([newest, server.memory])[:size]
+  memory = jnp.where(left_out.all(), server.memory, jnp.concatenate(
+      [newest, server.memory])[:size])
   return aggregate(server, clients)._replace(memory=memory)
 
 
@@ -145,7 +146,8 @@ def fedsc(server: ServerState, clients: ClientState, *,
   Arguments as in `aggregate`; the clients' learner is `fedsc`.
   """
   sums = add(clients.memory.learner.own, clients.num_examples)
-  memory = Moments(trees.mean(sums, server.memory.mean), sums[1])
+  memory = Moments(trees.mean(sums, server.memory.mean), jnp.where(
+      sums[1] > 0, sums[1], server.memory.num_examples))
   return aggregate(server, clients, add=add)._replace(memory=memory)
 
 

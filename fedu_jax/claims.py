@@ -33,6 +33,11 @@ def claim(folder: pathlib.Path,
   return folder
 
 
+def on_disk(folder: pathlib.Path) -> bool:
+  """Whether the clients of the run in a folder lie in files."""
+  return (folder / 'clients').is_dir()
+
+
 @contextlib.contextmanager
 def held(folder: pathlib.Path,
          config: ml_collections.ConfigDict) -> Iterator[None]:
@@ -77,13 +82,13 @@ def _check(folder: pathlib.Path, config: ml_collections.ConfigDict) -> None:
         raise BadInput(
             f'{folder} belongs to another config, which differs in '
             f'{", ".join(changed)}: choose another --workdir')
-      on_disk = (folder / 'clients').is_dir()
+      lying = on_disk(folder)
       saved = any((folder / 'checkpoints').glob('*'))
-      if config.store != 'disk' if on_disk else (
+      if config.store not in ('auto', 'disk') if lying else (
           config.store == 'disk' and saved):
         raise BadInput(
-            f'the clients of {folder} {"are" if on_disk else "are not"} on '
-            f'disk: set config.store to {"disk" if on_disk else "auto"}')
+            f'the clients of {folder} {"are" if lying else "are not"} on '
+            f'disk: set config.store to auto')
     elif folder.is_dir() and any(p.name not in _FIRST
                                  for p in folder.iterdir()):
       raise BadInput(f'{folder} is not empty and not a run of ours: choose '

@@ -24,6 +24,11 @@ class Unsaved(Ending):
   code = 4
 
 
+class Diverged(Ending):
+  """Numbers went wrong in a round, so that no other can follow."""
+  code = 6
+
+
 class Interrupted(Ending):
   """A signal asked the run to end; it goes on when it is started again."""
   code = 5

@@ -25,7 +25,7 @@ from fedu_jax import store
 from fedu_jax import travelling
 from fedu_jax import trees
 from fedu_jax.checkpoint import Checkpoints
-from fedu_jax.errors import BadInput, Unsaved
+from fedu_jax.errors import Diverged, Unsaved
 from fedu_jax.state import Metrics, Online
 
 
@@ -144,8 +144,8 @@ def _rounds(members: Sequence[runs.Member], saved: Sequence[Checkpoints],
       if unheard:
         kept = unsaved[unheard[0]] or (
             'the global network is saved as it was before')
-        raise BadInput(
-            f'{members[unheard[0]].name}: in round {done} the numbers of all '
+        raise Diverged(
+            f'{members[unheard[0]].folder}: in round {done} the numbers of all '
             f'clients went wrong (not finite); {kept}: check the data, or '
             'lower config.optimizer.learning_rate in another --workdir')
       if hosts.any_of(stops.asked()):
@@ -171,6 +171,8 @@ def _begins(done: int, rounds: int, own: Checkpoints,
     text += f'going on after round {done} of {rounds}'
   if lost > done:
     text += f'; what was done up to round {lost} is done again'
+  if reported.missing:
+    text += f'; metrics.jsonl is damaged, and lacks {reported.missing} rounds'
   return text
 
 
@@ -183,9 +185,9 @@ def _save(i: int, federation: resident.Resident | travelling.Travelling,
     BadInput: no run can go on from what its server has.
   """
   done = federation.done
-  run = federation.state(i)
-  _check_server(run, own)
   try:
+    run = federation.state(i)
+    _check_server(run, own)
     hosts.together(reported.settle)  # first: what is done is not run again
     own.save(done, run, federation.named(i))
   except OSError as error:
@@ -210,7 +212,7 @@ def _check_server(run: runs.Run, own: Checkpoints) -> None:
   server = jax.device_get(hosts.own_copy(run.server))
   if not all(np.isfinite(x).all() for x in jax.tree.leaves(server)
              if jnp.issubdtype(x.dtype, jnp.inexact)):
-    raise BadInput(
+    raise Diverged(
         f'after round {int(server.round)} what the server has is not finite, '
         'though it leaves out what is not: it is not saved, and the newest '
         f'checkpoint is of round {own.latest() or 0}; choose another '
@@ -235,10 +237,12 @@ def _row(done: int, metrics: Metrics, seconds: float,
   # Of whom the mean is; of all, if there is none.
   loss, drift = (per_client[name][sound if sound.any() else ...]
                  for name in ('loss', 'divergence'))
+  with np.errstate(invalid='ignore', over='ignore'):
+    mean = np.mean(loss)  # not finite, if nobody's is
   images = int(per_client['steps'].sum()) * config.batch_size
   size = trees.num_bytes(online)
   return {
-      'round': done, 'loss': np.mean(loss),
+      'round': done, 'loss': mean,
       'divergence_min': drift.min(), 'divergence_max': drift.max(),
       'bytes_up': size * int(arrived.sum()), 'bytes_down': size * len(cohort),
       'images': images, 'seconds': seconds,

@@ -20,6 +20,9 @@ from fedu_jax import files
 
 Row = dict[str, Any]
 
+# What is read of a row again.
+_NEEDED = {'round': int, 'seconds': float, 'images': int}
+
 
 class Lines:
   """metrics.jsonl: one whole line for each round up to the last, in order."""
@@ -36,6 +39,7 @@ class Lines:
     """
     self._path = path
     self.beyond = done  # the last round that was lost so
+    self.missing = done  # rounds up to `done` that have no line
     text = path.read_bytes() if path.exists() else b''
     whole, last = [], 0
     for line in text.splitlines(True):
@@ -43,6 +47,7 @@ class Lines:
       if last < row['round'] <= done:
         see(row)
         whole.append(line)
+        self.missing -= 1
         last = row['round']
       self.beyond = max(self.beyond, row['round'])
     kept = b''.join(whole)
@@ -78,13 +83,14 @@ class Lines:
 
 
 def _row(line: bytes) -> Row:
-  """What a line says; of round 0, if it is not whole or not as it was."""
+  """What a line says; of round 0, if it is not whole or no row of ours."""
   try:
     row = json.loads(line) if line.endswith(b'\n') else {}
   except ValueError:  # of the text or of its encoding
     row = {}
-  return row if isinstance(row, dict) and isinstance(
-      row.get('round'), int) else {'round': 0}
+  return row if isinstance(row, dict) and all(
+      isinstance(row.get(name), kind) for name, kind in _NEEDED.items()
+  ) else {'round': 0}
 
 
 class Board:

@@ -108,6 +108,8 @@ def store_of(config: ml_collections.ConfigDict, num_clients: int, *,
       not sampled or state + data <= _SHARE * device_memory):
     return 'device'
   if state > _SHARE * host_memory:
+    if config.store == 'auto':
+      return 'disk'
     raise BadInput(
         f'the state of {num_clients} clients takes {state / 1e9:.0f} GB, more '
         f'than half of the host\'s memory ({host_memory / 1e9:.0f} GB): set '

@@ -26,6 +26,7 @@ from fedu_jax.journal import Row
 CLOCK = 'seconds', 'images_per_second', 'compile_seconds', 'wall_seconds'
 
 _SHOWN = 20  # clients in a table
+_CURVES = 100  # clients in TensorBoard, the first; metrics.jsonl has all
 _NAMED = 3  # files in a line
 PLAIN = ('alignment', 'uniformity')  # scores that are no accuracies
 
@@ -167,6 +168,7 @@ class NoReport:
     # Not the rows: a long run would keep all that it ever measured.
     self.seconds, self.images, self.left_out = 0.0, 0, 0
     self.beyond = 0  # the last round that will be run and written again
+    self.missing = 0  # rounds that are done and have no row
 
   def __enter__(self) -> 'NoReport':
     return self
@@ -201,7 +203,7 @@ class RoundReport(NoReport):
     self._console = console
     self._lines = journal.Lines(folder / 'metrics.jsonl', done,
                                 see=super().add)
-    self.beyond = self._lines.beyond
+    self.beyond, self.missing = self._lines.beyond, self._lines.missing
     self._board = journal.Board(
         folder / 'tensorboard', done,
         lambda text: console.print(f'{name}: {text}', soft_wrap=True))
@@ -236,7 +238,8 @@ class RoundReport(NoReport):
     per_client = row['clients'] | {'global_predictor': row['global_predictor']}
     for name, values in per_client.items():
       shown |= {f'client{i}/{name}': value
-                for i, value in zip(row['cohort'], values) if value is not None}
+                for i, value in zip(row['cohort'], values)
+                if value is not None and i < _CURVES}
     self._board.add(row['round'], shown)
     self._progress.update(self._task, completed=row['round'],
                           speed=f"{row['images_per_second']:.0f} images/s")

@@ -95,6 +95,8 @@ def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
   configs = [_changed(config, seed=seed) for seed in seeds]
   folders = [claims.claim(pathlib.Path(workdir), own)
              for workdir, own in zip(workdirs, configs)]
+  if any(map(claims.on_disk, folders)):  # what `auto` meant when they began
+    config = _changed(config, store='disk')
   data = runs.data_of(config, lazy=hosts.several())
   runs.examples_of(config, data)  # that there are labels, if they are needed
   parts = [runs.parts_of(own, data) for own in configs]

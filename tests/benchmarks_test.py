@@ -1,5 +1,6 @@
 """The benchmarks run, check their own work, and report what they promise."""
 
+import importlib
 import json
 import pathlib
 import subprocess
@@ -7,11 +8,22 @@ import sys
 
 import pytest
 
+from benchmarks.faults import __main__ as faults
+
 ROOT = pathlib.Path(__file__).parents[1]
 FIELDS = {
     'scan_over_unlooped', 'clients5_over_single', 'torch_over_jax',
     'augment_fraction', 'fraction_of_matmul_peak', 'compile_seconds', 'device',
     'dtype', 'width', 'batch'}
+
+
+def test_every_fault_can_be_put_in():
+  """What builds are broken by still stands in the code, and once."""
+  for name in faults.MODULES:
+    module = importlib.import_module(f'benchmarks.faults.{name}')
+    for row, fault in module.BROKEN.items():
+      text = (ROOT / fault.file).read_text()
+      assert text.count(fault.old) == 1, f'{name}: {row}'
 
 
 @pytest.mark.parametrize('name, measured', [

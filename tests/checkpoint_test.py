@@ -200,7 +200,7 @@ def test_clients_wait_in_memory_for_a_disk_with_room(tmp_path, monkeypatch):
 
 
 def row(round_):
-  return {'round': round_, 'loss': round_ / 3}
+  return {'round': round_, 'loss': round_ / 3, 'seconds': 1.5, 'images': 64}
 
 
 def test_rows_wait_for_a_disk_with_room(tmp_path, monkeypatch):
@@ -233,13 +233,25 @@ def test_rows_wait_for_a_disk_with_room(tmp_path, monkeypatch):
     ('', [], 2), ('[]\n{}\n', [], 2)])
 def test_rows_are_read_as_far_as_they_are_whole(text, kept, beyond, tmp_path):
   path = tmp_path / 'metrics.jsonl'
+  text = text.replace('}', ', "seconds": 1.5, "images": 64}')
   path.write_bytes(text.encode('latin1'))
   seen = []
   lines = journal.Lines(path, 2, see=seen.append)
-  assert [x['round'] for x in seen] == kept and lines.beyond == beyond
+  assert [x['round'] for x in seen] == kept
+  assert lines.beyond == beyond and lines.missing == 2 - len(kept)
   lines.add(row(3))
   assert [json.loads(x)['round'] for x in path.read_text().splitlines()
           ] == [*kept, 3]
+
+
+@pytest.mark.parametrize('name', ['seconds', 'images', 'round'])
+def test_a_row_with_a_damaged_name_is_none(name, tmp_path):
+  path = tmp_path / 'metrics.jsonl'
+  path.write_text(''.join(json.dumps(row(i)) + '\n' for i in (1, 2)).replace(
+      name, f'{name[:-1]}x', 1))
+  seen = []
+  assert journal.Lines(path, 2, see=seen.append).missing == 1
+  assert seen == [row(2)]
 
 
 def test_a_board_that_breaks_says_so_once(tmp_path):

@@ -88,7 +88,8 @@ def test_a_seed_goes_on_by_itself(together):
   assert 'all 2 rounds are done' in printed and 'compiled' not in printed
   jax.tree.map(np.testing.assert_array_equal, again.federation,
                done[1].federation)
-  _, online = runs.restore(runs.config_of(folders[1]), folders[1], 'alone0')
+  _, online = runs.restore(runs.config_of(folders[1]), folders[1], 'alone0',
+                           Console(quiet=True))
   jax.tree.map(np.testing.assert_array_equal, online, done[1].alone[0])
 
 

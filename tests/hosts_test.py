@@ -126,10 +126,10 @@ def test_killed_in_a_round_the_others_end_and_a_restart_goes_on(
   folder = tmp_path / 'run'
   assert_left(start(2, folder, SCORED, die=(1, 2)), 1)
   assert [x['round'] for x in rows_of(folder)] == [1]
-  assert_left(start(4, folder, SCORED, die=(0, 2)), 0)  # who coordinates
-  assert [x['round'] for x in rows_of(folder)] == [1, 2]
+  assert_left(start(4, folder, SCORED, die=(0, 3)), 0)  # who coordinates
+  assert [x['round'] for x in rows_of(folder)] == [1, 2, 3]
   ((code, out, err),), _ = ended(start(1, folder, SCORED, alone=True))
-  assert code == 0 and 'going on after round 2 of 4' in out, err
+  assert code == 0 and 'going on after round 3 of 4' in out, err
   assert_same(folder, whole)
   # The first process scored, while the others waited.
   for a, b in zip(rows_of(folder), rows_of(whole)):

@@ -209,6 +209,7 @@ def choose(monkeypatch, *, device, host, **changes):
     ({'clients_per_device': 2}, 1e9, 1e9, ('host', 2)),
     ({'clients_per_device': 3}, 1e9, 1e9, ('device', 3)),
     ({'store': 'host'}, 1e9, 1e9, ('host', 3)),
+    ({}, 1e3, 1e3, ('disk', 3)),  # nor has the host
     ({'store': 'disk'}, 1e3, 1e3, ('disk', 3))])
 def test_the_store_that_is_chosen(changes, device, host, chosen, monkeypatch):
   found = choose(monkeypatch, device=device, host=host, **changes)
@@ -216,7 +217,6 @@ def test_the_store_that_is_chosen(changes, device, host, chosen, monkeypatch):
 
 
 @pytest.mark.parametrize('changes, host, words', [
-    ({}, 1e3, 'set config.store to disk'),
     ({'store': 'host'}, 1e3, 'set config.store to disk'),
     ({'store': 'device', 'clients_per_device': 1}, 1e9, 'store to auto'),
     ({'clients_per_device': 1, 'aggregation.name': 'fedca',

@@ -57,11 +57,10 @@ class Done(Protocol):
   def stderr(self) -> str: ...
 
 
-def refusal(done: Done) -> str:
-  """What is wrong with a refusal: one line on stderr and exit code 2; or ''.
-  """
+def refusal(done: Done, code: int = 2) -> str:
+  """What is wrong with a refusal: one line on stderr, and its code; or ''."""
   lines = done.stderr.strip().splitlines()
-  if done.returncode != 2:
+  if done.returncode != code:
     return f'exit code {done.returncode}: {done.stderr[-300:]}'
   if len(lines) != 1 or not lines[0].startswith('error: '):
     return f'{len(lines)} lines on stderr: {done.stderr[-300:]}'

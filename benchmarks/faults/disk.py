@@ -15,8 +15,8 @@ from benchmarks.faults import ends
 from benchmarks.faults import kill
 from benchmarks.faults import starts
 
-_CHECKPOINT, _FEDERATION, _RUNS = (
-    f'fedu_jax/{name}.py' for name in ('checkpoint', 'federation', 'runs'))
+_CHECKPOINT, _FEDERATION, _CLAIMS = (
+    f'fedu_jax/{name}.py' for name in ('checkpoint', 'federation', 'claims'))
 _LIMIT, _MOUNTED = 'a limit of file size', ('a full disk', 'a read-only disk')
 _UNREAD = attack.Break(
     _CHECKPOINT, 'if files.digest(folder / name) != wanted:', 'if False:')
@@ -33,12 +33,12 @@ BROKEN = {
     'no sound checkpoint': attack.Break(
         _CHECKPOINT, '    if steps:\n', '    if False:\n'),
     'another config': attack.Break(
-        _RUNS, 'differences(theirs, _own(config))',
+        _CLAIMS, 'differences(theirs, _own(config))',
         'differences(theirs, theirs)'),
     'an older version': attack.Break(
         'fedu_jax/settings.py', 'in sorted(a.keys() | b.keys())',
         'in sorted(a.keys() & b.keys())'),
-    'two processes': attack.Break(_RUNS, '    if not free:\n',
+    'two processes': attack.Break(_CLAIMS, '    if not free:\n',
                                   '    if False:\n'),
     _LIMIT: attack.Break(_CHECKPOINT, '    noise.hush()\n', ''),
     'a full disk': attack.Break(
@@ -279,6 +279,12 @@ def taken_away(nursery, folder, name, variant, stays, take, give) -> str:
 def _mounted(order: attack.Order,
              rows: list[str]) -> dict[str, attack.Outcome]:
   """The rows that need file systems of their own."""
+  probe = subprocess.run(
+      ['unshare', '-rm', 'mount', '-t', 'tmpfs', 'none', str(order.folder)],
+      capture_output=True, check=False)
+  if probe.returncode:
+    return {row: attack.Outcome(
+        0, 0, 'skipped: nothing may be mounted here') for row in rows}
   done = subprocess.run(
       ['unshare', '-rm', sys.executable, '-m', 'benchmarks.faults.mounts',
        str(order.folder), 'short' if order.short else 'long', *rows],
@@ -286,7 +292,6 @@ def _mounted(order: attack.Order,
       env={**os.environ, 'PYTHONPATH': str(attack.ROOT)})
   if done.returncode:
     order.say(done.stderr[-500:])
-    return {row: attack.Outcome(
-        0, 0, 'skipped: nothing may be mounted here') for row in rows}
+    return {row: attack.Outcome(1, 1, done.stderr[-300:]) for row in rows}
   wrongs = json.loads(done.stdout.splitlines()[-1])
   return {row: _outcome(wrongs[row]) for row in rows}

@@ -28,6 +28,7 @@ from fedu_jax import rounds
 from fedu_jax import settings
 from fedu_jax import train
 from fedu_jax import trees
+from fedu_jax.errors import Diverged
 from fedu_jax.state import Batches
 
 VALUES = (np.nan, np.inf, -np.inf, 1e30)
@@ -280,7 +281,7 @@ def _not_the_mean(folder: pathlib.Path, round_: int, ill: int) -> str:
   for a, b, each in zip(*map(jax.tree.leaves, (
       want, server['online'], clients['online'])), strict=True):
     bound = len(sizes) * np.finfo(np.float32).eps * np.abs(each).max()
-    if np.abs(a - b).max() > bound:
+    if not np.abs(a - b).max() <= bound:  # nor is it a number
       return f'the mean is off by {np.abs(a - b).max()}, above {bound}'
   return ''
 
@@ -347,7 +348,7 @@ def _all(order):
   folder = order.folder / 'all'
   flags = ['--config.learner.ill=()']
   done = attack.run_main(folder, *flags, config=CONFIG)
-  complaint = attack.refusal(done)
+  complaint = attack.refusal(done, Diverged.code)
   if not complaint and 'in round 2 the numbers of all clients' not in (
       done.stderr):
     complaint = f'it says {done.stderr!r}'
@@ -371,7 +372,7 @@ def _mean(order):
   folder = order.folder / 'mean'
   for start in ('the first start', 'the second start'):
     done = attack.run_main(folder, config=CONFIG + ':ill_mean')
-    complaint = attack.refusal(done)
+    complaint = attack.refusal(done, Diverged.code)
     names = sorted(path.name
                    for path in (folder / 'checkpoints').glob('[0-9]*'))
     if not complaint and names != ['1']:

@@ -53,10 +53,10 @@ BROKEN = {
         "x[to], mode='drop'), rows, trained)"),
     'a stop in between': attack.Break(
         'fedu_jax/checkpoint.py',
-        '    return self._manager.restore(\n'
-        '        step, args=ocp.args.StandardRestore(abstract, strict=False))',
-        '    got = self._manager.restore(\n'
-        '        step, args=ocp.args.StandardRestore(abstract, strict=False))\n'
+        '    return self._handler.restore(self._state(), args='
+        'ocp.args.StandardRestore(\n        abstract, strict=False))',
+        '    got = self._handler.restore(self._state(), args='
+        'ocp.args.StandardRestore(\n        abstract, strict=False))\n'
         '    return got._replace(rng=jax.random.key(99)) if hasattr(\n'
         "        got, 'rng') else got"),
     'side by side': attack.Break(

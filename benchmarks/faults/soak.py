@@ -26,25 +26,26 @@ PACE = 1.5  # seconds a round of the last quarter over those of the first
 _EVERY = 5  # rounds between two looks at the memory
 STORES: dict[str, dict[str, Any]] = {
     'device': {'store': 'device'},
-    'host': {'store': 'host', 'cohort': 3}}
+    'host': {'store': 'host', 'cohort': 3},
+    'disk': {'store': 'disk', 'cohort': 3}}
 
 _ADD = attack.Break(
-    'fedu_jax/report.py', '    self._board.flush()\n', '')
+    'fedu_jax/report.py', '    self._lines.add(row)\n', '')
 _ROUND = 'metrics = federation.advance()\n'
 BROKEN = {
     'memory': _ADD._replace(
-        new='    self._board.flush()\n'
+        new='    self._lines.add(row)\n'
         "    self.all = [*getattr(self, 'all', ()), b'x' * 10**6 + b'y']\n"),
     'open files': _ADD._replace(
-        new='    self._board.flush()\n'
-        "    self.all = [*getattr(self, 'all', ()), open(self._path)]\n"),
+        new='    self._lines.add(row)\n'
+        "    self.all = [*getattr(self, 'all', ()), open('/dev/null')]\n"),
     'compilations': attack.Break(
         'fedu_jax/federation.py', _ROUND,
         f'jax.jit(lambda: done)(); {_ROUND}'),
     'seconds a round': attack.Break(
         'fedu_jax/federation.py', _ROUND, f'time.sleep(done / 500); {_ROUND}'),
     'checkpoints kept': attack.Break(
-        'fedu_jax/checkpoint.py', 'max_to_keep=keep', 'max_to_keep=None'),
+        'fedu_jax/checkpoint.py', '[-self._keep:]', '[-99:]'),
 }
 
 
