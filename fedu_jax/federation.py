@@ -183,9 +183,9 @@ def _save(i: int, federation: resident.Resident | travelling.Travelling,
     BadInput: no run can go on from what its server has.
   """
   done = federation.done
-  run = federation.state(i)
-  _check_server(run, own)
   try:
+    run = federation.state(i)  # where clients lie on disk, it writes them
+    _check_server(run, own)
     hosts.together(reported.settle)  # first: what is done is not run again
     own.save(done, run, federation.named(i))
   except OSError as error:
