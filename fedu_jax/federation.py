@@ -186,7 +186,7 @@ def _save(i: int, federation: resident.Resident | travelling.Travelling,
   """
   done = federation.done
   try:
-    run = federation.state(i)
+    run = federation.state(i)  # where clients lie on disk, it writes them
     _check_server(run, own)
     hosts.together(reported.settle)  # first: what is done is not run again
     own.save(done, run, federation.named(i))

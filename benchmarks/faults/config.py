@@ -52,8 +52,8 @@ BROKEN = {
         'if not labelled and not z:'),
     'config files that are none': attack.Break(
         'fedu_jax/command.py',
-        'except Exception as error:\n    # A config file is code, and can raise '
-        "anything.\n    refuse(f'in the config",
+        'except Exception as error:\n    # A config file is code, and can '
+        "raise anything.\n    refuse(f'in the config",
         'except ValueError as error:\n'
         "    refuse(f'in the config"),
     'flags of the other commands': attack.Break(

@@ -259,7 +259,7 @@ def taken_away(nursery, folder, name, variant, stays, take, give) -> str:
     give(started, workdir)
   code, err = started.wait(), started.err()
   if 'could not be saved' not in started.out():
-    return f'it said nothing: {started.out()[-300:]}{err[-300:]}'
+    return f'it said nothing: {started.out()[-300:]}{err[-3000:]}'
   if not stays:
     if code or err:
       return f'exit code {code}: {err[-300:]}'
