@@ -193,11 +193,11 @@ def of_bytes(count: float) -> str:
 
 
 def of_seconds(count: float) -> str:
-  """Formats a time: 24.8 ms, 3.1 s, 2.0 h, 3.5 days."""
-  for unit, size in (('days', 86400), ('h', 3600), ('s', 1), ('ms', 1e-3)):
-    if count >= size * (2 if size > 1 else 1) or size < 1:
+  """Formats a time: 24.8 ms, 3.1 s, 4.5 min, 2.5 h, 3.5 days."""
+  for unit, size in (('days', 86400), ('h', 3600), ('min', 60)):
+    if count >= 2 * size:
       return f'{count / size:.3g} {unit}'
-  raise AssertionError
+  return f'{count:.3g} s' if count >= 1 else f'{1e3 * count:.3g} ms'
 
 
 def of_operations(count: float) -> str:

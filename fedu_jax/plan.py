@@ -74,8 +74,8 @@ def show(found: forecast.Forecast, machine: forecast.Machine,
   of = '' if sizes.group == 1 else f' of g = {sizes.group} each'
   console.print(
       f'clients: K = {sizes.clients:,}, of whom M = {sizes.cohort:,} train in '
-      f'a round, m = {sizes.at_once:,} at once on a device; they lie on the '
-      f'{sizes.store}\n'
+      f'a round, m = {sizes.at_once:,} at once on a device; between '
+      f'rounds they lie on the {sizes.store}\n'
       f'{"groups of devices" if of else "devices"}: n = {sizes.groups:,}{of}')
   device = estimate.device_memory(sizes, found.program)
   host = estimate.host_memory(sizes)

@@ -49,21 +49,31 @@ def test_memory_is_what_a_run_takes(changes, tmp_path):
   with jax.numpy_rank_promotion('allow'):
     found = plan_check.compare(
         config_of(devices='1', **changes), tmp_path / 'run')
-  assert found.program == pytest.approx(found.program_of_run, rel=0.02)
+  assert found.program == pytest.approx(found.program_of_run, rel=0.002)
   assert found.device == pytest.approx(found.device_of_run, rel=0.15)
+  # So small a network is a small part of it; so what lies beside, by itself.
+  assert found.device - found.program == pytest.approx(
+      found.device_of_run - found.program_of_run, abs=4000)
 
 
-def test_devices_that_are_not_here():
-  """A device of many holds its share; more devices change nothing for it."""
-  config = config_of(clients=8)
-  two, many = (look(config, chips) for chips in (2, 500))
-  assert [x.sizes.groups for x in (two, many)] == [2, 8]
-  assert [x.sizes.at_once for x in (two, many)] == [4, 1]
-  sizes = two.sizes
-  assert 'and 2 U' in two.note  # since the tests see one device
-  saved = two.program - many.program
-  assert saved > 3 * (2 * sizes.state + sizes.upload + sizes.images)
-  assert many.program > 2 * sizes.server + 2 * sizes.state + sizes.images
+@pytest.mark.parametrize('chips, groups, at_once', [(1, 1, 8), (3, 3, 3),
+                                                    (500, 8, 1)])
+def test_devices_that_are_not_here(chips, groups, at_once, monkeypatch):
+  """One device's share is compiled, and room for the all-reduce comes on top.
+
+  Where two groups are to be seen, as by the command, it is in the program.
+  """
+  compiled = []
+  monkeypatch.setattr(
+      forecast.program, 'compile_round',
+      lambda config, nets, server, clients, *_, layout: compiled.append(
+          clients.num_examples.shape))
+  monkeypatch.setattr(estimate, 'peak_memory', lambda _: 10**6)
+  found = look(config_of(clients=8), chips)
+  assert (found.sizes.groups, found.sizes.at_once) == (groups, at_once)
+  assert compiled == [(at_once,)]
+  assert found.program == 10**6 + (2 * found.sizes.upload if chips > 1 else 0)
+  assert ('and 2 U' in found.note) == (chips > 1)
 
 
 # --- arithmetic ------------------------------------------------------------
@@ -171,7 +181,8 @@ def test_bytes_are_readable(value, text):
 
 
 @pytest.mark.parametrize('value, text', [
-    (0.0248, '24.8 ms'), (90, '90 s'), (9000, '2.5 h'), (864000, '10 days')])
+    (0.0248, '24.8 ms'), (90, '90 s'), (900, '15 min'), (9000, '2.5 h'),
+    (864000, '10 days')])
 def test_seconds_are_readable(value, text):
   assert estimate.of_seconds(value) == text
 
