@@ -23,6 +23,10 @@ from fedu_jax.errors import LOST, Interrupted
 
 ROOT = pathlib.Path(__file__).parents[1]
 SCORED = '--config.evaluation.every=1'
+# At the config's own rate, 0.06, training is chaotic: an eps (1e-7) in the first
+# network moves divergences by up to 0.08 in the fourth round, and at this rate
+# by 5e-6 (six and three draws).
+CALM = '--config.optimizer.learning_rate=0.005'
 TIMEOUT = 15  # seconds; other tests run beside these
 
 
@@ -43,7 +47,7 @@ def start(count, workdir, *flags, process=None, what='-', die=(None, 0),
   return [subprocess.Popen(
       [sys.executable, str(ROOT / 'tests' / 'loopback.py'), what,
        str(die[1] if i == die[0] else 0), f'--config={config}',
-       f'--workdir={workdir}', *joined,
+       f'--workdir={workdir}', CALM, *joined,
        *([] if alone else [f'--config.distributed.process={i}']), *flags],
       cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE,
       stderr=subprocess.PIPE)
@@ -89,26 +93,23 @@ def rows_of(folder):
 
 
 def assert_same(folder, other):
-  """Sums in another order: 1e-7 a round, which training amplifies.
-
-  Twice what sharding_test allows for devices, whose sums these are.
-  """
+  """Sums in another order: 1e-7 a round, as in sharding_test."""
   mine, theirs = rows_of(folder), rows_of(other)
   assert [x['round'] for x in mine] == [x['round'] for x in theirs]
   for a, b in zip(mine, theirs):
     assert a['global_predictor'] == b['global_predictor']
     assert a['cohort'] == b['cohort']
-    np.testing.assert_allclose(a['loss'], b['loss'], rtol=1e-4)
+    np.testing.assert_allclose(a['loss'], b['loss'], rtol=1e-5)
     np.testing.assert_allclose(a['clients']['divergence'],
-                               b['clients']['divergence'], rtol=2e-3)
+                               b['clients']['divergence'], rtol=1e-4)
   ends = []
   for place in folder, other:
     saved = checkpoint.Checkpoints(place / 'checkpoints', keep=2)
     ends.append(saved.restore_plain())
     saved.close()
   for a, b in zip(*(jax.tree.leaves(x['server']) for x in ends), strict=True):
-    np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=2e-3,
-                               atol=1e-4)
+    np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=1e-4,
+                               atol=1e-5)
 
 
 @pytest.fixture(scope='module')

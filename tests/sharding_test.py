@@ -85,7 +85,7 @@ def test_a_run_moves_between_numbers_of_devices(tmp_path):
   scores = protocols.ask(tmp_path / 'moved', 'knn')
   assert 0 < scores['knn'] < 1
   for a, b in zip(moved, whole, strict=True):
-    np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-4)
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
   rows = [(tmp_path / name / 'metrics.jsonl').read_text().splitlines()
           for name in ('moved', 'whole')]
   assert len(rows[0]) == len(rows[1]) == 4

@@ -124,7 +124,7 @@ def test_cohorts_on_several_devices(tmp_path):
       for devices, changes in (
           (1, ['cohort=3']), (2, ['cohort=3', 'clients_per_device=1']))]
   for a, b in zip(*online, strict=True):
-    np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-4)
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_a_run_stays_on_disk_or_off_it(tmp_path, monkeypatch):
