@@ -1,17 +1,44 @@
-"""Numbers gone wrong, in short: what is left out, who is told, and collapse."""
+"""Numbers gone wrong, sameness and endurance, as far as a minute allows.
+
+The rest of the short forms is `python -m benchmarks.faults --short`.
+"""
+
+import json
 
 import jax
 import pytest
+from rich.console import Console
 
-from benchmarks.faults import attack, numbers, same, soak
+from benchmarks.faults import attack, numbers, same, soak, tiny
+from fedu_jax import train
+from fedu_jax.errors import BadInput
 
 
-@pytest.mark.parametrize('module', [numbers, same, soak])
-def test_attacks_lose_nothing(module, tmp_path, capsys):
-  """The short forms; seconds a round are for an idle machine to judge."""
+@pytest.mark.parametrize('module, rows', [
+    (numbers, ('images of a client', 'state of a client',
+               'gradients of a client in a store', 'collapse')),
+    (same, ('twice in a process',)),
+    (soak, tuple(soak.BROKEN))])
+def test_attacks_lose_nothing(module, rows, tmp_path):
+  """Seconds a round are left for an idle machine to judge."""
   with jax.numpy_rank_promotion('allow'):
-    found = module.run(attack.Order(tmp_path, True, 0, print))
-  assert found.keys() == module.BROKEN.keys()
+    found = module.run(attack.Order(tmp_path, True, 0, print, rows))
+  assert set(found) == set(rows) <= set(module.BROKEN)
   found.pop('seconds a round', None)
   for row, outcome in found.items():
     assert outcome.tried and not outcome.lost, (row, outcome.note)
+
+
+def test_a_round_that_leaves_nobody_stops_and_the_next_start_goes_on(tmp_path):
+  config = tiny.get_config()
+  config.learner.ill = ()
+  console = Console(quiet=True)
+  with jax.numpy_rank_promotion('allow'):
+    with pytest.raises(BadInput, match='in round 2 the numbers of all'):
+      train.train(config, str(tmp_path / 'run'), console=console)
+    trained = train.train(config, str(tmp_path / 'run'), console=console)
+  rows = [json.loads(row) for row in
+          (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
+  assert [len(row['left_out']) for row in rows] == [0, 5, 0]
+  assert rows[1]['loss'] is None and rows[2]['loss'] < 4
+  assert trained.speed['left_out'] == 5
