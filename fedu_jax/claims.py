@@ -24,8 +24,12 @@ def claim(folder: pathlib.Path,
   """Makes sure that a folder is this config's, wherever it runs, or nobody's.
 
   Raises:
-    BadInput: it is another's, or another process is at it.
+    BadInput: it is another's, or another process is at it; or its name has
+      characters by which files cannot be found again.
   """
+  if wrong := sorted(set(str(folder)) & set('[]*?')):
+    raise BadInput(f'--workdir {folder} has {" ".join(wrong)} in its name, '
+                   'which TensorStore takes for a pattern: choose another')
   _check(folder, config)
   if hosts.first() and (folder / _LOCK).exists():
     with _locked(folder, signed=False):

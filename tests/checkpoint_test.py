@@ -268,6 +268,12 @@ def test_a_board_that_breaks_says_so_once(tmp_path):
 # --- folders -----------------------------------------------------------------
 
 
+def test_a_folder_whose_files_would_not_be_found_again(tmp_path):
+  with pytest.raises(BadInput, match=r'has \[ \] in its name'):
+    claims.claim(tmp_path / 'run [2]', smoke.get_config())
+  assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_is_held_by_one(tmp_path):
   config = smoke.get_config()
   folder = tmp_path / 'run'

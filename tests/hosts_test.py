@@ -23,9 +23,9 @@ from fedu_jax.errors import LOST, Interrupted
 
 ROOT = pathlib.Path(__file__).parents[1]
 SCORED = '--config.evaluation.every=1'
-# At the config's own rate, 0.06, training is chaotic: an eps (1e-7) in the first
-# network moves divergences by up to 0.08 in the fourth round, and at this rate
-# by 5e-6 (six and three draws).
+# At the config's own rate, 0.06, training is chaotic: an eps (1e-7) in the
+# first network moves divergences by up to 0.08 in the fourth round; at this
+# rate, by 5e-6 (six and three draws).
 CALM = '--config.optimizer.learning_rate=0.005'
 TIMEOUT = 15  # seconds; other tests run beside these
 

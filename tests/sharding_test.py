@@ -76,11 +76,11 @@ def test_an_aggregation_that_is_no_sum_sees_all_uploads():
 
 
 def test_a_run_moves_between_numbers_of_devices(tmp_path):
-  """Five clients: on four devices (padded), on one, on two, and back."""
-  for stop, devices in enumerate((4, 1, 2), start=1):
-    assert ask('run', devices, tmp_path / 'moved', stop) == {}
-  moved = ask('run', 4, tmp_path / 'moved', 0)['online']
-  whole = ask('run', 1, tmp_path / 'whole', 0)['online']
+  """Eight clients: on eight devices, on one, on two, and back."""
+  for stop, devices in enumerate((8, 1, 2), start=1):
+    assert ask('run', devices, tmp_path / 'moved', stop, 'clients=8') == {}
+  moved = ask('run', 8, tmp_path / 'moved', 0, 'clients=8')['online']
+  whole = ask('run', 1, tmp_path / 'whole', 0, 'clients=8')['online']
   # What several devices wrote is read on one.
   scores = protocols.ask(tmp_path / 'moved', 'knn')
   assert 0 < scores['knn'] < 1
