@@ -146,8 +146,7 @@ def fedsc(server: ServerState, clients: ClientState, *,
   Arguments as in `aggregate`; the clients' learner is `fedsc`.
   """
   sums = add(clients.memory.learner.own, clients.num_examples)
-  memory = Moments(trees.mean(sums, server.memory.mean), jnp.where(
-      sums[1] > 0, sums[1], server.memory.num_examples))
+  memory = Moments(trees.mean(sums, server.memory.mean), sums[1])
   return aggregate(server, clients, add=add)._replace(memory=memory)
 
 

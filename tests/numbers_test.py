@@ -11,7 +11,7 @@ from rich.console import Console
 
 from benchmarks.faults import attack, numbers, same, soak, tiny
 from fedu_jax import train
-from fedu_jax.errors import BadInput
+from fedu_jax.errors import Diverged
 
 
 @pytest.mark.parametrize('module, rows', [
@@ -34,7 +34,7 @@ def test_a_round_that_leaves_nobody_stops_and_the_next_start_goes_on(tmp_path):
   config.learner.ill = ()
   console = Console(quiet=True)
   with jax.numpy_rank_promotion('allow'):
-    with pytest.raises(BadInput, match='in round 2 the numbers of all'):
+    with pytest.raises(Diverged, match='in round 2 the numbers of all'):
       train.train(config, str(tmp_path / 'run'), console=console)
     trained = train.train(config, str(tmp_path / 'run'), console=console)
   rows = [json.loads(row) for row in
