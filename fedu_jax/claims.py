@@ -92,7 +92,7 @@ def _check(folder: pathlib.Path, config: ml_collections.ConfigDict) -> None:
           config.store == 'disk' and saved):
         raise BadInput(
             f'the clients of {folder} {"are" if lying else "are not"} on '
-            f'disk: set config.store to auto')
+            'disk: set config.store to auto')
     elif folder.is_dir() and any(p.name not in _FIRST
                                  for p in folder.iterdir()):
       raise BadInput(f'{folder} is not empty and not a run of ours: choose '

@@ -55,9 +55,9 @@ def federate(members: Sequence[runs.Member], *,
     For each what came of it.
 
   Raises:
-    BadInput: the learner needs labels and the data has none; checkpoints are
-      there, and none is sound; or a round's numbers went wrong for all clients,
-      or for the server.
+    BadInput: the learner needs labels and the data has none; or checkpoints
+      are there, and none is sound.
+    Diverged: a round's numbers went wrong for all clients, or for the server.
     Interrupted: a signal came in a round, which is saved.
     Unsaved: a signal came, and what it ended could not be saved.
   """
@@ -182,7 +182,7 @@ def _save(i: int, federation: resident.Resident | travelling.Travelling,
   """Saves a federation; returns what is unsaved, if that fails, or ''.
 
   Raises:
-    BadInput: no run can go on from what its server has.
+    Diverged: no run can go on from what its server has.
   """
   done = federation.done
   try:
