@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import pathlib
+import pickle
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from benchmarks.faults import ends
 from fedu_jax.errors import BadInput
 from fedu_jax import runs
 from fedu_jax import train
@@ -62,7 +64,7 @@ def test_nothing_is_unpickled_unpacked_or_executed(path):
 
 @pytest.fixture(scope='module')
 def ran(tmp_path_factory):
-  """A run of two clients' folders, cut off from any network, umask 027."""
+  """A run of two clients' folders, umask 027, without network or pickles."""
   root = tmp_path_factory.mktemp('safe')
   draw = np.random.RandomState(0)
   for name in ('ann', 'bob'):
@@ -71,10 +73,12 @@ def ran(tmp_path_factory):
       Image.fromarray(draw.randint(0, 256, (9, 9, 3), np.uint8)).save(
           root / 'data' / name / f'{i}.png')
   (root / 'data' / 'bob' / '[x.png').write_bytes(b'no image')
-  alone = ('import runpy, socket\n'
+  alone = ('import runpy, socket, sys\n'
            'def refuse(*_, **__):\n  raise AssertionError("the network")\n'
            'socket.socket.connect = socket.socket.connect_ex = refuse\n'
            'socket.getaddrinfo = socket.create_connection = refuse\n'
+           'sys.addaudithook(lambda event, args: sys.exit(f"pickled: {args}")\n'
+           '                 if event == "pickle.find_class" else None)\n'
            'runpy.run_module("fedu_jax.main", run_name="__main__")\n')
   done = subprocess.run(
       [sys.executable, '-c', alone, '--config=configs/smoke.py',
@@ -96,6 +100,22 @@ def test_a_run_needs_no_network_and_says_what_it_skipped(ran):
           'bob/[x.png (no image of a kind that is read)') in done.stdout
   skipped, = json.loads((root / 'new' / 'run' / 'skipped.json').read_text())
   assert skipped.startswith('bob/[x.png')
+
+
+UNPICKLED: list[tuple] = []
+sys.addaudithook(lambda event, args: UNPICKLED.append(args)
+                 if event == 'pickle.find_class' else None)
+
+
+def test_checkpoints_are_read_without_pickles(ran):
+  """Orbax's and clients' files; a name that a pickle brings is always seen."""
+  root, _ = ran
+  UNPICKLED.clear()
+  pickle.loads(pickle.dumps(pathlib.Path('x')))
+  assert UNPICKLED
+  UNPICKLED.clear()
+  found = ends.networks(root / 'new' / 'run')
+  assert any('clients' in name for name in found) and not UNPICKLED
 
 
 def test_outputs_follow_the_umask(ran):

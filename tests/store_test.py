@@ -1,6 +1,5 @@
 """Clients in a store: the same bits as on the device, and less of it taken."""
 
-import json
 import pathlib
 import tempfile
 
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from benchmarks.faults import ends
 from fedu_jax import (
     checkpoint, memory, place, report, runs, settings, store, train)
 from fedu_jax.errors import BadInput
@@ -55,16 +55,13 @@ def run(folder, monkeypatch, *, stop=0, **changes):
                            console=Console(quiet=True)).federation
     except Stopped:
       return None
-  rows = [json.loads(row) for row in
-          (folder / 'metrics.jsonl').read_text().splitlines()]
-  for row in rows:
-    del row['seconds'], row['images_per_second']
-  return jax.device_get(online), rows
+  return ends.rows(folder), jax.device_get(online), ends.networks(folder)
 
 
 def check_same(mine, reference):
-  assert mine[1] == reference[1]  # every metric of every client and round
-  small.check_equal(mine[0], reference[0])
+  """Every metric, the server, and all of each client that has trained."""
+  assert mine[0] == reference[0]
+  small.check_equal(mine[1:], reference[1:])
 
 
 @pytest.fixture(scope='module')
@@ -73,7 +70,7 @@ def on_device(tmp_path_factory):
   with pytest.MonkeyPatch.context() as patch:
     found = run(tmp_path_factory.mktemp('device') / 'run', patch,
                 store='device')
-  cohorts = [row['cohort'] for row in found[1]]
+  cohorts = [row['cohort'] for row in found[0]]
   # Some come twice running, some after a pause: both ways to come back.
   assert any(set(a) & set(b) for a, b in zip(cohorts, cohorts[1:]))
   assert any((set(a) - set(b)) & set(c) for a, b, c in

@@ -284,8 +284,8 @@ def run(order: attack.Order, rows: tuple[str, ...] = tuple(ROWS)
   with forks.Forks('fedu_jax.sources', 'fedu_jax.command',
                    'fedu_jax.tfds_reader', JAX_PLATFORMS='cpu') as server:
     def load(*argv: str) -> subprocess.CompletedProcess:
-      return server.start('benchmarks.faults.load', *argv, timeout=60)
-    for row in rows:
+      return server.run('benchmarks.faults.load', *argv)
+    for row in filter(order.wants, rows):
       attempts = _Attempts(row, order.say)
       for what, wrong in ROWS[row](order, load):
         attempts.add(what, wrong)

@@ -13,7 +13,7 @@ import time
 from benchmarks.faults import attack
 from benchmarks.faults import ends
 from benchmarks.faults import kill
-from benchmarks.faults import starts
+from benchmarks.faults import forks
 
 _CHECKPOINT, _FEDERATION, _CLAIMS = (
     f'fedu_jax/{name}.py' for name in ('checkpoint', 'federation', 'claims'))
@@ -51,27 +51,27 @@ BROKEN = {
 def run(order: attack.Order) -> dict[str, attack.Outcome]:
   """All rows."""
   found: dict[str, attack.Outcome] = {}
-  with starts.Nursery(order.folder) as nursery:
+  with forks.of_runs() as server:
     left = order.folder / 'left'
     flags = kill.flags_of(order.folder, 'disk') + ['--config.checkpoint.keep=3']
     for row, act in _ATTACKS.items():
       if not order.wants(row):
         continue
       if not left.exists():
-        first = nursery.start(left, *flags)
+        first = server.start_run(left, *flags)
         assert first.wait() == 0, first.err()
         whole = ends.of(left)
       wrongs = []
       for i in range(1 if order.short or row in _ONCE else 8):
         folder = order.folder / row.replace(' ', '-') / str(i)
         shutil.copytree(left, folder)
-        wrongs.append(act(nursery, folder, flags, whole,
+        wrongs.append(act(server, folder, flags, whole,
                           random.Random(order.seed + i)))
         order.say(f'{row}: {wrongs[-1] or "good"}')
       found[row] = _outcome(wrongs)
     if order.wants(_LIMIT):
       found[_LIMIT] = _outcome([
-          _limited(nursery, order.folder, i, stays) for i, stays in enumerate(
+          _limited(server, order.folder, i, stays) for i, stays in enumerate(
               (False,) if order.short else (False, True) * 4)])
   if rows := list(filter(order.wants, _MOUNTED)):
     found |= _mounted(order, rows)
@@ -96,9 +96,9 @@ def _files(folder: pathlib.Path) -> list[pathlib.Path]:
   return sorted(x for x in folder.rglob('*') if x.is_file())
 
 
-def _goes_on(nursery, folder, flags, whole) -> str:
+def _goes_on(server, folder, flags, whole) -> str:
   """Starts again: what is wrong with how it goes on from what is sound."""
-  again = nursery.start(folder, *flags)
+  again = server.start_run(folder, *flags)
   if again.wait():
     return f'exit code {again.poll()}: {again.err()[-300:]}'
   said = [x for x in again.out().splitlines() if 'is damaged' in x]
@@ -108,10 +108,10 @@ def _goes_on(nursery, folder, flags, whole) -> str:
 
 
 def _damaged(harm):
-  def act(nursery, folder, flags, whole, draw):
+  def act(server, folder, flags, whole, draw):
     for step in _newest(folder)[:draw.randint(1, 2)]:
       harm(draw.choice(_files(step)), draw)
-    return _goes_on(nursery, folder, flags, whole)
+    return _goes_on(server, folder, flags, whole)
   return act
 
 
@@ -129,7 +129,7 @@ def _remove(path: pathlib.Path, _: random.Random) -> None:
   path.unlink()
 
 
-def _half_written(nursery, folder, flags, whole, draw) -> str:
+def _half_written(server, folder, flags, whole, draw) -> str:
   """As a program leaves it that gives the name first."""
   newest = _newest(folder)[0]
   shutil.copytree(newest, newest.with_name('99.part'))
@@ -137,12 +137,12 @@ def _half_written(nursery, folder, flags, whole, draw) -> str:
   (newest / 'manifest.json').unlink()
   for path in draw.sample(found, len(found) // 2):
     path.unlink()
-  wrong = _goes_on(nursery, folder, flags, whole)
+  wrong = _goes_on(server, folder, flags, whole)
   return wrong or ('99.part is left' if newest.with_name('99.part').exists()
                    else '')
 
 
-def _clients(nursery, folder, flags, whole, draw) -> str:
+def _clients(server, folder, flags, whole, draw) -> str:
   """One of the files that the newest checkpoint names, and none before."""
   steps = _newest(folder)
   # Sealed, so there is more in the file than JSON.
@@ -150,13 +150,13 @@ def _clients(nursery, folder, flags, whole, draw) -> str:
       (x / 'manifest.json').read_text())[0]['sealed']) for x in steps[:2])
   path = folder / draw.choice(sorted(newest - before))
   draw.choice((_truncate, _flip, _remove))(path, draw)
-  return _goes_on(nursery, folder, flags, whole)
+  return _goes_on(server, folder, flags, whole)
 
 
-def _refused(nursery, folder, flags, *words: str) -> str:
+def _refused(server, folder, flags, *words: str) -> str:
   """What is wrong with a refusal, which touches nothing."""
   before = {x: x.read_bytes() for x in _files(folder)}
-  again = nursery.start(folder, *flags)
+  again = server.start_run(folder, *flags)
   code, err = again.wait(), again.err()
   if code != 2 or err.count('\n') != 1 or not err.startswith('error: '):
     return f'exit code {code}: {err[-300:]}'
@@ -168,33 +168,33 @@ def _refused(nursery, folder, flags, *words: str) -> str:
   return f'{changed} changed' if changed else ''
 
 
-def _none_sound(nursery, folder, flags, whole, draw) -> str:
+def _none_sound(server, folder, flags, whole, draw) -> str:
   for step in _newest(folder):
     draw.choice((_truncate, _flip, _remove))(draw.choice(_files(step)), draw)
-  return _refused(nursery, folder, flags, 'no checkpoint that is sound')
+  return _refused(server, folder, flags, 'no checkpoint that is sound')
 
 
-def _another(nursery, folder, flags, whole, draw) -> str:
-  return _refused(nursery, folder, [*flags, '--config.rule.threshold=0.5'],
+def _another(server, folder, flags, whole, draw) -> str:
+  return _refused(server, folder, [*flags, '--config.rule.threshold=0.5'],
                   'rule.threshold (0.4, not 0.5)')
 
 
-def _older(nursery, folder, flags, whole, draw) -> str:
+def _older(server, folder, flags, whole, draw) -> str:
   """One field had another name, and one was not there yet."""
   path = folder / 'config.json'
   config = json.loads(path.read_text())
   config['rule.limit'] = config.pop('rule.threshold')
   del config['sampling.name']
   path.write_text(json.dumps(config))
-  return _refused(nursery, folder, flags, 'rule.limit (0.4, not',
+  return _refused(server, folder, flags, 'rule.limit (0.4, not',
                   'sampling.name (absent, not',
                   'rule.threshold (absent, not')
 
 
-def _two(nursery, folder, flags, whole, draw) -> str:
+def _two(server, folder, flags, whole, draw) -> str:
   """Started at the same moment, in an empty place."""
   shutil.rmtree(folder)
-  both = [nursery.start(folder, *flags) for _ in range(2)]
+  both = [server.start_run(folder, *flags) for _ in range(2)]
   codes = sorted(x.wait() for x in both)
   said = ''.join(x.err() for x in both)
   if codes != [0, 2] or said.count('\n') != 1 or str(folder) not in said or (
@@ -215,22 +215,22 @@ _ONCE = 'another config', 'an older version'
 # --- the disk is taken away --------------------------------------------------
 
 
-def _limited(nursery, folder, i: int, stays: bool) -> str:
+def _limited(server, folder, i: int, stays: bool) -> str:
   """No file may be larger than a few kilobytes, from some round on."""
   def limit(started, size):
     resource.prlimit(started.pid, resource.RLIMIT_FSIZE,
                      (size, resource.RLIM_INFINITY))
   return taken_away(
-      nursery, folder, f'limited-{i}', 'device', stays,
+      server, folder, f'limited-{i}', 'device', stays,
       lambda started, workdir: limit(started, 12000),
       lambda started, workdir: limit(started, resource.RLIM_INFINITY))
 
 
-def taken_away(nursery, folder, name, variant, stays, take, give) -> str:
+def taken_away(server, folder, name, variant, stays, take, give) -> str:
   """Takes the disk from a run that has saved, and maybe gives it back.
 
   Args:
-    nursery: starts it.
+    server: starts it.
     folder: for data and folders of runs.
     name: of the run's folder, which may be there and empty.
     variant: of `kill.VARIANTS`.
@@ -245,8 +245,8 @@ def taken_away(nursery, folder, name, variant, stays, take, give) -> str:
            '--config.checkpoint.every=2']
   whole, workdir = folder / f'whole-{variant}-20', folder / name / 'run'
   if not whole.exists():
-    assert nursery.start(whole, *flags).wait() == 0
-  started = nursery.start(workdir, *flags)
+    assert server.start_run(whole, *flags).wait() == 0
+  started = server.start_run(workdir, *flags)
 
   def wait_for(there):
     until = time.time() + 120
@@ -270,7 +270,7 @@ def taken_away(nursery, folder, name, variant, stays, take, give) -> str:
   if not ends.saved(workdir):
     wrong = wrong or 'no checkpoint is left'
   give(started, workdir)
-  again = nursery.start(workdir, *flags)
+  again = server.start_run(workdir, *flags)
   if again.wait():
     return wrong or again.err()
   return wrong or ends.difference(ends.of(workdir), ends.of(whole))

@@ -4,19 +4,19 @@ import json
 import pathlib
 from typing import Any
 
+from flax import serialization
 import jax
 import numpy as np
 
 from fedu_jax import checkpoint
+from fedu_jax import files
 from fedu_jax import report
 
 
 def of(workdir: pathlib.Path) -> dict[str, Any]:
   """All that a run leaves that does not depend on the clock, by name."""
-  saved = checkpoint.Checkpoints(workdir / 'checkpoints', keep=1)
-  state = saved.restore_plain()
+  state = _state(workdir)
   steps = sorted(x.name for x in (workdir / 'checkpoints').iterdir())
-  saved.close()
   found: dict[str, Any] = {'steps': steps}
   for path, x in jax.tree_util.tree_leaves_with_path(state):
     if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
@@ -29,13 +29,34 @@ def of(workdir: pathlib.Path) -> dict[str, Any]:
     newest[file.stem.split('-')[0]] = file
   for client, file in newest.items():
     found[f'client {client}'] = file.name, file.read_bytes()
-  text = (workdir / 'metrics.jsonl').read_text()
-  found['metrics.jsonl'] = [_timeless(json.loads(line))
-                            for line in text.splitlines()]
+  found['metrics.jsonl'] = rows(workdir)
   for name in ('summary.json', 'partition.json', 'config.json'):
     found[name] = json.loads((workdir / name).read_text())
   found['summary.json'] = _timeless(found['summary.json'])
   return found
+
+
+def networks(workdir: pathlib.Path) -> dict[str, np.ndarray]:
+  """The server and the clients in the end, wherever clients lie, by name.
+
+  Of clients those that have trained, in their order, [count, ...] each.
+  """
+  state = _state(workdir)
+  clients = state['clients']
+  if not isinstance(clients, dict):  # the rounds in which they trained last
+    last = np.asarray(clients)
+    clients = jax.tree.map(lambda *x: np.stack(x), *(
+        serialization.msgpack_restore(files.unsealed(next(
+            (workdir / 'clients').glob(f'*/{i}-{last[i]}.msgpack'))))
+        for i in np.flatnonzero(last >= 0)))
+  else:
+    # Whom a number of devices is padded with have no examples.
+    trained = (np.asarray(clients['last_round']) >= 0) & (
+        np.asarray(clients['num_examples']) > 0)
+    clients = jax.tree.map(lambda x: np.asarray(x)[trained], clients)
+  return {jax.tree_util.keystr(path): np.asarray(x) for path, x in
+          jax.tree_util.tree_leaves_with_path(
+              {'server': state['server'], 'clients': clients})}
 
 
 def difference(mine: dict[str, Any], other: dict[str, Any]) -> str:
@@ -53,9 +74,24 @@ def saved(workdir: pathlib.Path) -> int | None:
   return found.latest()
 
 
+def rows(workdir: pathlib.Path) -> list[dict[str, Any]]:
+  """What `metrics.jsonl` tells that does not depend on the clock."""
+  text = (workdir / 'metrics.jsonl').read_text()
+  return [_timeless(json.loads(line)) for line in text.splitlines()]
+
+
 def lines(workdir: pathlib.Path) -> int:
   """How many rounds `metrics.jsonl` tells of."""
   return (workdir / 'metrics.jsonl').read_bytes().count(b'\n')
+
+
+def _state(workdir: pathlib.Path) -> dict[str, Any]:
+  """What the newest sound checkpoint holds."""
+  found = checkpoint.Checkpoints(workdir / 'checkpoints', keep=1)
+  state = found.restore_plain()
+  found.close()
+  assert state
+  return state
 
 
 def _timeless(row: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 To import JAX takes seconds, and a wrong flag is refused in milliseconds. So one
 process imports what the programs need, touches no device, and forks for each
-start; the fork runs the module as `python -m` does.
+start; the fork runs the module as `python -m` does, and ends as it does.
 """
 
 import contextlib
@@ -17,15 +17,65 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
 from typing import Any
 import warnings
 
 from benchmarks.faults import attack
 
 
+class Started:
+  """One process of a program."""
+
+  def __init__(self, forks: 'Forks', pid: int, said: pathlib.Path):
+    self.pid, self._forks, self._said = pid, forks, said
+    self._code: int | None = None
+
+  def poll(self) -> int | None:
+    """The exit code, negative for a signal; None while it runs."""
+    if self._code is None:
+      self._code = self._forks.ask({'poll': self.pid})
+    return self._code
+
+  def wait(self, seconds: float = 600) -> int:
+    """Waits for the end.
+
+    Raises:
+      TimeoutError: it did not come to it, and was killed.
+    """
+    until = time.monotonic() + seconds
+    while (code := self.poll()) is None:
+      if time.monotonic() > until:
+        self.send(signal.SIGKILL)
+        raise TimeoutError(self.err())
+      time.sleep(0.002)
+    return code
+
+  def send(self, number: int) -> bool:
+    """Sends a signal; whether it met a living process."""
+    # Not reaped before we ask, so the number is still this process's.
+    alive = self.poll() is None
+    if alive:
+      os.kill(self.pid, number)
+    return alive
+
+  def out(self) -> str:
+    """What it has printed."""
+    return self._text('.out')
+
+  def err(self) -> str:
+    """What it has printed on stderr."""
+    return self._text('.err')
+
+  def _text(self, suffix: str) -> str:
+    path = self._said.with_suffix(suffix)
+    return path.read_text(errors='replace') if path.exists() else ''
+
+
 class Forks(contextlib.AbstractContextManager):
-  """Starts modules by forks of a process that has imported what they need."""
+  """Starts modules by forks of a process that has imported what they need.
+
+  In the end it kills those that are left.
+  """
 
   def __init__(self, *preload: str, **environment: str):
     """Begins the process that forks.
@@ -35,6 +85,7 @@ class Forks(contextlib.AbstractContextManager):
       **environment: of all starts, beside this process's.
     """
     self._folder = tempfile.TemporaryDirectory(prefix='forks-')
+    self._started: list[Started] = []
     self._server = subprocess.Popen(
         [sys.executable, '-m', 'benchmarks.faults.forks', *preload],
         cwd=attack.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -42,79 +93,81 @@ class Forks(contextlib.AbstractContextManager):
                         **environment})
 
   def __exit__(self, *_) -> None:
-    assert self._server.stdin and self._server.stdout
-    self._server.stdin.close()
-    self._server.wait()
-    self._server.stdout.close()
+    for started in self._started:
+      started.send(signal.SIGKILL)
+    self._server.communicate()
     self._folder.cleanup()
 
-  def start(self, module: str, *argv: str,
-            timeout: float = 60) -> subprocess.CompletedProcess:
-    """Runs a module to its end, as `python -m <module> <argv>`.
-
-    Args:
-      module: its name.
-      *argv: its arguments.
-      timeout: seconds after which it is killed, and its code is -9.
-    """
+  def ask(self, request: dict[str, Any]) -> int | None:
+    """What the process that forks answers."""
     assert self._server.stdin and self._server.stdout
-    outputs = [pathlib.Path(self._folder.name, x) for x in ('out', 'err')]
-    print(json.dumps([module, argv, timeout, list(map(str, outputs))]),
-          file=self._server.stdin, flush=True)
-    code = json.loads(self._server.stdout.readline())
+    print(json.dumps(request), file=self._server.stdin, flush=True)
+    return json.loads(self._server.stdout.readline())
+
+  def start(self, module: str, *argv: str) -> Started:
+    """Starts a module, as `python -m <module> <argv>`."""
+    said = pathlib.Path(self._folder.name, str(len(self._started)))
+    pid = self.ask({'module': module, 'argv': argv, 'said': str(said)})
+    assert pid
+    self._started.append(Started(self, pid, said))
+    return self._started[-1]
+
+  def start_run(self, workdir: pathlib.Path, *flags: str,
+                config: str = 'tests/tiny.py') -> Started:
+    """Starts the program."""
+    return self.start('fedu_jax.main', f'--config={config}',
+                      f'--workdir={workdir}', *flags)
+
+  def run(self, module: str, *argv: str) -> subprocess.CompletedProcess:
+    """Runs a module to its end, a minute at most; its code is then -9."""
+    started = self.start(module, *argv)
+    try:
+      code = started.wait(60)
+    except TimeoutError:
+      code = -signal.SIGKILL
     return subprocess.CompletedProcess(
-        [module, *argv], code, *(x.read_text(errors='replace')
-                                 for x in outputs))
+        [module, *argv], code, started.out(), started.err())
 
 
-def _serve(preload: list[str]) -> None:
+def of_runs() -> Forks:
+  """Starts runs, whose programs are all kept, however fast they compile."""
+  return Forks('fedu_jax.train', 'fedu_jax.command',
+               'ml_collections.config_flags', 'sklearn.datasets',
+               JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0')
+
+
+def _serve(preload: list[str]) -> str:
+  """Answers requests; returns in a process that shall be a start."""
   for name in preload:
     importlib.import_module(name)
   gc.freeze()  # a collection in a fork would copy all memory
   for line in sys.stdin:
-    order = json.loads(line)
-    with warnings.catch_warnings():
-      warnings.simplefilter('ignore')  # no device is in use, so forks are fine
-      child = os.fork()
-    if not child:
-      _run(*order)
-    print(_wait(child, order[2]), flush=True)
+    request = json.loads(line)
+    answer: int | None = None
+    if 'poll' in request:
+      pid, status = os.waitpid(request['poll'], os.WNOHANG)
+      answer = os.waitstatus_to_exitcode(status) if pid else None
+    else:
+      with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # no device is in use: forks are fine
+        answer = os.fork()
+      if not answer:
+        return _become(**request)
+    print(json.dumps(answer), flush=True)
+  sys.exit(0)
 
 
-def _run(module: str, argv: list[str], _: Any, outputs: list[str]) -> None:
-  """The fork's part; does not return."""
-  for stream, path in enumerate(outputs, 1):
-    os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
-  os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+def _become(module: str, argv: list[str], said: str) -> str:
+  """Makes of a fork what a process of the module begins as; returns its name.
+  """
+  for number, name in ((0, os.devnull), (1, said + '.out'), (2, said + '.err')):
+    file = os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.dup2(file, number)
+    os.close(file)
   os.setsid()
   sys.argv = [module, *argv]
-  code: Any = 0
-  try:
-    runpy.run_module(module, run_name='__main__', alter_sys=True)
-  except SystemExit as error:
-    code = error.code
-    if isinstance(code, str):
-      print(code, file=sys.stderr)
-      code = 1
-  except BaseException:
-    traceback.print_exc()
-    code = 1
-  sys.stdout.flush()
-  sys.stderr.flush()
-  os._exit(code or 0)
-
-
-def _wait(child: int, timeout: float) -> int:
-  until = time.monotonic() + timeout
-  while True:
-    ended, status = os.waitpid(child, os.WNOHANG)
-    if ended:
-      return os.waitstatus_to_exitcode(status)
-    if time.monotonic() > until:
-      os.kill(child, signal.SIGKILL)
-      until = float('inf')
-    time.sleep(0.002)
+  return module
 
 
 if __name__ == '__main__':
-  _serve(sys.argv[1:])
+  runpy.run_module(_serve(sys.argv[1:]), run_name='__main__', alter_sys=True)

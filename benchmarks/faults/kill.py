@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.faults import attack
 from benchmarks.faults import ends
-from benchmarks.faults import starts
+from benchmarks.faults import forks
 
 _KILLED, _ASKED, _TWICE = (
     'SIGKILL at random moments', 'SIGTERM and SIGINT', 'a second signal')
@@ -56,23 +56,23 @@ def flags_of(folder: pathlib.Path, variant: str) -> list[str]:
 
 def run(order: attack.Order) -> dict[str, attack.Outcome]:
   """All rows."""
-  with starts.Nursery(order.folder) as nursery:
+  with forks.of_runs() as server:
     wholes: dict[str, Any] = {}
 
     def whole(variant):
       if variant not in wholes:
         folder = order.folder / f'whole-{variant}'
-        started = nursery.start(folder, *flags_of(order.folder, variant))
+        started = server.start_run(folder, *flags_of(order.folder, variant))
         code = started.wait()
         assert code == 0, started.err()
         wholes[variant] = ends.of(folder)
       return wholes[variant]
-    return {row: act(order, nursery, whole) for row, act in (
+    return {row: act(order, server, whole) for row, act in (
         (_KILLED, _killed), (_ASKED, _asked), (_TWICE, _twice))
         if order.wants(row)}
 
 
-def _killed(order, nursery, whole) -> attack.Outcome:
+def _killed(order, server, whole) -> attack.Outcome:
   """Kills, until there were enough; each chain of kills is run to its end."""
   draw = random.Random(order.seed)
   wanted = int(os.environ.get('FAULTS_KILLS', 3 if order.short else 110))
@@ -86,7 +86,7 @@ def _killed(order, nursery, whole) -> attack.Outcome:
     expected = whole(variant)
     kills = 0
     while kills < min(8, wanted - tried):
-      started = nursery.start(workdir, *flags)
+      started = server.start_run(workdir, *flags)
       aim = draw.choice(_AIMS)
       _await(started, workdir, variant, aim, draw)
       if not started.send(signal.SIGKILL):
@@ -95,7 +95,7 @@ def _killed(order, nursery, whole) -> attack.Outcome:
         break
       kills += 1
       by_aim[aim] = by_aim.get(aim, 0) + 1
-    last = nursery.start(workdir, *flags)
+    last = server.start_run(workdir, *flags)
     wrong = f'exit code {last.poll()}: {last.err()}' if last.wait() else (
         ends.difference(ends.of(workdir), expected))
     tried, lost, chain = tried + kills, lost + bool(wrong), chain + 1
@@ -131,7 +131,7 @@ def _await(started, workdir, variant, aim, draw) -> None:
     time.sleep(draw.choice([0, draw.uniform(0, 0.05)]))
 
 
-def _asked(order, nursery, whole) -> attack.Outcome:
+def _asked(order, server, whole) -> attack.Outcome:
   """One signal: a line, a code, and what is done is saved."""
   tried = lost = 0
   note = ''
@@ -143,7 +143,7 @@ def _asked(order, nursery, whole) -> attack.Outcome:
     workdir = order.folder / f'asked-{i}'
     flags = flags_of(order.folder, variant)
     expected = whole(variant)
-    started = nursery.start(workdir, *flags)
+    started = server.start_run(workdir, *flags)
     _await(started, workdir, variant, moment, random.Random(i))
     if not started.send(number):
       continue
@@ -156,7 +156,7 @@ def _asked(order, nursery, whole) -> attack.Outcome:
       wrong = f'{moment}: round {ends.lines(workdir)} was not saved'
     elif moment == 'next line' and 'after round' not in err:
       wrong = f'{moment}: {err}'
-    last = nursery.start(workdir, *flags)
+    last = server.start_run(workdir, *flags)
     if last.wait():
       wrong = wrong or last.err()
     wrong = wrong or ends.difference(ends.of(workdir), expected)
@@ -166,13 +166,13 @@ def _asked(order, nursery, whole) -> attack.Outcome:
   return attack.Outcome(tried, lost, note)
 
 
-def _twice(order, nursery, _) -> attack.Outcome:
+def _twice(order, server, _) -> attack.Outcome:
   """Two signals in a long round: the first waits for its end, but not both."""
   tried = lost = 0
   note = ''
   for i in range(1 if order.short else 4):
     workdir = order.folder / f'twice-{i}'
-    started = nursery.start(
+    started = server.start_run(
         workdir, *flags_of(order.folder, 'device'), '--config.rounds=2',
         '--config.local_epochs=10000', '--config.batch_size=4')
     while 'compiled' not in started.out() and started.poll() is None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 from benchmarks.faults import disk
-from benchmarks.faults import starts
+from benchmarks.faults import forks
 
 _SIZE = 3_000_000  # bytes, of a disk
 
@@ -18,7 +18,7 @@ def _call(*command: object) -> None:
   subprocess.run(list(map(str, command)), check=True)
 
 
-def _full(nursery, folder, name, stays) -> str:
+def _full(server, folder, name, stays) -> str:
   """A small disk, filled up in the midst of a run."""
   place = folder / name
   place.mkdir()
@@ -34,10 +34,10 @@ def _full(nursery, folder, name, stays) -> str:
 
   def free(started, workdir):
     (place / 'ballast').unlink()
-  return disk.taken_away(nursery, folder, name, 'disk', stays, fill, free)
+  return disk.taken_away(server, folder, name, 'disk', stays, fill, free)
 
 
-def _read_only(nursery, folder, name, stays) -> str:
+def _read_only(server, folder, name, stays) -> str:
   """The folder of a run, which may suddenly not be written to."""
   def close(started, workdir):
     _call('mount', '--bind', workdir, workdir)
@@ -45,7 +45,7 @@ def _read_only(nursery, folder, name, stays) -> str:
 
   def open_(started, workdir):
     _call('umount', '-l', workdir)
-  return disk.taken_away(nursery, folder, name, 'host', stays, close, open_)
+  return disk.taken_away(server, folder, name, 'host', stays, close, open_)
 
 
 def main() -> None:
@@ -53,9 +53,9 @@ def main() -> None:
   folder, short = pathlib.Path(sys.argv[1]) / 'mounted', sys.argv[2] == 'short'
   folder.mkdir()
   _call('mount', '-t', 'tmpfs', 'tmpfs', folder)  # may we?
-  with starts.Nursery(folder) as nursery:
+  with forks.of_runs() as server:
     print(json.dumps({
-        row: [attack(nursery, folder, f'{attack.__name__}{i}', stays)
+        row: [attack(server, folder, f'{attack.__name__}{i}', stays)
               for i, stays in enumerate(some)]
         for row, attack, some in (
             ('a full disk', _full, [False] if short else [False, True] * 4),
