@@ -8,6 +8,9 @@ import tempfile
 # tests run the same config.
 os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ['XDG_CACHE_HOME'] = tempfile.mkdtemp(prefix='fedu_jax-')
+# Most of the time goes into compiling programs that run for a second: quickly
+# made ones are the better bargain, a quarter off the whole.
+os.environ['XLA_FLAGS'] = '--xla_backend_optimization_level=0'
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
@@ -19,9 +22,9 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 # The long files, longest first: begun last, one would keep a process busy when
 # the others have nothing left to do.
-_LONG = ('experiments_test', 'train_test', 'benchmarks_test', 'hosts_test',
-         'parity_test', 'laws_test', 'methods_test', 'sharding_test',
-         'store_test')
+_LONG = ('numbers_test', 'sharding_test', 'experiments_test', 'train_test',
+         'kill_test', 'benchmarks_test', 'hosts_test', 'checkpoint_test',
+         'parity_test', 'plan_test', 'laws_test', 'methods_test', 'store_test')
 
 
 def pytest_collection_modifyitems(items):

@@ -20,7 +20,7 @@ import numpy as np  # noqa: E402
 from rich.console import Console  # noqa: E402
 
 from fedu_jax import (  # noqa: E402
-    checkpoint, devices, local, program, runs, settings, train)
+    checkpoint, command, devices, local, program, runs, settings, train)
 from fedu_jax.sources import Dataset  # noqa: E402
 import tiny  # noqa: E402
 
@@ -93,6 +93,7 @@ def run(count, folder, stop, *changes):
     if step == stop:
       raise Stopped
   checkpoint.Checkpoints.save = save_and_stop
+  command.keep_compiled_programs()  # which the next start loads
   config = tiny.get_config()
   config.devices = str(count)
   config.optimizer.learning_rate = 0.005  # or it is chaotic, see hosts_test

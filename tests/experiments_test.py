@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 import pathlib
 import re
 import subprocess
@@ -20,16 +19,10 @@ from fedu_jax.experiments import published, queue
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-# Some fifty programs are compiled and each runs for a second: quickly made
-# ones are the better bargain. Their numbers are checked elsewhere.
-QUICK = {'XLA_FLAGS': '--xla_backend_optimization_level=0'}
-
-
 def command(*flags, code=0):
   done = subprocess.run(
       [sys.executable, '-m', 'fedu_jax.experiments', *flags], cwd=ROOT,
-      text=True, capture_output=True, check=False, timeout=1200,
-      env=os.environ | QUICK)
+      text=True, capture_output=True, check=False, timeout=1200)
   assert done.returncode == code, done.stdout + done.stderr
   return done.stdout if not code else done.stderr
 

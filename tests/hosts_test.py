@@ -39,7 +39,8 @@ def start(count, workdir, *flags, process=None, what='-', die=(None, 0),
       port = found.getsockname()[1]
   env = os.environ | {
       'PYTHONPATH': str(ROOT), 'PYTHONUNBUFFERED': '1',
-      'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}'}
+      'XLA_FLAGS': f'{os.environ["XLA_FLAGS"]} '
+                   f'--xla_force_host_platform_device_count={devices}'}
   joined = [] if alone else [
       f'--config.distributed.coordinator=127.0.0.1:{port}',
       f'--config.distributed.processes={count}',

@@ -14,7 +14,8 @@ import pytest
 
 from fedu_jax import protocols
 
-EIGHT = {'XLA_FLAGS': '--xla_force_host_platform_device_count=8'}
+EIGHT = {'XLA_FLAGS': os.environ['XLA_FLAGS']
+         + ' --xla_force_host_platform_device_count=8'}
 
 
 def ask(*words):
