@@ -7,6 +7,7 @@ threads that nobody waits for any more, as stack traces on stderr.
 import functools
 import logging
 import sys
+import warnings
 
 
 @functools.cache
@@ -14,6 +15,9 @@ def hush() -> None:
   """Lets nothing of that be heard, from here on."""
   for name in ('absl', 'asyncio'):
     logging.getLogger(name).addFilter(_is_news)
+  # A write that had not begun when another failed.
+  warnings.filterwarnings('ignore', category=RuntimeWarning,
+                          message="coroutine 'async_serialize_.*never awaited")
   before = sys.unraisablehook
 
   def hook(unraisable):

@@ -15,7 +15,8 @@ import zlib
 import numpy as np
 from PIL import Image
 
-PIXELS = np.random.RandomState(0).randint(0, 256, (40, 30, 3), np.uint8)
+PIXELS = np.random.RandomState(0).randint(
+    0, 256, (40, 30, 3)).astype(np.uint8)
 READ, SKIPPED, REFUSED = 'read', 'skipped', 'refused'
 
 
