@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
   flags.add_argument('--traffic_width', type=int, default=64, help='of the '
                      'network whose traffic is timed; 0 leaves that out')
   flags.add_argument('--plot', default='', help='a PNG to draw')
-  args = measure.parse(flags, argv, clients='10', stores='device,host',
+  args = measure.parse(flags, argv, clients='10,20', stores='device,host',
                        traffic_width=4)
   counts = [int(x) for x in args.clients.split(',')]
   with tempfile.TemporaryDirectory() as folder:

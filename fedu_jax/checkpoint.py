@@ -79,10 +79,14 @@ class Checkpoints:
 
   def _steps(self) -> list[int]:
     """All that are there, whatever they are worth, oldest first."""
-    if not self._folder.is_dir():
+    try:
+      return sorted(int(path.name) for path in self._folder.iterdir()
+                    if path.name.isdecimal())
+    except FileNotFoundError:
       return []
-    return sorted(int(path.name) for path in self._folder.iterdir()
-                  if path.name.isdigit())
+    except OSError as error:
+      raise BadInput(f'{self._folder} cannot be read ({error.strerror}): make '
+                     'it readable, or choose another --workdir') from error
 
   def latest(self) -> int | None:
     """Returns the rounds completed by the newest sound state, or None."""
@@ -90,11 +94,9 @@ class Checkpoints:
 
   def oldest(self) -> int:
     """Returns the rounds completed by the oldest state that is kept."""
-    return self._kept()[0]
-
-  def _kept(self) -> list[int]:
-    return [step for step in self._steps() if step <= self._latest
-            ][-self._keep:]
+    # A host may not see yet what the first has just written.
+    return min([step for step in self._steps() if step <= self._latest
+                ][-self._keep:], default=self._latest)
 
   def restore(self, like: PyTree) -> PyTree | None:
     """Returns the newest sound state, or None if there is none.
@@ -195,6 +197,7 @@ class Checkpoints:
       files.discard(final)
     os.rename(part, final)
     files.sync(self._folder)
+    files.sync(self._folder.parent)
 
   def tidy(self) -> None:
     """Removes what a kill left unfinished, and what is no longer kept.

@@ -14,7 +14,11 @@ from fedu_jax.errors import BadInput, Ending
 
 def leave(ending: Ending) -> NoReturn:
   """Ends the program with one line on stderr and the ending's exit code."""
-  print('error:', ' '.join(str(ending).split()), file=sys.stderr)
+  try:
+    print('error:', ' '.join(str(ending).split()), file=sys.stderr, flush=True)
+    sys.stdout.flush()
+  except OSError:  # full, or gone; Python would end with a code of its own
+    os._exit(ending.code)
   sys.exit(ending.code)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 import contextlib
 import functools
+import pathlib
 import time
 from typing import NamedTuple
 
@@ -11,9 +12,11 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from fedu_jax import claims
 from fedu_jax import files
 from fedu_jax import health
 from fedu_jax import hosts
+from fedu_jax import journal
 from fedu_jax import networks
 from fedu_jax import place
 from fedu_jax import report
@@ -25,7 +28,7 @@ from fedu_jax import store
 from fedu_jax import travelling
 from fedu_jax import trees
 from fedu_jax.checkpoint import Checkpoints
-from fedu_jax.errors import Diverged, Unsaved
+from fedu_jax.errors import BadInput, Diverged, Unsaved
 from fedu_jax.state import Metrics, Online
 
 
@@ -55,8 +58,8 @@ def federate(members: Sequence[runs.Member], *,
     For each what came of it.
 
   Raises:
-    BadInput: the learner needs labels and the data has none; or checkpoints
-      are there, and none is sound.
+    BadInput: the learner needs labels and the data has none; or what an
+      earlier start left is not sound, or no longer fits in.
     Diverged: a round's numbers went wrong for all clients, or for the server.
     Interrupted: a signal came in a round, which is saved.
     Unsaved: a signal came, and what it ended could not be saved.
@@ -68,6 +71,8 @@ def federate(members: Sequence[runs.Member], *,
     saved = [stack.enter_context(contextlib.closing(Checkpoints(
         m.folder / 'checkpoints', keep=config.checkpoint.keep)))
         for m in members]
+    for m, own in zip(members, saved):
+      _check_begun(m.folder, own, where.store, config)
     for own in saved:
       own.tidy()
     # What must be equal: the largest client, and the rounds that are done.
@@ -88,6 +93,24 @@ def federate(members: Sequence[runs.Member], *,
           config=config, nets=nets, examples=examples, layout=where.layout),
           config)
   return ended
+
+
+def _check_begun(folder: pathlib.Path, own: Checkpoints, store_: str,
+                 config: ml_collections.ConfigDict) -> None:
+  """Refuses to go on in a way by which what is there would be lost."""
+  if own.latest() is not None:
+    if store_ == 'disk' and not claims.on_disk(folder):
+      raise BadInput(
+          f'the clients of {folder} lie in memory, and half of this host\'s '
+          'has no room for them: go on where there is more, or choose another '
+          '--workdir, where they will lie on disk')
+    return
+  # One that has not saved yet has not done more rounds than this.
+  path = folder / 'metrics.jsonl'
+  if (rounds := journal.last(path)) > config.checkpoint.every:
+    raise BadInput(
+        f'{path} tells of {rounds} rounds, and there is no checkpoint: put '
+        f'{folder / "checkpoints"} back, or remove that file to begin anew')
 
 
 def _stores(member: runs.Member) -> dict[str, Callable[..., store.Store]]:

@@ -155,7 +155,7 @@ def held(path: pathlib.Path, *, wait: bool = False,
       # A file system without locks, where nobody can hold anything.
     if signed:
       with contextlib.suppress(OSError):  # a full disk is told of elsewhere
-        file.truncate(0)
-        file.write(f'process {os.getpid()}')
-        file.flush()
+        # Past the buffer, which would be written again at the end.
+        os.ftruncate(file.fileno(), 0)
+        os.write(file.fileno(), f'process {os.getpid()}'.encode())
     yield True

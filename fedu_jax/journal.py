@@ -17,6 +17,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2
 
 from fedu_jax import files
+from fedu_jax.errors import BadInput
 
 Row = dict[str, Any]
 
@@ -36,11 +37,14 @@ class Lines:
       done: rounds completed. Lines beyond were lost with the state that they
         led to, as is one that was cut short; both are cut off.
       see: is shown each row that stays.
+
+    Raises:
+      BadInput: the file is there and cannot be read.
     """
     self._path = path
     self.beyond = done  # the last round that was lost so
     self.missing = done  # rounds up to `done` that have no line
-    text = path.read_bytes() if path.exists() else b''
+    text = _read(path)
     whole, last = [], 0
     for line in text.splitlines(True):
       row = _row(line)
@@ -80,6 +84,26 @@ class Lines:
       files.write(self._path, self._unwritten)
     self._end += len(self._unwritten)
     self._unwritten = b''
+
+
+def last(path: pathlib.Path) -> int:
+  """The last round that a file of rows tells of; 0, if of none.
+
+  Raises:
+    BadInput: it cannot be read.
+  """
+  return max((_row(line)['round'] for line in _read(path).splitlines(True)),
+             default=0)
+
+
+def _read(path: pathlib.Path) -> bytes:
+  try:
+    return path.read_bytes()
+  except FileNotFoundError:
+    return b''
+  except OSError as error:
+    raise BadInput(f'{path} cannot be read ({error.strerror}): make it '
+                   'readable, or move it away') from error
 
 
 def _row(line: bytes) -> Row:

@@ -1,6 +1,7 @@
 """How much work a step is, in operations, and how fast it is done here."""
 
 from collections.abc import Callable, Sequence
+import functools
 import math
 import time
 from typing import Any
@@ -12,8 +13,10 @@ import ml_collections
 import numpy as np
 
 from fedu_jax import networks
+from fedu_jax import place
 from fedu_jax import program
 from fedu_jax import settings
+from fedu_jax.errors import BadInput
 from fedu_jax.state import ClientState, Labelled, PyTree
 
 
@@ -102,6 +105,9 @@ def measured(config: ml_collections.ConfigDict, shape: tuple[int, ...],
     config: the whole config.
     shape: [H, W, C] of its images.
     work: what `per_image` counts.
+
+  Raises:
+    BadInput: a step does not fit this device.
   """
   nets = settings.bind(config, 'model')()
   learner = program.make_learner(config, nets)
@@ -119,13 +125,25 @@ def measured(config: ml_collections.ConfigDict, shape: tuple[int, ...],
   def run(state, images, rngs):  # a loop, since a round is one
     return jax.lax.scan(lambda state, x: learner.step(state, *x), state,
                         (images, rngs))
+  rngs = jax.random.split(rng, steps)
+  of_step = functools.partial(examples, config, (config.batch_size, *shape))
+  stacked = of_step(lambda x: jax.ShapeDtypeStruct((steps, *x.shape), x.dtype))
+  compiled = run.lower(jax.eval_shape(start, rng), stacked, rngs).compile()
+  needed: Any = compiled.memory_analysis()
+  size = (needed.argument_size_in_bytes + needed.output_size_in_bytes
+          + needed.temp_size_in_bytes)
+  if size > place.device_bytes():
+    raise BadInput(
+        f'a step takes {size / 1e9:.0f} GB, more than a device here has '
+        f'({place.device_bytes() / 1e9:.0f} GB), and cannot be timed: give '
+        'its speed with --rate, or choose a smaller config.model')
   images = jax.tree.map(lambda x: jax.random.randint(
-      rng, (steps, *x.shape), 0, 256 if x.dtype == jnp.uint8 else 2).astype(
-          x.dtype), examples(config, (config.batch_size, *shape)))
+      rng, x.shape, 0, 256 if x.dtype == jnp.uint8 else 2).astype(x.dtype),
+      stacked)
   took = []
   state = start(rng)
   for _ in range(3):
     began = time.perf_counter()
-    jax.block_until_ready(run(state, images, jax.random.split(rng, steps)))
+    jax.block_until_ready(compiled(state, images, rngs))
     took.append(time.perf_counter() - began)
   return steps * config.batch_size * work / min(took[1:])

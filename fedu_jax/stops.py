@@ -22,9 +22,11 @@ _held_back = False
 
 
 def _leave(code: int, line: str) -> None:
-  if sys.stdout.isatty():  # where a progress bar may have hidden the cursor
-    os.write(1, b'\x1b[?25h\n')
-  os.write(2, f'error: {line}\n'.encode())
+  with contextlib.suppress(OSError, ValueError):  # the terminal may be gone
+    if sys.stdout.isatty():  # where a progress bar may have hidden the cursor
+      os.write(1, b'\x1b[?25h\n')
+  with contextlib.suppress(OSError):
+    os.write(2, f'error: {line}\n'.encode())
   os._exit(code)
 
 

@@ -117,6 +117,13 @@ class OnDisk:
     # At most a thousand files a folder, or some file systems crawl.
     return self._folder / str(client // 250) / f'{client}-{round_}.msgpack'
 
+  def _is_ours(self, path: pathlib.Path) -> bool:
+    """Whether a file has a name of ours; a copy is not used, nor removed."""
+    client, _, round_ = path.stem.partition('-')
+    return (client.isdecimal() and round_.isdecimal()
+            and int(client) < len(self._last)
+            and path == self._path(int(client), int(round_)))
+
   def _one(self, client: int) -> ClientState:
     start = self._client._replace(num_examples=self._num_examples[client])
     if self._last[client] < 0:
@@ -156,7 +163,9 @@ class OnDisk:
 
   def snapshot(self) -> np.ndarray:
     self._write()
-    for path in {x for path in self._unsynced for x in (path, path.parent)}:
+    # With the names of folders that may be new.
+    for path in {x for path in self._unsynced
+                 for x in (path, *path.parents[:3])}:
       if path.exists():  # not one that has been replaced since
         files.sync(path)
     self._unsynced = set()
@@ -177,7 +186,7 @@ class OnDisk:
     self._unsynced, self._beyond = set(), set()
     for path in self._folder.glob(f'*/*-*.msgpack{files.PART}'):
       files.remove(path)
-    for path in self._folder.glob('*/*-*.msgpack'):
+    for path in filter(self._is_ours, self._folder.glob('*/*-*.msgpack')):
       client, round_ = map(int, path.stem.split('-'))
       if round_ > self._last[client]:
         self._beyond.add(path)

@@ -24,6 +24,9 @@ def find(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
       cannot be made so.
   """
   root = data_dir or None
+  if ':' in name:
+    raise BadInput(f'data.source tfds: {name!r} is of a register outside TFDS, '
+                   'whose code would be loaded: name one of its own sets')
   try:
     builder = tfds.builder(name, data_dir=root)
     if not builder.is_prepared():
@@ -41,7 +44,10 @@ def find(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
   if name in cifar.BUILDERS:
     return cifar.prepare(name, root)
   try:
-    builder.download_and_prepare(file_format='array_record')
+    builder.download_and_prepare(
+        file_format='array_record',
+        download_config=tfds.download.DownloadConfig(
+            force_checksums_validation=True))
   except Exception as error:
     raise BadInput(
         f'data.source tfds: {name} is not prepared in {builder.data_path} and '

@@ -95,8 +95,7 @@ def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
   configs = [_changed(config, seed=seed) for seed in seeds]
   folders = [claims.claim(pathlib.Path(workdir), own)
              for workdir, own in zip(workdirs, configs)]
-  if any(map(claims.on_disk, folders)):  # what `auto` meant when they began
-    config = _changed(config, store='disk')
+  asked, config = config, _as_begun(config, folders)
   data = runs.data_of(config, lazy=hosts.several())
   runs.examples_of(config, data)  # that there are labels, if they are needed
   parts = [runs.parts_of(own, data) for own in configs]
@@ -123,12 +122,13 @@ def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
     return federation.federate(members, config=config, nets=nets, data=data)
   ended = federate(members, config)
   # Who is alone has nobody to lose an upload to.
-  by_itself = _changed(config, **{
+  by_itself = _changed(asked, **{
       'participation.dropout': 0., 'participation.stragglers': 0.})
-  alone = [federate([m._replace(
-      name=f'client {k} alone', folder=m.folder / f'alone{k}',
-      parts=[m.parts[k]]) for m in members], by_itself)
-      for k in range(config.evaluation.alone)]
+  alone = []
+  for k in range(config.evaluation.alone):
+    them = [m._replace(name=f'client {k} alone', folder=m.folder / f'alone{k}',
+                       parts=[m.parts[k]]) for m in members]
+    alone.append(federate(them, _as_begun(by_itself, [m.folder for m in them])))
   found = []
   for i, member in enumerate(members):
     every = [ended[i], *(own[i] for own in alone)]
@@ -195,6 +195,13 @@ def _check_data_is_as_before(folder: pathlib.Path, data: sources.Dataset,
     raise BadInput(f'the data are no longer those that {folder} began with '
                    f'(see {path.name} there): restore them, or choose another '
                    '--workdir')
+
+
+def _as_begun(config: ml_collections.ConfigDict,
+              folders: Sequence[pathlib.Path]) -> ml_collections.ConfigDict:
+  """Makes of a store that is `auto` what it was when these runs began."""
+  return _changed(config, store='disk') if any(
+      map(claims.on_disk, folders)) else config
 
 
 def _changed(config: ml_collections.ConfigDict,

@@ -43,8 +43,11 @@ def end(code: int, line: str, stderr: int = 2) -> NoReturn:
 def _say(line: str, stderr: int = 2) -> None:
   """Says the last line; whoever comes later waits for the end."""
   _ending.acquire()
-  sys.stdout.flush()
-  os.write(stderr, f'error: {line}\n'.encode())
+  # Nobody may be there to read it; the end must come all the same.
+  with contextlib.suppress(OSError, ValueError):
+    sys.stdout.flush()
+  with contextlib.suppress(OSError):
+    os.write(stderr, f'error: {line}\n'.encode())
 
 
 class Watcher:

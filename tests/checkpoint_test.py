@@ -5,20 +5,24 @@ import json
 import os
 import pathlib
 import resource
+import shutil
 import subprocess
 import sys
 
 import jax
 import numpy as np
 import pytest
+from rich.console import Console
 
-from fedu_jax import checkpoint, claims, files, hosts, journal, store
+from fedu_jax import (
+    checkpoint, claims, files, hosts, journal, store, train)
 from fedu_jax.checkpoint import Checkpoints
 from fedu_jax.errors import BadInput
 from benchmarks.faults import attack, disk
 from configs import smoke
 import small
 import store_test
+import tiny
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -95,6 +99,55 @@ def test_if_none_is_sound_it_is_refused_and_untouched(tmp_path):
   with pytest.raises(BadInput, match='no checkpoint that is sound'):
     Checkpoints(tmp_path / 'checkpoints', keep=3)
   assert content(tmp_path) == left
+
+
+@pytest.mark.parametrize('harm, words', [
+    (lambda folder: shutil.rmtree(folder / 'checkpoints'),
+     'tells of 4 rounds, and there is no checkpoint'),
+    (lambda folder: replace_by_folder(folder / 'metrics.jsonl'),
+     'metrics.jsonl cannot be read'),
+    (lambda folder: replace_by_file(folder / 'checkpoints'),
+     'checkpoints cannot be read')])
+def test_what_is_gone_or_cannot_be_read_is_refused(harm, words, ran, tmp_path):
+  """A finished run of which a part was moved away, or is another thing."""
+  folder = tmp_path / 'run'
+  shutil.copytree(ran, folder)
+  harm(folder)
+  left = content(folder)
+  with pytest.raises(BadInput, match=words):
+    train.train(tiny.get_config(), str(folder), console=Console(quiet=True))
+  left.pop(folder / '.lock')
+  assert {path: x for path, x in content(folder).items()
+          if path.name != '.lock'} == left
+
+
+def replace_by_folder(path):
+  path.unlink()
+  path.mkdir()
+
+
+def replace_by_file(path):
+  shutil.rmtree(path)
+  path.write_text('no folder')
+
+
+@pytest.fixture(scope='module')
+def ran(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('ran') / 'run'
+  train.train(tiny.get_config(), str(folder), console=Console(quiet=True))
+  return folder
+
+
+def test_a_lock_on_a_full_disk(tmp_path, monkeypatch):
+  """Who holds it cannot be told, but that it is held can."""
+  def full(*_):
+    raise OSError(errno.ENOSPC, 'full')
+  with monkeypatch.context() as patched:
+    patched.setattr(os, 'write', full)
+    with files.held(tmp_path / 'lock', signed=True) as free:
+      assert free
+  with files.held(tmp_path / 'lock', signed=True) as free:
+    assert free and str(os.getpid()) in (tmp_path / 'lock').read_text()
 
 
 def test_damaged_ones_stay_until_another_is_saved(tmp_path):

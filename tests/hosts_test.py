@@ -7,6 +7,7 @@ follows, and the one that coordinates.
 import json
 import os
 import pathlib
+import random
 import signal
 import socket
 import subprocess
@@ -31,7 +32,8 @@ TIMEOUT = 15  # seconds; other tests run beside these
 
 
 def start(count, workdir, *flags, process=None, what='-', die=(None, 0),
-          config='tests/tiny.py', devices=1, port=None, alone=False):
+          config='tests/tiny.py', devices=1, port=None, alone=False,
+          **environment):
   """Starts `count` processes, or one of them alone; `die`: (which, round)."""
   if port is None:
     with socket.socket() as found:
@@ -40,7 +42,8 @@ def start(count, workdir, *flags, process=None, what='-', die=(None, 0),
   env = os.environ | {
       'PYTHONPATH': str(ROOT), 'PYTHONUNBUFFERED': '1',
       'XLA_FLAGS': f'{os.environ["XLA_FLAGS"]} '
-                   f'--xla_force_host_platform_device_count={devices}'}
+                   f'--xla_force_host_platform_device_count={devices}',
+      **environment}
   joined = [] if alone else [
       f'--config.distributed.coordinator=127.0.0.1:{port}',
       f'--config.distributed.processes={count}',
@@ -162,6 +165,21 @@ def test_each_holds_its_own_clients_and_the_first_alone_reports(tmp_path):
   assert 'round' not in found[1][1] and found[1][2] == ''  # says nothing
   assert sorted(x.name for x in (tmp_path / 'run').iterdir()) == sorted(
       x.name for x in (tmp_path / 'one').iterdir())
+
+
+def test_hosts_that_slurm_started(tmp_path, whole):
+  """Told nothing but `auto`; JAX finds the coordinator and the numbers."""
+  folder, job = tmp_path / 'run', random.randrange(4096)  # gives the port
+  processes = []
+  for i in range(2):
+    processes += start(
+        1, folder, SCORED, '--config.distributed.coordinator=auto',
+        f'--config.distributed.timeout={TIMEOUT}', alone=True,
+        SLURM_JOB_ID=str(job), SLURM_NTASKS='2', SLURM_PROCID=str(i),
+        SLURM_LOCALID=str(i), SLURM_STEP_NODELIST='127.0.0.1')
+  found, _ = ended(processes)
+  assert [code for code, *_ in found] == [0, 0], found
+  assert_same(folder, whole)
 
 
 CASES = {

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 from benchmarks import plan_check
-from fedu_jax import estimate, forecast, pace, settings
+from fedu_jax import estimate, forecast, pace, place, settings
 from fedu_jax.errors import BadInput
 import tiny
 
@@ -209,6 +209,12 @@ def test_what_is_not_known_is_asked_for(source, changes, words):
 def test_what_a_run_refuses_is_refused(changes, chips, words):
   with pytest.raises(BadInput, match=words):
     look(config_of(**changes), chips)
+
+
+def test_a_step_that_does_not_fit_here_is_not_timed(monkeypatch):
+  monkeypatch.setattr(place, 'device_bytes', lambda: 10**5)
+  with pytest.raises(BadInput, match='give its speed with --rate'):
+    pace.measured(config_of(), (8, 8, 3), 1e6)
 
 
 def ask(folder, *flags):

@@ -245,6 +245,8 @@ def test_a_folder_that_may_not_be_written_is_left_alone(
 def test_tfds_that_is_unknown_or_unreachable(tmp_path):
   with pytest.raises(BadInput, match='cannot find'):
     sources.load('tfds:no_such_set', data_dir=str(tmp_path))
+  with pytest.raises(BadInput, match='outside TFDS, whose code'):
+    sources.load('tfds:huggingface:mnist', data_dir=str(tmp_path))
 
 
 @pytest.mark.skipif(not CIFAR10.is_dir(), reason='needs the real CIFAR-10 in '

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from benchmarks.faults import ends
 from fedu_jax import (
-    checkpoint, memory, place, report, runs, settings, store, train)
+    checkpoint, files, memory, place, report, runs, settings, store, train)
 from fedu_jax.errors import BadInput
 from fedu_jax.state import ClientState, Online
 import sharding_test
@@ -130,6 +130,59 @@ def test_a_run_stays_on_disk_or_off_it(tmp_path, monkeypatch):
     assert run(folder, monkeypatch, stop=1, store=first) is None
     with pytest.raises(BadInput, match='on disk: set config.store to'):
       run(folder, monkeypatch, store=then)
+
+
+def small_memory(monkeypatch):
+  monkeypatch.setattr(place, 'device_bytes', lambda: 10**4)
+  monkeypatch.setattr(memory, 'host_bytes', lambda: 10**4)
+
+
+def test_auto_stays_what_it_was(on_device, tmp_path, monkeypatch):
+  """A start where there is less memory neither moves clients nor harms."""
+  folder = tmp_path / 'run'
+  assert run(folder, monkeypatch, stop=1, store='auto') is None
+  with monkeypatch.context() as patched:
+    small_memory(patched)
+    with pytest.raises(BadInput, match='go on where there is more'):
+      run(folder, patched, store='auto')
+  assert not (folder / 'clients').exists()
+  check_same(run(folder, monkeypatch, store='auto'), on_device)
+
+
+def test_auto_is_chosen_for_each_folder(tmp_path, monkeypatch):
+  """The federation on disk, a client alone not; and again so."""
+  small_memory(monkeypatch)
+  folder, changes = tmp_path / 'run', {'store': 'auto', 'evaluation.alone': 1}
+  first = run(folder, monkeypatch, **changes)
+  assert (folder / 'clients').exists()
+  assert (folder / 'alone0' / 'checkpoints').exists()
+  assert not (folder / 'alone0' / 'clients').exists()
+  check_same(run(folder, monkeypatch, **changes), first)
+
+
+def test_copies_among_the_files_of_clients_are_let_be(on_device, tmp_path,
+                                                      monkeypatch):
+  folder = tmp_path / 'run'
+  assert run(folder, monkeypatch, stop=2, store='disk') is None
+  file = next((folder / 'clients').rglob('*.msgpack'))
+  copies = [file.with_name(f'{name}.msgpack') for name in (
+      f'{file.stem}.copy', '99-1', '-1', f'{file.stem}-2')]
+  for path in copies:
+    path.write_bytes(b'a copy')
+  check_same(run(folder, monkeypatch, store='disk'), on_device)
+  assert {path.read_bytes() for path in copies} == {b'a copy'}
+
+
+def test_names_of_new_folders_are_on_the_disk_too(tmp_path, monkeypatch):
+  """Or the power could take what a checkpoint names."""
+  synced = set()
+  sync = files.sync
+  monkeypatch.setattr(files, 'sync', lambda path: (
+      synced.add(path), sync(path)))
+  folder = tmp_path / 'run'
+  assert run(folder, monkeypatch, stop=1, store='disk') is None
+  assert {folder, folder / 'clients', folder / 'clients' / '0',
+          folder / 'checkpoints'} <= synced
 
 
 # --- stores by themselves --------------------------------------------------

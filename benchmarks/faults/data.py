@@ -246,6 +246,10 @@ def _tfds(order, load) -> Iterator[tuple[str, str]]:
   for cached in root.rglob('.fedu_jax-*'):
     cached.unlink()
   shutil.rmtree(root / 'downloads')
+  sound = {x: load('tfds:cifar10', x, str(root)).stdout
+           for x in ('eager', 'lazy')}
+  for cached in root.rglob('.fedu_jax-*'):
+    cached.unlink()
   paths = sorted(p for p in (root / 'cifar10').rglob('*') if p.is_file())
   damages: list[Callable[[bytes], bytes | None]] = [
       lambda x: b'', lambda x: x[:len(x) // 2], lambda x: None]
@@ -259,8 +263,11 @@ def _tfds(order, load) -> Iterator[tuple[str, str]]:
     path.unlink() if content is None else path.write_bytes(content)
     for lazy in ('eager', 'lazy'):
       done = load('tfds:cifar10', lazy, str(root))
+      # What is cut or gone may matter to nothing, but never in silence.
       yield f'{path.name}, {number}, {lazy}', _judged(
-          done, '' if done.returncode else READ)
+          done, '' if done.returncode else READ) or (
+              'other images than before' if number < 3 and not done.returncode
+              and done.stdout != sound[lazy] else '')
     for cached in root.rglob('.fedu_jax-*'):
       cached.unlink()
     path.write_bytes(whole)

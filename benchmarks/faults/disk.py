@@ -1,5 +1,6 @@
 """Damages what runs have left, and takes away the disk they write to."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -218,8 +219,9 @@ _ONCE = 'another config', 'an older version'
 def _limited(server, folder, i: int, stays: bool) -> str:
   """No file may be larger than a few kilobytes, from some round on."""
   def limit(started, size):
-    resource.prlimit(started.pid, resource.RLIMIT_FSIZE,
-                     (size, resource.RLIM_INFINITY))
+    with contextlib.suppress(ProcessLookupError):  # it has ended
+      resource.prlimit(started.pid, resource.RLIMIT_FSIZE,
+                       (size, resource.RLIM_INFINITY))
   return taken_away(
       server, folder, f'limited-{i}', 'device', stays,
       lambda started, workdir: limit(started, 12000),
@@ -241,9 +243,9 @@ def taken_away(server, folder, name, variant, stays, take, give) -> str:
   Returns:
     What is wrong with what the run made of it.
   """
-  flags = [*kill.flags_of(folder, variant), '--config.rounds=20',
+  flags = [*kill.flags_of(folder, variant), '--config.rounds=60',
            '--config.checkpoint.every=2']
-  whole, workdir = folder / f'whole-{variant}-20', folder / name / 'run'
+  whole, workdir = folder / f'whole-{variant}-60', folder / name / 'run'
   if not whole.exists():
     assert server.start_run(whole, *flags).wait() == 0
   started = server.start_run(workdir, *flags)

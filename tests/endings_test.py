@@ -1,0 +1,37 @@
+"""The program ends with its code, though nobody can read its last line."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+REFUSED = ['-m', 'fedu_jax.main', '--config=configs/smoke.py',
+           '--config.rounds=0', '--workdir=/nowhere']
+SIGNALLED = ['-c', 'import os, signal, time\n'
+             'from fedu_jax import stops\n'
+             'stops.listen()\n'
+             'os.kill(os.getpid(), signal.SIGTERM)\n'
+             'time.sleep(60)']
+LOST = ['-c', 'from fedu_jax import watch\n'
+        'print("what waits to be written")\n'
+        'watch.end(3, "another host is lost")']
+
+
+@pytest.mark.parametrize('argv, code', [(REFUSED, 2), (SIGNALLED, 5),
+                                        (LOST, 3)])
+@pytest.mark.parametrize('full', [(1,), (2,), (1, 2)])
+def test_a_full_disk_behind_the_output(argv, code, full):
+  """stdout, stderr or both: before, it went on for ever, or with code 120."""
+  with open('/dev/full', 'w', encoding='utf-8') as nowhere:
+    streams = [nowhere if number in full else subprocess.PIPE
+               for number in (1, 2)]
+    done = subprocess.run(
+        [sys.executable, *argv], cwd=ROOT, text=True, stdout=streams[0],
+        stderr=streams[1], check=False, timeout=40,
+        env=os.environ | {'PYTHONPATH': str(ROOT), 'PYTHONUNBUFFERED': ''})
+  assert done.returncode == code
+  if 2 not in full:
+    assert done.stderr.startswith('error: ') and done.stderr.count('\n') == 1
