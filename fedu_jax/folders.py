@@ -6,9 +6,12 @@ a failing disk) is refused instead: that is no fault of the image, and might be
 another answer next time.
 """
 
+from collections.abc import Iterator
+import contextlib
 import functools
 import hashlib
 import io
+import logging
 import os
 import pathlib
 from typing import NamedTuple
@@ -70,10 +73,9 @@ def decode(path: pathlib.Path, size: int) -> np.ndarray:
   if not content:
     raise Unreadable('empty')
   try:
-    with warnings.catch_warnings():
-      warnings.simplefilter('ignore')  # of what is odd, and read all the same
-      with Image.open(io.BytesIO(content), formats=_formats()) as file:
-        return _square(file, size)
+    with _unheard(), Image.open(
+        io.BytesIO(content), formats=_formats()) as file:
+      return _square(file, size)
   except Unreadable:
     raise
   except Image.UnidentifiedImageError as error:
@@ -81,6 +83,20 @@ def decode(path: pathlib.Path, size: int) -> np.ndarray:
   except Exception as error:  # damage leads Pillow's decoders to anything
     reason = ' '.join(str(error).split())[:100] or type(error).__name__
     raise Unreadable(reason) from error
+
+
+@contextlib.contextmanager
+def _unheard() -> Iterator[None]:
+  """Without Pillow's words on what is odd: it is read, or we say why not."""
+  logger = logging.getLogger('PIL')
+  level = logger.level
+  logger.setLevel(logging.CRITICAL)
+  try:
+    with warnings.catch_warnings():
+      warnings.simplefilter('ignore')
+      yield
+  finally:
+    logger.setLevel(level)
 
 
 @functools.cache

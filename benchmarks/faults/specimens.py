@@ -86,9 +86,18 @@ def files() -> dict[str, tuple[bytes, str]]:
           np.ones((5, 5), np.float32))),
       'int32.tif': encoded('TIFF', Image.fromarray(
           np.full((5, 5), 2**30, np.int32))),
+      # Of which Pillow would write a line of its own.
+      'samples.tif': _replaced(
+          encoded('TIFF'), struct.pack('<HHII', 277, 3, 1, 3),
+          struct.pack('<HHII', 277, 3, 1, 36355)),
       'crc.png': png[:200] + bytes([png[200] ^ 255]) + png[201:]}
   return {name: (content, verdict) for several, verdict in (
       (read, READ), (skipped, SKIPPED)) for name, content in several.items()}
+
+
+def _replaced(data: bytes, old: bytes, new: bytes) -> bytes:
+  assert data.count(old) == 1
+  return data.replace(old, new)
 
 
 def npz(*compressed: bool, **arrays: Any) -> bytes:
