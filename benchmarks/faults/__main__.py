@@ -45,9 +45,12 @@ def main() -> None:
     flags.error(f'--only: there is no {", ".join(sorted(unknown))}')
   modules = {name: importlib.import_module(f'benchmarks.faults.{name}')
              for name in names}
+  rows = frozenset(args.rows.split(',') if args.rows else ())
+  if absent := rows - {row for x in modules.values() for row in x.BROKEN}:
+    flags.error(f'--rows: there is no {", ".join(sorted(absent))}')
   command.keep_compiled_programs()  # most attacks are on the same few
   if args.broken:
-    sys.exit(_broken(modules, args))
+    sys.exit(_broken(modules, args, rows))
   found: dict[str, dict[str, Any]] = {}
   for name, module in modules.items():
     began = time.time()
@@ -55,7 +58,7 @@ def main() -> None:
       outcomes = module.run(attack.Order(
           pathlib.Path(folder), args.short, args.seed,
           lambda text: print(f'  {text}', file=sys.stderr, flush=True),
-          frozenset(args.rows.split(',') if args.rows else ())))
+          rows))
     for row, outcome in outcomes.items():
       found[row] = outcome._asdict() | {'module': name}
     print(f'{name}: {time.time() - began:.0f} s', file=sys.stderr, flush=True)
@@ -69,14 +72,13 @@ def main() -> None:
                for x in found.values()))
 
 
-def _broken(modules, args) -> int:
+def _broken(modules, args, rows: frozenset[str]) -> int:
   """Runs each row on its broken build; how many went unnoticed, as a code."""
   unnoticed = 0
-  wanted = set(args.rows.split(',')) if args.rows else None
   print('| attack | fault put into | noticed |\n|---|---|---|')
   for name, module in modules.items():
     for row, fault in module.BROKEN.items():
-      if wanted and row not in wanted:
+      if rows and row not in rows:
         continue
       with tempfile.TemporaryDirectory(prefix='broken-') as place:
         tree = pathlib.Path(place) / 'tree'

@@ -48,7 +48,7 @@ BROKEN = {
     'values that cannot stand together': attack.Break(
         'fedu_jax/combinations.py', "if flat['cohort'] > clients:",
         "if flat['cohort'] > clients + 99:"),
-    'the same, known with the data': attack.Break(
+    'values that cannot stand together with the data': attack.Break(
         'fedu_jax/runs.py', 'if not labelled and prediction != z:',
         'if not labelled and not z:'),
     'config files that are none': attack.Break(
@@ -133,7 +133,7 @@ def cases(folder: pathlib.Path) -> dict[str, list[Case]]:
       'values that cannot stand together': [
           Case([base, source, *(f'--config.{x}' for x in flags), next(either)],
                words) for flags, words in values.TOGETHER],
-      'the same, known with the data': [
+      'values that cannot stand together with the data': [
           Case([base, *(f'--config.{x}' for x in flags), new], words)
           for flags, words in values.TOGETHER_LATE],
       'config files that are none': [
@@ -217,7 +217,7 @@ def _few(row: str, mine: list[Case], draw: random.Random) -> list[Case]:
             for case in draw.sample(several, each[row])]
   if row == 'extreme values that are right':
     return mine[::6]
-  if row == 'the same, known with the data':
+  if row == 'values that cannot stand together with the data':
     return mine[:2]
   return [case for case in mine if '--encoder=untrained' not in case.argv
           or '--protocol=semi:inf' in case.argv]
