@@ -95,20 +95,41 @@ def test_bad_input_is_one_line_and_code_two(tmp_path, flags, complaint):
 
 def test_two_processes_share_a_queue(tmp_path):
   """A run that another is at is passed over, and waited for at the end."""
-  arm = linear_evaluation.plan(plans.SCALES['smoke']).arms[2]
+  arm = _arm('FedU')
   ask = functools.partial(queue._ask, arm, [0], asked='knn', data_dir='',
                           runs=tmp_path)
   folder = tmp_path / plans.key_of(arm.config, 0)
   with queue._hold(folder, wait=False) as held:
     assert held and ask(wait=False) == []
   assert list(tmp_path.glob('*-seed0/*')) == []
-  folder.mkdir()
-  known = {'knn': {'knn': 0.5}}
-  (folder / 'config.json').write_text(json.dumps(
-      settings.flatten(arm.config)))
-  (folder / 'evaluation.json').write_text(json.dumps({arm.encoder: known}))
+  _score(folder, arm, federation=0.5)
   assert ask(wait=False) == [{'knn': 0.5}]  # and nothing was trained
   assert not (folder / 'checkpoints').exists()
+
+
+def test_the_mean_of_clients_alone_is_of_all_of_them(tmp_path):
+  paper, smoke = (_arm('mean of clients alone', scale)
+                  for scale in ('paper', 'smoke'))
+  assert paper.config.evaluation.alone == paper.config.clients
+  assert smoke.config.evaluation.alone == 2
+  _score(tmp_path / plans.key_of(smoke.config, 0), smoke, alone0=0.5,
+         alone1=0.25)
+  assert queue._ask(smoke, [0], asked='knn', data_dir='', runs=tmp_path,
+                    wait=False) == [{'knn': 0.375}]
+
+
+def _arm(row, scale='smoke'):
+  return next(arm for arm in linear_evaluation.plan(plans.SCALES[scale]).arms
+              if arm.row == row)
+
+
+def _score(folder, arm, **knn):
+  """Leaves a run's folder as if its encoders had been scored."""
+  folder.mkdir()
+  (folder / 'config.json').write_text(json.dumps(
+      settings.flatten(arm.config)))
+  (folder / 'evaluation.json').write_text(json.dumps(
+      {name: {'knn': {'knn': score}} for name, score in knn.items()}))
 
 
 # --- plans -----------------------------------------------------------------
@@ -133,7 +154,8 @@ def test_plans_are_sound(name, scale):
 
 def test_the_main_table_has_every_published_method():
   rows = {row for row, _, _ in published.LINEAR}
-  assert rows <= {'one client', *linear_evaluation.METHODS}
+  assert rows <= {'one client', 'mean of clients alone',
+                  *linear_evaluation.METHODS}
   assert set(linear_evaluation.METHODS.values()) <= set(methods.METHODS)
 
 

@@ -27,6 +27,7 @@ _COLOURS = {
     'FedMoCo v1': '#56B4E9', 'FedMoCo v2': '#44AA99', 'L-DAWA': '#999933',
     'FedCA': '#117733', 'FedSC': '#332288',
     'untrained': '#808080', 'one client': '#B0A060',
+    'mean of clients alone': '#DDCC77',
     'BYOL, centralised': '#882255', 'supervised FedAvg': '#6666AA'}
 
 STYLE: Any = {

@@ -29,6 +29,7 @@ def plan(scale: plans.Scale) -> plans.Plan:
       start = plans.make(scale, data=data, iid=iid)
       arms.append(plans.Arm('untrained', column, start, 'untrained'))
       arms.append(plans.Arm('one client', column, start, 'alone0'))
+      arms.append(plans.Arm('mean of clients alone', column, start, 'alone'))
       for row, method in METHODS.items():
         if method == 'centralised' and not iid:
           continue  # there is one client, who has it all

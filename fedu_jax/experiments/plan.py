@@ -67,7 +67,9 @@ class Arm(NamedTuple):
   row: str
   column: str
   config: ml_collections.ConfigDict
-  encoder: str = 'federation'  # which of the run's networks is scored
+  # Which of the run's networks is scored: 'federation', 'untrained', 'alone0'
+  # and so on, or 'alone' for the mean of all clients that trained alone.
+  encoder: str = 'federation'
 
 
 class Plan(NamedTuple):
@@ -117,8 +119,8 @@ def make(scale: Scale, *, method: str = 'fedu', data: str, iid: bool = False,
       place = place[section]
     plain = plain and place[last] == value
     place[last] = value
-  if plain:  # its runs also serve the rows 'one client', wherever they stand
-    config.evaluation.alone = 1
+  if plain:  # its runs also serve the rows of clients alone
+    config.evaluation.alone = 2 if scale.arms == 'few' else config.clients
   settings.check(config)
   return config
 

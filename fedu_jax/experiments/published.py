@@ -1,7 +1,9 @@
 """Numbers as printed, each with its source. Linear probe, top-1 per cent.
 
 FedU: Zhuang et al., ICCV 2021, the authors' poster. FedEMA: Zhuang et al., ICLR
-2022, tables 1 to 3. Where both ran a setting, both stand here.
+2022, tables 1 to 3. Where both ran a setting, both stand here. Whether
+FedU's single client or FedEMA's Standalone is one client or a mean over them is
+not said; here the first is one, the second a mean.
 """
 
 FEDU = 'Zhuang et al. 2021 (poster), ResNet-18'
@@ -9,10 +11,14 @@ FEDEMA = 'Zhuang et al. 2022, ResNet-18'
 
 # (method, data, split) -> as printed.
 LINEAR = {
-    ('one client', 'CIFAR-10', 'IID'): '81.24; 82.42 ± 0.32',
-    ('one client', 'CIFAR-10', 'non-IID'): '71.98; 74.95 ± 0.66',
-    ('one client', 'CIFAR-100', 'IID'): '51.33; 53.88 ± 2.24',
-    ('one client', 'CIFAR-100', 'non-IID'): '49.69; 52.37 ± 0.93',
+    ('one client', 'CIFAR-10', 'IID'): '81.24',
+    ('mean of clients alone', 'CIFAR-10', 'IID'): '82.42 ± 0.32',
+    ('one client', 'CIFAR-10', 'non-IID'): '71.98',
+    ('mean of clients alone', 'CIFAR-10', 'non-IID'): '74.95 ± 0.66',
+    ('one client', 'CIFAR-100', 'IID'): '51.33',
+    ('mean of clients alone', 'CIFAR-100', 'IID'): '53.88 ± 2.24',
+    ('one client', 'CIFAR-100', 'non-IID'): '49.69',
+    ('mean of clients alone', 'CIFAR-100', 'non-IID'): '52.37 ± 0.93',
     ('FedBYOL', 'CIFAR-10', 'IID'): '84.29 ± 0.18',
     ('FedBYOL', 'CIFAR-10', 'non-IID'): '79.44 ± 0.99',
     ('FedBYOL', 'CIFAR-100', 'IID'): '54.24 ± 0.24',

@@ -100,20 +100,25 @@ def _ask(arm: plans.Arm, seeds: Sequence[int], *, asked: str,
   config.data.dir = data_dir
   frozen = ml_collections.FrozenConfigDict(config)
 
-  def load(i):
+  def load(i, encoder):
     trained = _train(frozen, tuple(seeds), folders)[i]
     if trained.scorer is None:
       raise BadInput(f'{config.data.source} has no labelled test images')
-    return trained.scorer, trained.network(arm.encoder)
+    return trained.scorer, trained.network(encoder)
   with contextlib.ExitStack() as stack:
     # In order, so that two processes never wait for one another.
     if not all([stack.enter_context(_hold(folder, wait=wait))
                 for folder in folders]):
       return []
-    return [protocols.ask(folder, asked, encoder=arm.encoder,
-                          load=functools.partial(load, i),
-                          console=Console(quiet=True))
-            for i, folder in enumerate(folders)]
+    # Of `alone`, the mean over all who trained alone.
+    encoders = [f'alone{k}' for k in range(config.evaluation.alone)
+                ] if arm.encoder == 'alone' else [arm.encoder]
+    scores = [[protocols.ask(folder, asked, encoder=encoder,
+                             load=functools.partial(load, i, encoder),
+                             console=Console(quiet=True))
+               for encoder in encoders] for i, folder in enumerate(folders)]
+  return [{name: statistics.fmean(own[name] for own in every)
+           for name in every[0]} for every in scores]
 
 
 @functools.lru_cache(maxsize=1)  # rows that share a run stand together
