@@ -81,7 +81,7 @@ def get_config() -> ml_collections.ConfigDict:
   # itself ('alias'); the paper's text reads as a copy that follows ('copy').
   config.learner.first_target = 'alias'
   config.learner.stop_gradient = True  # byol, simsiam
-  config.learner.ema = True  # byol; False: the target is the online encoder
+  config.learner.ema = True  # byol; False: only the rule moves the target
   config.learner.temperature = 0.07  # simclr, moco, fedca
   config.learner.queue_size = 4096  # moco, fedca: keys of a client
 

@@ -122,13 +122,13 @@ def no_stop_gradient(config: ml_collections.ConfigDict) -> None:
 
 
 def no_ema(config: ml_collections.ConfigDict) -> None:
-  """FedBYOL whose target is the online encoder itself."""
+  """FedBYOL whose target never follows: it stays as in the first round."""
   fedbyol(config)
   config.learner.ema = False
 
 
 def no_ema_no_stop_gradient(config: ml_collections.ConfigDict) -> None:
-  """Both: nothing then keeps the features from becoming one point."""
+  """Both: in the first round nothing keeps features from becoming one point."""
   no_ema(config)
   config.learner.stop_gradient = False
 

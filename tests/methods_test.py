@@ -111,6 +111,12 @@ def test_moco_fills_its_queue_in_a_circle():
     run(make('moco', queue_size=24))
 
 
+def test_moco_can_begin_each_round_with_its_first_keys():
+  before, after, _ = run(make('moco', queue_size=QUEUE, keep_queue=False),
+                         steps=1)
+  small.check_equal(before.memory, after.memory)
+
+
 def test_moco_resets_its_key_encoder_each_round():
   learner = make('moco', queue_size=QUEUE)
   _, after, _ = run(learner, steps=2)
@@ -127,22 +133,30 @@ def test_without_stop_gradient_simsiam_moves_elsewhere():
   assert np.abs(leaf(with_stop) - leaf(without)).max() > 1e-6
 
 
-def test_byol_without_ema_is_its_own_target():
-  learner = small.learner(ema=False)
-  client = small.client(0, start(learner))._replace(last_round=jnp.int32(3))
-  client = client._replace(target=small.noise(client.target))  # not looked at
-  state = learner.init(client, jnp.int32(4))
-  state, metrics = jax.jit(learner.step)(
-      state, jnp.asarray(small.images(8)), jax.random.key(0))
-  small.check_equal(state.target, state.online.encoder)
-  # The same as the released code's first round, where target and online alias.
-  alias = small.learner(first_target='alias')
-  first = client._replace(last_round=jnp.int32(-1))
-  other, want = jax.jit(alias.step)(
-      alias.init(first, jnp.int32(4)), jnp.asarray(small.images(8)),
-      jax.random.key(0))
-  np.testing.assert_allclose(metrics['loss'], want['loss'], rtol=1e-6)
-  small.check_close(state.online, other.online)
+@pytest.mark.parametrize('first_target', ['copy', 'alias'])
+def test_byol_without_ema_leaves_the_target_as_it_is(first_target):
+  """But for its statistics; in an aliased first round it is the online one."""
+  def end(*, last_round, **choices):
+    learner = small.learner(first_target=first_target, **choices)
+    client = small.client(0, start(learner))._replace(
+        last_round=jnp.int32(last_round))
+    client = client._replace(target=small.noise(client.target)._replace(
+        batch_stats=client.target.batch_stats))
+    state, _ = jax.jit(learner.step)(
+        learner.init(client, jnp.int32(4)), jnp.asarray(small.images(8)),
+        jax.random.key(0))
+    return client.target, state
+  before, after = end(last_round=3, ema=False)
+  small.check_equal(before.params, after.target.params)
+  _, other = end(last_round=3)
+  small.check_equal(other.target.batch_stats, after.target.batch_stats)
+  moved = lambda a, b: max(jax.tree.leaves(jax.tree.map(
+      lambda x, y: np.abs(x - y).max(), a, b)))
+  assert moved(before.batch_stats, after.target.batch_stats) > 1e-4
+  assert moved(before.params, other.target.params) > 1e-6
+  before, after = end(last_round=-1, ema=False)
+  small.check_equal(after.target.params, before.params
+                    if first_target == 'copy' else after.online.encoder.params)
 
 
 def test_stop_gradient_matters_only_where_the_target_is_the_online_encoder():
@@ -156,8 +170,8 @@ def test_stop_gradient_matters_only_where_the_target_is_the_online_encoder():
         jax.random.key(0))[0].online.encoder.params
   small.check_close(end(stop_gradient=False), end())
   leaf = lambda p: p['projector']['linear2']['kernel']
-  assert np.abs(leaf(end(ema=False, stop_gradient=False))
-                - leaf(end(ema=False))).max() > 1e-6
+  assert np.abs(leaf(end(first_target='alias', stop_gradient=False))
+                - leaf(end(first_target='alias'))).max() > 1e-6
 
 
 @pytest.mark.parametrize('layers', [0, 1])

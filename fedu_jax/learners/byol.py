@@ -49,15 +49,16 @@ def byol_step(state: StepState, images: Array, rng: Array, *,
     stop_gradient: False lets the gradient into the target's side. Only where
       the target is the online encoder itself can it move anything: a target of
       its own is no parameter of the optimiser, in the released code neither.
-    ema: False makes the target the online encoder itself in every round.
+    ema: False leaves the target's parameters as they are, as in the released
+      code: in FedU those of the end of the client's first round, if that was
+      aliased, or else of the beginning. Only the update rule moves it then.
 
   Returns:
     The new state, and the metrics 'loss' [] and 'feature_std' [], of the
     projector's output for the first view.
   """
   x1, x2 = (view(images, key) for key in jax.random.split(rng))
-  aliased = first_target == 'alias' or not ema
-  itself = state.first if ema else True
+  aliased = first_target == 'alias'
 
   def objective(online):
     z1, z2, encoder = descent.two_views(nets.encoder, online.encoder, x1, x2)
@@ -65,7 +66,7 @@ def byol_step(state: StepState, images: Array, rng: Array, *,
         nets.predictor, online.predictor, z1, z2)
     target = state.target
     if aliased:
-      target = trees.where(itself, encoder, target)
+      target = trees.where(state.first, encoder, target)
     t1, t2, target = descent.two_views(nets.encoder, target, x1, x2)
     if stop_gradient:
       # No gradient may reach the target: it is the regression's fixed point.
@@ -75,13 +76,14 @@ def byol_step(state: StepState, images: Array, rng: Array, *,
 
   value, online, (target, spread), opt_state = descent.descend(
       objective, state.online, state.opt_state, make_tx(state.round))
-  target = target._replace(params=optax.incremental_update(
-      online.encoder.params, target.params, 1 - decay))
+  if ema:
+    target = target._replace(params=optax.incremental_update(
+        online.encoder.params, target.params, 1 - decay))
   if aliased:
     shared = Variables(online.encoder.params, target.batch_stats)
-    target = trees.where(itself, shared, target)
+    target = trees.where(state.first, shared, target)
     online = online._replace(
-        encoder=trees.where(itself, shared, online.encoder))
+        encoder=trees.where(state.first, shared, online.encoder))
   state = state._replace(online=online, target=target, opt_state=opt_state)
   return state, {'loss': value, 'feature_std': spread}
 

@@ -30,7 +30,7 @@ class MoCoState(NamedTuple):
 
 def moco(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,
          temperature: float = 0.07, decay: float = 0.99,
-         queue_size: int = 4096) -> Learner:
+         queue_size: int = 4096, keep_queue: bool = True) -> Learner:
   """Builds MoCo as a Learner (He et al. 2020; EasyFL fedssl, model.py).
 
   Symmetric, as in the released code: each view is query and key, so a step
@@ -47,6 +47,9 @@ def moco(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,
     temperature: of the softmax over keys.
     decay: of the key encoder's moving average.
     queue_size: N, keys of a client; a multiple of twice the batch.
+    keep_queue: False begins every round with the random keys of the first, as
+      the released code comes to do: the client loads what the server has, and
+      the server's queue is never filled.
   """
   def memory(online: Online, rng: Array, image: Array) -> MoCoMemory:
     """Random keys, the same for all clients, as the released code sends."""
@@ -88,8 +91,9 @@ def moco(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,
             {'loss': value, 'feature_std': spread})
 
   def final(client: ClientState, state: MoCoState) -> ClientState:
-    return client._replace(
-        online=state.online, target=state.target,
-        memory=client.memory._replace(learner=state.memory))
+    after = client._replace(online=state.online, target=state.target)
+    if not keep_queue:
+      return after
+    return after._replace(memory=client.memory._replace(learner=state.memory))
 
   return Learner(init, step, final, memory)
