@@ -142,6 +142,21 @@ def _batched(x, batch_size):
           mask.reshape(steps, batch_size))
 
 
+def accuracy(logits: Array, labels: Array, batch_size: int) -> Array:
+  """The mean over batches of each batch's accuracy, [] f32, as released.
+
+  With an incomplete last batch it is not exactly the share of hits.
+
+  Args:
+    logits: [N, C].
+    labels: [N] i32.
+    batch_size: or fewer if there are fewer examples.
+  """
+  hits, mask = _batched(jnp.argmax(logits, -1) == labels,
+                        min(batch_size, len(labels)))
+  return jnp.mean((hits & mask).sum(1) / mask.sum(1))
+
+
 @functools.partial(jax.jit, static_argnames=(
     'num_classes', 'epochs', 'batch_size', 'learning_rate'))
 def linear_probe(train: Array, train_labels: Array, test: Array,
@@ -196,8 +211,4 @@ def linear_probe(train: Array, train_labels: Array, test: Array,
 
   (params, _), _ = jax.lax.scan(
       epoch, (params, tx.init(params)), length=epochs)
-  x, mask = _batched(test, min(batch_size, len(test)))
-  y, _ = _batched(test_labels, min(batch_size, len(test)))
-  right = (jnp.argmax(logits(params, x.reshape(-1, dims)), -1).reshape(y.shape)
-           == y) & mask
-  return jnp.mean(right.sum(1) / mask.sum(1))
+  return accuracy(logits(params, test), test_labels, batch_size)

@@ -48,6 +48,15 @@ def knn_features(scorer: Scorer, online: Online,
   return {'knn, features': scorer.knn(online.encoder, below_projector=True)}
 
 
+def classifier(scorer: Scorer, online: Online, choice: str) -> dict[str, float]:
+  """A supervised federation's own classifier, without a probe."""
+  _nothing('classifier', choice)
+  if not scorer.classifies:
+    raise BadInput('protocol classifier is for runs of learner supervised, '
+                   'which train one: choose linear')
+  return {'classifier': scorer.classifier(online)}
+
+
 def semi(scorer: Scorer, online: Online, choice: str, *,
          fine_tune: bool = False) -> dict[str, float]:
   """A head on a share of the labels, as released: semi:0.01.
@@ -112,7 +121,8 @@ def geometry(scorer: Scorer, online: Online, choice: str) -> dict[str, float]:
 
 
 PROTOCOLS: dict[str, Protocol] = {
-    'linear': linear, 'knn': knn, 'knn_features': knn_features, 'semi': semi,
+    'linear': linear, 'knn': knn, 'knn_features': knn_features,
+    'classifier': classifier, 'semi': semi,
     'finetune': functools.partial(semi, fine_tune=True), 'transfer': transfer,
     'geometry': geometry}
 
@@ -136,11 +146,12 @@ def parse(text: str) -> list[tuple[str, Protocol, str]]:
 def ask(workdir: str | pathlib.Path, protocol: str, *,
         encoder: str = 'federation', data_dir: str = '',
         console: Console | None = None,
-        load: Callable[[], tuple[Scorer, Online]] | None = None
+        trained: tuple[int, Callable[[], tuple[Scorer, Online]]] | None = None
         ) -> dict[str, float]:
   """Scores an encoder of a run by several protocols.
 
-  What was scored before, and is asked again, is read from `evaluation.json`.
+  What was scored before, after as many rounds, and is asked again, is read from
+  `evaluation.json`.
 
   Args:
     workdir: the folder of a run.
@@ -148,8 +159,9 @@ def ask(workdir: str | pathlib.Path, protocol: str, *,
     encoder: 'federation', 'untrained', or 'alone0' and so on.
     data_dir: where data sets lie; '' for TFDS's default.
     console: where to print.
-    load: returns what scores the encoder, and the encoder, if anything is left
-      to score; None reads them from the folder of the run.
+    trained: the rounds of the encoder's training, and what returns its scorer
+      and the network, if anything is left to score; None, those of the newest
+      checkpoint in the folder.
 
   Returns:
     The scores by name, also written to `evaluation.json`.
@@ -164,12 +176,17 @@ def ask(workdir: str | pathlib.Path, protocol: str, *,
   if not re.fullmatch('federation|untrained|alone[0-9]{1,6}', encoder):
     raise BadInput(f'--encoder is {encoder!r}: choose federation, untrained '
                    'or, if clients were trained alone too, alone0')
-  if load is None:
+  if trained:
+    rounds, load = trained
+  else:
     config = runs.config_of(folder, data_dir)
     load = functools.partial(runs.restore, config, folder, encoder, console)
+    rounds = runs.rounds_of(folder, encoder)
   path = folder / 'evaluation.json'
   known = _known(path)
-  mine = known.setdefault(encoder, {})
+  if known.get(encoder, {}).get('rounds') != rounds:
+    known[encoder] = {'rounds': rounds, 'scores': {}}
+  mine = known[encoder].setdefault('scores', {})
   missing = [(name, fn, choice) for name, fn, choice in asked
              if name not in mine]
   unwritten = None
@@ -177,7 +194,10 @@ def ask(workdir: str | pathlib.Path, protocol: str, *,
     scorer, online = load()
     for name, fn, choice in missing:
       with console.status(f'{encoder}: {name}'):
-        mine[name] = fn(scorer, online, choice)
+        def score(network, fn=fn, choice=choice):
+          return fn(scorer, network, choice)
+        mine[name] = (scorer.untrained(online, score)
+                      if encoder == 'untrained' else score(online))
       try:
         report.write_json(path, known)
         unwritten = None
@@ -196,7 +216,9 @@ def _known(path: pathlib.Path) -> dict[str, Any]:
   """The scores that a file holds, by encoder and protocol."""
   try:
     known = json.loads(path.read_text()) if path.exists() else {}
-    if not all(isinstance(x, dict) for x in [known, *known.values()]):
+    if not all(isinstance(x, dict) for x in [
+        known, *known.values(),
+        *(own.get('scores', {}) for own in known.values())]):
       raise ValueError('it holds no scores by encoder')
   except (OSError, ValueError, AttributeError) as error:
     raise BadInput(f'{path} cannot be read ({error}): remove it, and ask again'

@@ -176,6 +176,32 @@ def config_of(folder: pathlib.Path, data_dir: str = ''
   return config
 
 
+def rounds_of(folder: pathlib.Path, encoder: str) -> int:
+  """How many rounds a network of a run was trained for, as far as it is saved.
+
+  Args:
+    folder: the run's.
+    encoder: 'federation', 'untrained', or 'alone0' and so on.
+
+  Raises:
+    BadInput: there is no such checkpoint, or none that is sound.
+  """
+  if encoder == 'untrained':
+    return 0
+  saved = Checkpoints(_saved_in(folder, encoder), keep=1)
+  saved.close()
+  return saved.latest() or 0
+
+
+def _saved_in(folder: pathlib.Path, encoder: str) -> pathlib.Path:
+  where = folder if encoder == 'federation' else folder / encoder
+  saved = where / 'checkpoints'
+  if not saved.is_dir():
+    raise BadInput(f'{where} has no checkpoints: choose federation, untrained '
+                   'or, if clients were trained alone too, alone0')
+  return saved
+
+
 def restore(config: ml_collections.ConfigDict, folder: pathlib.Path,
             encoder: str, console: Console) -> tuple[Scorer, Online]:
   """Loads a network of a run, and what scores it.
@@ -190,24 +216,20 @@ def restore(config: ml_collections.ConfigDict, folder: pathlib.Path,
     BadInput: there is no such checkpoint, none that is sound, or nothing to
       score it on.
   """
-  where = folder if encoder == 'federation' else folder / encoder
-  saved = where / 'checkpoints'
-  if encoder != 'untrained' and not saved.is_dir():
-    raise BadInput(f'{where} has no checkpoints: choose federation, untrained '
-                   'or, if clients were trained alone too, alone0')
+  where = None if encoder == 'untrained' else _saved_in(folder, encoder)
   data = data_of(config)
   nets, online = networks_of(config, data)
   scorer = scorer_of(config, nets, data)
   if scorer is None:
     raise BadInput(f'{config.data.source} has no labelled test images')
-  if encoder != 'untrained':
-    checkpoints = Checkpoints(saved, keep=config.checkpoint.keep)
-    state: Any = checkpoints.restore_plain()
-    checkpoints.close()
+  if where:
+    saved = Checkpoints(where, keep=1)
+    state: Any = saved.restore_plain()
+    saved.close()
     if state is None:
-      raise BadInput(f'{saved} is empty: the run saved nothing yet')
-    for step, wrong in checkpoints.damaged.items():
+      raise BadInput(f'{where} is empty: the run saved nothing yet')
+    for step, wrong in saved.damaged.items():
       console.print(f'checkpoint {step} is damaged ({wrong}): scoring that of '
-                    f'round {checkpoints.latest()}', soft_wrap=True)
+                    f'round {saved.latest()}', soft_wrap=True)
     online = serialization.from_state_dict(online, state['server']['online'])
   return scorer, online

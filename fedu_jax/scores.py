@@ -1,6 +1,7 @@
 """The accuracies of one encoder on one data set, as the config asks for them.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 
 from fedu_jax import evaluation
 from fedu_jax import networks
+from fedu_jax import report
 from fedu_jax.state import Online, Variables
 
 
@@ -80,10 +82,10 @@ class Scorer(NamedTuple):
       scores[f'linear, {self.settings.labels_per_class} labels a class'] = (
           float(np.mean(few)))
     if self.classifies:
-      scores['classifier'] = self._classifier(online)
+      scores['classifier'] = self.classifier(online)
     return scores | {'knn': self.knn(online.encoder)}
 
-  def _classifier(self, online: Online) -> float:
+  def classifier(self, online: Online) -> float:
     """The accuracy of a supervised federation's own classifier."""
     z = self.embed(online.encoder, self.test_images, below_projector=False)
     logits: Any = self.nets.predictor.apply(online.predictor._asdict(), z,
@@ -100,12 +102,19 @@ class Scorer(NamedTuple):
                     replace=False) for group in groups]))
                      for _ in range(self.settings.few_draws)])
 
-  def untrained(self, online: Online) -> dict[str, float]:
+  def untrained(self, online: Online,
+                score: Callable[[Online], dict[str, float]]
+                ) -> dict[str, float]:
     """Scores the initial weights, as strongly as they can be made to.
 
     As drawn, BatchNorm's statistics fit no data and features hardly vary, which
     a probe suffers from. So the weights are scored as they are and with the
-    statistics of the training images, and each score's better one is taken.
+    statistics of the training images, and each score's better one is taken; of
+    scores that are no accuracies, that as drawn.
+
+    Args:
+      online: as drawn.
+      score: of a network.
     """
     encoder = online.encoder
     images = self.train_images
@@ -115,5 +124,6 @@ class Scorer(NamedTuple):
     size = min(128, len(images))
     for start in range(0, min(len(images) - size + 1, 64 * size), size):
       encoder = forward(encoder, images[order[start:start + size]])
-    drawn, fitted = self.all(online), self.all(online._replace(encoder=encoder))
-    return {name: max(drawn[name], fitted[name]) for name in drawn}
+    drawn, fitted = score(online), score(online._replace(encoder=encoder))
+    return {name: value if name in report.PLAIN else max(value, fitted[name])
+            for name, value in drawn.items()}

@@ -68,7 +68,8 @@ def semi_supervised(
     layers: of the head: 2, with BatchNorm between, or 1.
     hidden: units in the middle of the head.
     epochs: passes over the labelled images.
-    batch_size: an incomplete last batch of an epoch is left out.
+    batch_size: of training, where the last of an epoch may be smaller, and of
+      the test images, over whose batches the accuracy is a mean.
     learning_rate: Adam's, constant.
   """
   head = MLP(hidden, num_classes, layers=layers)
@@ -88,7 +89,8 @@ def semi_supervised(
 
   def score(state, test):
     logits: Any = head.apply(state[1]._asdict(), test, train=False)
-    return float(jnp.mean(jnp.argmax(logits, -1) == jnp.asarray(test_labels)))
+    return float(evaluation.accuracy(
+        logits, jnp.asarray(test_labels), batch_size))
 
   state = train(state, pixels, targets, order(0),
                 mode='tune' if fine_tune else 'warm')
@@ -153,4 +155,8 @@ def _epoch(state: PyTree, inputs: Array, labels: Array, order: Array, *,
     return (encoder, top._replace(params=params), opt_state), None
 
   steps = len(order) // size
-  return jax.lax.scan(step, state, order[:steps * size].reshape(steps, size))[0]
+  state, _ = jax.lax.scan(
+      step, state, order[:steps * size].reshape(steps, size))
+  if len(order) % size:
+    state, _ = step(state, order[steps * size:])
+  return state

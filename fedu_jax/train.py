@@ -238,7 +238,7 @@ def _train_and_evaluate(config: ml_collections.ConfigDict, workdir: str,
                          holds=holds)
   scorer, alone, scores = trained.scorer, trained.alone, {}
   if scorer:
-    scores['untrained'] = scorer.untrained(trained.untrained)
+    scores['untrained'] = scorer.untrained(trained.untrained, scorer.all)
     for k, own in enumerate(alone):
       scores[f'client {k} alone'] = scorer.all(own)
     if len(alone) > 1:

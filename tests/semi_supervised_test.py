@@ -59,9 +59,9 @@ def test_a_classifier_learns(choices):
   assert accuracy > 0.9
 
 
-def epoch(mode):
-  """One epoch of two steps; the state before and after."""
-  images, labels = data(16)
+def epoch(mode, count=16):
+  """One epoch in batches of eight; the state before and after."""
+  images, labels = data(count)
   encoder = small.online().encoder
   head = layers.MLP(8, 2)
   inputs = evaluation.embed(evaluation.features, MODULE, encoder, images)
@@ -72,7 +72,7 @@ def epoch(mode):
   before = (encoder, top, tx.init(params))
   after = semi_supervised._epoch(
       before, inputs if mode == 'head' else jnp.asarray(images),
-      jnp.asarray(labels), jnp.arange(16), module=MODULE, head=head, tx=tx,
+      jnp.asarray(labels), jnp.arange(count), module=MODULE, head=head, tx=tx,
       size=8, mode=mode)
   return before, after
 
@@ -109,3 +109,10 @@ def test_alignment_and_uniformity_in_numpy():
                              np.log(np.mean(pairs)), rtol=1e-4)
   same = jnp.ones((5, 3))
   np.testing.assert_allclose(evaluation.uniformity(same), 0, atol=1e-5)
+
+
+@pytest.mark.parametrize('count, steps', [(16, 2), (20, 3)])
+def test_an_epoch_has_all_examples(count, steps):
+  """As the released code's loader of labelled images, which drops none."""
+  _, (_, _, opt_state) = epoch('head', count)
+  assert opt_state[0].count == steps

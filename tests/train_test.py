@@ -13,10 +13,10 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from fedu_jax import settings
+from fedu_jax import report, settings, train
 from fedu_jax.checkpoint import Checkpoints
 from fedu_jax.errors import BadInput
-from configs import cifar10, cifar100, cifar10_small, methods, quickstart
+from configs import cifar10, cifar100, cifar10_small, methods, quickstart, smoke
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = 'tests/tiny.py'
@@ -133,11 +133,16 @@ def test_a_checkpoint_is_scored_by_every_protocol(finished):
   asked = ('linear,knn,knn_features,semi:0.1,semi:0.1:balanced,finetune:0.05,'
            'transfer:digits,geometry')
   printed = evaluate(workdir, f'--protocol={asked}')
-  found = json.loads((workdir / 'evaluation.json').read_text())['federation']
+  path = workdir / 'evaluation.json'
+  rounds, found = json.loads(path.read_text())['federation'].values()
   assert list(found) == asked.split(',')
   summary = json.loads((workdir / 'summary.json').read_text())
   assert found['linear']['linear'] == summary['linear_accuracy']
   assert found['knn']['knn'] == summary['knn_accuracy']
+  evaluate(workdir, '--protocol=linear', '--encoder=untrained')
+  drawn = json.loads(path.read_text())['untrained']
+  assert drawn == {'rounds': 0, 'scores': {'linear': {
+      'linear': summary['linear_accuracy_untrained']}}}
   # Its own images are 400 of the digits: more labels, another probe.
   assert 0 < found['transfer:digits']['transfer to digits'] <= 1
   assert (found['transfer:digits']['transfer to digits']
@@ -146,9 +151,14 @@ def test_a_checkpoint_is_scored_by_every_protocol(finished):
                'alignment', 'uniformity'):
     assert name in printed
   # What is known is read; the untrained encoder is another.
-  path = workdir / 'evaluation.json'
   found['knn']['knn'] = 0.4242
-  path.write_text(json.dumps({'federation': found}))
+
+  def write(rounds):
+    path.write_text(json.dumps({'federation': {
+        'rounds': rounds, 'scores': found}}))
+  write(rounds - 1)  # of when it was not yet as it is now
+  assert '42.42 %' not in evaluate(workdir, '--protocol=knn')
+  write(rounds)
   assert '42.42 %' in evaluate(workdir, '--protocol=knn')
   assert '42.42 %' not in evaluate(workdir, '--protocol=knn',
                                    '--encoder=untrained')
@@ -159,6 +169,7 @@ def test_a_checkpoint_is_scored_by_every_protocol(finished):
     (['--protocol=semi:2'], 'use semi:<share'),
     (['--protocol=semi:0.1:balance'], 'use semi:<share'),
     (['--protocol=linear:3'], 'takes no choice'),
+    (['--protocol=classifier'], 'for runs of learner supervised'),
     (['--protocol=transfer:npz:none.npz'], 'no file'),
     (['--encoder=alone0'], 'has no checkpoints')])
 def test_bad_protocols_are_one_line_and_code_two(finished, flags, complaint):
@@ -369,6 +380,24 @@ def test_methods_are_sound(name):
   changed = {key for key, value in settings.flatten(
       cifar10.get_config()).items() if value != flat[key]}
   assert bool(changed) == (name != 'fedu')
+
+
+@pytest.mark.parametrize('name', [
+    'centralised', 'moco_v2', 'no_stop_gradient', 'no_ema',
+    'no_ema_no_stop_gradient', 'no_predictor', 'one_layer_predictor'])
+def test_methods_that_no_other_test_trains_by_their_name(name, tmp_path):
+  config = smoke.get_config()
+  config.rounds = 1
+  methods.METHODS[name](config)
+  done = train.train(config, str(tmp_path), console=report.console(quiet=True))
+  row, = rows(tmp_path)
+  assert np.isfinite(row['loss']) and row['left_out'] == []
+  assert len(row['cohort']) == config.clients == (
+      1 if name == 'centralised' else 5)
+  before, after = (x.encoder.params['projector'] for x in (
+      done.untrained, done.federation))
+  assert all((a != b).any() for a, b in zip(
+      jax.tree.leaves(before), jax.tree.leaves(after), strict=True))
 
 
 @pytest.mark.parametrize('round_, rate', [
