@@ -4,15 +4,17 @@ import functools
 import json
 import pathlib
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 
 from configs import methods
 from fedu_jax import experiments, settings
-from fedu_jax.experiments import linear_evaluation
+from fedu_jax.experiments import divergence, linear_evaluation, page
 from fedu_jax.experiments import plan as plans
 from fedu_jax.experiments import published, queue
 
@@ -80,6 +82,31 @@ def test_what_is_done_is_not_done_again(workdir):
                    for p in (workdir / 'runs').rglob('*') if p.is_file()}
 
 
+def test_a_queue_that_is_killed_goes_on(tmp_path):
+  """What was done stays as it was, and the rest is done."""
+  flags = ('predictor', '--scale=smoke', f'--workdir={tmp_path}')
+  queue_ = subprocess.Popen(
+      [sys.executable, '-m', 'fedu_jax.experiments', *flags], cwd=ROOT,
+      stdout=subprocess.DEVNULL)
+  found = lambda name: list(tmp_path.glob(f'runs/*/{name}'))
+  while len(found('config.json')) < 2:  # the second run has begun
+    assert queue_.poll() is None
+    time.sleep(0.05)
+  queue_.kill()
+  assert queue_.wait() == -signal.SIGKILL
+  done = {path: path.stat().st_mtime_ns for path in found('evaluation.json')}
+  assert len(done) == 1
+  command(*flags)
+  assert all(path.stat().st_mtime_ns == when for path, when in done.items())
+  results = json.loads(
+      (tmp_path / 'predictor-smoke' / 'results.json').read_text())['results']
+  assert {name for result in results for name in result['runs']} == {
+      path.parent.name for path in found('evaluation.json')}
+  for rows in found('metrics.jsonl'):
+    if rows.parent.parent.name == 'runs':  # not of a client alone
+      assert len(rows.read_text().splitlines()) == 2, rows
+
+
 @pytest.mark.parametrize('flags, complaint', [
     ([], 'name an experiment'), (['dapu'], 'choose linear_evaluation'),
     (['tsne', '--scale=huge'], 'choose smoke, cpu, paper'),
@@ -129,7 +156,8 @@ def _score(folder, arm, **knn):
   (folder / 'config.json').write_text(json.dumps(
       settings.flatten(arm.config)))
   (folder / 'evaluation.json').write_text(json.dumps(
-      {name: {'knn': {'knn': score}} for name, score in knn.items()}))
+      {name: {'rounds': arm.config.rounds, 'scores': {'knn': {'knn': score}}}
+       for name, score in knn.items()}))
 
 
 # --- plans -----------------------------------------------------------------
@@ -157,6 +185,41 @@ def test_the_main_table_has_every_published_method():
   assert rows <= {'one client', 'mean of clients alone',
                   *linear_evaluation.METHODS}
   assert set(linear_evaluation.METHODS.values()) <= set(methods.METHODS)
+
+
+def test_tables_have_the_published_beside_the_measured():
+  plan = linear_evaluation.plan(plans.SCALES['paper'])
+  results = [plans.Result(
+      arm, [{'linear': x, 'knn': x / 2} | (
+          {'classifier': x / 4} if arm.protocols else {}) for x in (.8, .82)],
+      [], []) for arm in plan.arms]
+  linear, knn, classifier = (
+      page._markdown(page._table(plan, results, caption, score))
+      for caption, score in plan.tables.items())
+  head, _, *lines = linear.splitlines()[2:]
+  assert head == ('|  | CIFAR-10 non-IID | CIFAR-10 IID | CIFAR-100 non-IID '
+                  '| CIFAR-100 IID |')
+  fedu, = (line for line in lines if line.startswith('| FedU |'))
+  assert fedu.split(' | ')[1:3] == [
+      '81.00 ± 1.41 [U 78.71; U 83.25 (ResNet-50); E 80.52 ± 0.21]',
+      '81.00 ± 1.41 [U 85.21; U 86.48 (ResNet-50); E 83.96 ± 0.18]']
+  one, = (line for line in lines if line.startswith('| BYOL, centralised'))
+  assert one.split(' | ')[1] == '–'  # it has all, and so no split
+  assert '40.50 ± 0.71 |' in knn and '[' not in knn
+  _, _, head, _, *lines = classifier.splitlines()
+  assert len(lines) == 1 and '| 20.25 ± 0.35 [U 67.74 (Res' in lines[0]
+
+
+def test_divergences_are_tabled_beside_fedemas():
+  plan = divergence.plan(plans.SCALES['cpu'])
+  rounds = [{'clients': {'divergence': [1 / r, 3 / r]}} for r in range(1, 101)]
+  results = [plans.Result(arm, [{}, {}], [rounds, rounds], [])
+             for arm in plan.arms]
+  (_, (head, iid, *_, theirs)), = plan.more(results)
+  assert head == ['', *(f'round {r}' for r in (1, 21, 51, 81, 100))]
+  assert iid == ['FedU, IID', '2.00 ± 0.00', '0.10 ± 0.00', '0.04 ± 0.00',
+                 '0.02 ± 0.00', '0.02 ± 0.00']
+  assert theirs[1] == '[E 0.87 to 0.98]'
 
 
 def test_equal_configs_share_a_run():

@@ -1,7 +1,11 @@
 """How far clients drift in a round: by round, client, layer and split."""
 
+import numpy as np
+
 from fedu_jax.experiments import figures
 from fedu_jax.experiments import plan as plans
+from fedu_jax.experiments import published
+from fedu_jax.experiments import queue
 
 
 def plan(scale: plans.Scale) -> plans.Plan:
@@ -11,7 +15,20 @@ def plan(scale: plans.Scale) -> plans.Plan:
       scale, data=data, iid=split == 'IID')) for split in ('IID', 'non-IID')]
   return plans.Plan(
       'Divergence', arms, 'linear', {'Linear probe': 'linear'}, {},
-      'Zhuang et al. 2022, figure 6 (pixels, ± 0.02; FedEMA): 0.87 to 0.98 in '
-      'the first round, 0.66 to 0.76 in the 20th, 0.25 in the 80th.',
+      f'{published.SOURCES}.',
       lambda results: {'divergence': figures.divergences(results),
-                       'layers': figures.layers(results)})
+                       'layers': figures.layers(results)}, _by_round)
+
+
+def _by_round(results: list[plans.Result]) -> list[plans.Table]:
+  """The mean of clients' divergences in some rounds, beside FedEMA's."""
+  last = len(results[0].rounds[0])
+  chosen = [x for x in published.DIVERGENCE if x <= last]
+  lines = [['', *(f'round {x}' for x in chosen)]]
+  for result in results:
+    lines.append([result.arm.row, *(queue.as_text([
+        np.mean(rows[x - 1]['clients']['divergence'])
+        for rows in result.rounds]) for x in chosen)])
+  lines.append(['FedEMA, published', *(
+      f'[{published.DIVERGENCE[x]}]' for x in chosen)])
+  return [('Divergence, mean over clients (mean L2 norm over layers)', lines)]

@@ -10,19 +10,20 @@ from typing import Any
 import matplotlib
 import matplotlib.figure
 import numpy as np
-from rich.console import Console
 
-from fedu_jax import evaluation
-from fedu_jax import runs
 from fedu_jax.experiments import plan as plans
 from fedu_jax.experiments.queue import mean_and_spread
 
-_GREY = '#808080'
-_PALETTE = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9',
-            '#999933', '#AA4499', '#882255', '#44AA99')
+GREY = '#808080'
+CLASSES = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9',
+           '#999933', '#AA4499', '#882255', '#44AA99')
+# Of what is no method, and so in no method's colour.
+_OTHERS = ('#8AC926', '#FF595E', '#9B5DE5', '#FFCA3A', '#A47148', '#F15BB5',
+           '#5E6472', '#00BBA0')
 _COLOURS = {
     'FedU': '#0072B2', 'DAPU': '#0072B2', 'FedBYOL': '#D55E00',
-    'global': '#D55E00', 'local': '#009E73', 'FedEMA': '#CC79A7',
+    'global': '#D55E00', 'infinite (global)': '#D55E00', 'local': '#A6761D',
+    '0 (local)': '#A6761D', 'FedEMA': '#CC79A7',
     'FedEMA, auto': '#AA4499', 'FedSimSiam': '#009E73', 'FedSimCLR': '#E69F00',
     'FedMoCo v1': '#56B4E9', 'FedMoCo v2': '#44AA99', 'L-DAWA': '#999933',
     'FedCA': '#117733', 'FedSC': '#332288',
@@ -31,17 +32,17 @@ _COLOURS = {
     'BYOL, centralised': '#882255', 'supervised FedAvg': '#6666AA'}
 
 STYLE: Any = {
-    'savefig.transparent': True, 'text.color': _GREY, 'axes.edgecolor': _GREY,
-    'axes.labelcolor': _GREY, 'xtick.color': _GREY, 'ytick.color': _GREY,
-    'axes.facecolor': 'none', 'figure.facecolor': 'none', 'grid.color': _GREY,
+    'savefig.transparent': True, 'text.color': GREY, 'axes.edgecolor': GREY,
+    'axes.labelcolor': GREY, 'xtick.color': GREY, 'ytick.color': GREY,
+    'axes.facecolor': 'none', 'figure.facecolor': 'none', 'grid.color': GREY,
     'grid.alpha': 0.25, 'axes.grid': True, 'axes.axisbelow': True,
     'axes.spines.top': False, 'axes.spines.right': False, 'font.size': 10,
     'legend.frameon': False, 'savefig.dpi': 150, 'savefig.bbox': 'tight'}
 
 
 def colour(name: str, place: int) -> str:
-  """The colour of a method, or the palette's at a place for other things."""
-  return _COLOURS.get(name, _PALETTE[place % len(_PALETTE)])
+  """The colour of a method, or another at a place for other things."""
+  return _COLOURS.get(name, _OTHERS[place % len(_OTHERS)])
 
 
 def draw(plan: plans.Plan, results: list[plans.Result],
@@ -89,7 +90,7 @@ def bars(results: list[plans.Result], score: str, label: str) -> Any:
         continue
       mean, spread = mean_and_spread([100 * s[score] for s in cell.scores])
       axes.bar(j + (i - (len(rows) - 1) / 2) * width, mean, 0.9 * width,
-               yerr=spread or None, ecolor=_GREY, capsize=2,
+               yerr=spread or None, ecolor=GREY, capsize=2,
                color=colour(row, i),
                label=row if j == 0 or _cell(results, row, columns[0]) is None
                else None)
@@ -101,7 +102,7 @@ def bars(results: list[plans.Result], score: str, label: str) -> Any:
 
 
 def lines(results: list[plans.Result], score: str, label: str) -> Any:
-  """One line a row over the columns, with a band of one sd."""
+  """One line a row over the columns of a kind, with whiskers of one sd."""
   columns = _unique(r.arm.column for r in results)
   figure, axes = canvas(max(6, len(columns)))
   for i, row in enumerate(_unique(r.arm.row for r in results)):
@@ -109,10 +110,13 @@ def lines(results: list[plans.Result], score: str, label: str) -> Any:
              for j, column in enumerate(columns)
              if (cell := _cell(results, row, column))]
     x, mean, spread = map(np.array, zip(*found))
-    axes.plot(x, mean, marker='o', color=colour(row, i), label=row)
-    axes.fill_between(x, mean - spread, mean + spread, color=colour(row, i),
-                      alpha=0.2, linewidth=0)
+    kinds = np.array([columns[j].startswith('Dirichlet') for j in x])
+    for kind in dict.fromkeys(kinds):  # which no line joins
+      own = kinds == kind
+      axes.errorbar(x[own], mean[own], spread[own], marker='o', capsize=3,
+                    color=colour(row, i), label=row if kind == kinds[0] else '')
   axes.set_xticks(range(len(columns)), columns, rotation=20, ha='right')
+  axes.set_xlabel('how classes are spread over clients')
   axes.set_ylabel(label)
   axes.legend()
   return figure
@@ -142,7 +146,7 @@ def decisions(results: list[plans.Result]) -> Any:
     shares = np.array([[100 * np.mean(row['global_predictor'])
                         for row in rows[1:]] for rows in result.rounds]).mean(0)
     axes.plot(np.arange(2, len(shares) + 2), shares,
-              color=_PALETTE[i % len(_PALETTE)], label=result.arm.row)
+              color=colour(result.arm.row, i), label=result.arm.row)
   _by_round(axes)
   axes.set_ylabel('clients that take the global predictor, %')
   axes.set_ylim(-3, 103)
@@ -157,10 +161,11 @@ def divergences(results: list[plans.Result]) -> Any:
     drift = np.array([row['clients']['divergence'] for row in result.rounds[0]],
                      float)
     x = np.arange(1, len(drift) + 1)
-    axes.plot(x, drift, color=_PALETTE[i], alpha=0.35, linewidth=0.8)
-    axes.plot(x, drift.mean(1), color=_PALETTE[i], linewidth=2,
+    axes.plot(x, drift, color=_OTHERS[i], alpha=0.35, linewidth=0.8)
+    axes.plot(x, drift.mean(1), color=_OTHERS[i], linewidth=2,
               label=result.arm.row)
   _by_round(axes)
+  axes.set_title('seed 0: each client, and in bold their mean', fontsize=10)
   axes.set_ylabel('divergence of a client (mean L2 norm over layers)')
   axes.set_ylim(bottom=0)
   axes.legend()
@@ -176,41 +181,11 @@ def layers(results: list[plans.Result]) -> Any:
     means = [np.mean([row['clients'][name] for rows in result.rounds
                       for row in rows]) for name in names]
     axes.bar(np.arange(len(names)) + (i - 0.5) * 0.4, means, 0.38,
-             color=_PALETTE[i], label=result.arm.row)
+             color=_OTHERS[i], label=result.arm.row)
+  axes.set_title('means over rounds, clients and seeds', fontsize=10)
   axes.set_xticks(range(len(names)), [
       name.removeprefix('divergence/backbone/') for name in names],
       rotation=60, ha='right')
   axes.set_ylabel('divergence (L2 norm)')
   axes.legend()
-  return figure
-
-
-def embeddings(results: list[plans.Result]) -> Any:
-  """t-SNE of test features of the first seed's networks, by class."""
-  from sklearn import manifold
-  columns = 3
-  figure, grid = canvas(9, 3 * -(-len(results) // columns),
-                       nrows=-(-len(results) // columns), ncols=columns,
-                       squeeze=False)
-  for axes, result in zip(grid.flat, results):
-    scorer, online = runs.restore(
-        runs.config_of(result.folders[0], result.data_dir), result.folders[0],
-        result.arm.encoder, Console(quiet=True))
-    images, labels = scorer.test_images[:1000], scorer.test_labels[:1000]
-    features = evaluation.embed(evaluation.features, scorer.nets.encoder,
-                                online.encoder, images)
-    flat = manifold.TSNE(
-        perplexity=min(30, len(images) // 4), init='pca',
-        random_state=0).fit_transform(np.asarray(features))
-    for c in np.unique(labels):
-      axes.scatter(*flat[labels == c].T, s=4, color=_PALETTE[
-          int(c) % len(_PALETTE)], linewidths=0, label=str(c))
-    axes.set_title(result.arm.row, color=_GREY)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.grid(visible=False)
-  for axes in grid.flat[len(results):]:
-    axes.set_axis_off()
-  figure.legend(*grid.flat[0].get_legend_handles_labels(), title='class',
-                loc='outside right center', markerscale=3)
   return figure

@@ -28,12 +28,15 @@ def plan(scale: plans.Scale) -> plans.Plan:
           scale, method=method, data=data, partition__name='dirichlet',
           partition__alpha=alpha,
           partition__min_examples=2 * scale.base().batch_size)))
+  known['FedU', '2 classes a client'] = published.LINEAR[
+      'FedU', 'CIFAR-10', 'non-IID']
   for count, (byol, simsiam) in published.CLASSES.items():
     known['FedBYOL', f'{count} classes a client'] = byol
     known['FedSimSiam', f'{count} classes a client'] = simsiam
   return plans.Plan(
       'Heterogeneity', arms, 'linear,knn',
       {'Linear probe': 'linear', "kNN on the projector's output": 'knn'},
-      known, f'{published.FEDEMA}, CIFAR-10.',
+      known, f'{published.SOURCES}; CIFAR-10. Of Dirichlet draws those count '
+      'that leave every client two batches, which the most uneven do not.',
       lambda results: {'heterogeneity': figures.lines(
           results, 'linear', 'linear probe, accuracy in %')})

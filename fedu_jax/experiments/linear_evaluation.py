@@ -22,7 +22,7 @@ def plan(scale: plans.Scale) -> plans.Plan:
   """Returns the arms of the table."""
   arms = []
   for data in scale.data:
-    for split, iid in (('IID', True), ('non-IID', False)):
+    for split, iid in (('non-IID', False), ('IID', True)):
       if iid and scale.arms == 'few':
         continue
       column = f'{data} {split}'
@@ -35,13 +35,16 @@ def plan(scale: plans.Scale) -> plans.Plan:
           continue  # there is one client, who has it all
         if (row, split) in _LEFT_OUT[scale.arms]:
           continue
-        arms.append(plans.Arm(row, column, plans.make(
-            scale, method=method, data=data, iid=iid)))
+        arms.append(plans.Arm(
+            row, column, plans.make(scale, method=method, data=data, iid=iid),
+            protocols='classifier' if method == 'supervised' else ''))
   known = {(row, f'{data} {split}'): text
            for (row, data, split), text in published.LINEAR.items()}
   return plans.Plan(
       'Linear evaluation', arms, 'linear,knn',
-      {'Linear probe': 'linear', "kNN on the projector's output": 'knn'},
-      known, f'{published.FEDU}; {published.FEDEMA}. Linear probe only.',
+      {'Linear probe': 'linear', "kNN on the projector's output": 'knn',
+       'The classifier that was trained with labels': 'classifier'},
+      known, f'{published.SOURCES}. What U measures of supervised FedAvg is '
+      'not said.',
       lambda results: {'linear': figures.bars(
           results, 'linear', 'linear probe, accuracy in %')})

@@ -9,6 +9,7 @@ from fedu_jax.experiments import figures
 from fedu_jax.experiments import plan as plans
 from fedu_jax.experiments import queue
 
+_PUBLISHED = 'linear', 'classifier'  # what the papers' numbers may be of
 _STYLE = '''
 :root { color-scheme: light dark }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem;
@@ -37,11 +38,11 @@ def write(plan: plans.Plan, results: list[plans.Result], folder: pathlib.Path,
       'title': plan.title, 'scale': scale.name,
       'results': queue.as_json(results)})
   tables = [_table(plan, results, caption, score)
-            for caption, score in plan.tables.items()]
+            for caption, score in plan.tables.items()] + plan.more(results)
   seeds = len(results[0].scores)
   note = (f'Scale {scale.name}: {scale.caption}. Mean ± standard deviation '
-          f'over {seeds} seed{"s" if seeds > 1 else ""}, per cent; in brackets '
-          f'the published number. Published: {plan.source}')
+          f'over {seeds} seed{"s" if seeds > 1 else ""}, accuracies in per '
+          f'cent; in brackets the published number. Published: {plan.source}')
   (folder / 'tables.md').write_text('\n\n'.join(
       [f'# {plan.title}', note, *map(_markdown, tables)]) + '\n')
   pictures = figures.draw(plan, results, folder)
@@ -51,36 +52,36 @@ def write(plan: plans.Plan, results: list[plans.Result], folder: pathlib.Path,
 
 
 def _table(plan: plans.Plan, results: list[plans.Result], caption: str,
-           score: str) -> tuple[str, list[list[str]]]:
-  """A caption, and cells with the header first."""
+           score: str) -> plans.Table:
+  """One score of all arms that have it, and the published numbers beside it.
+  """
+  results = [r for r in results if score in r.scores[0]]
   columns = list(dict.fromkeys(r.arm.column for r in results))
   cells = {(r.arm.row, r.arm.column): r for r in results}
   lines = [['', *columns]]
-  first = next(iter(plan.tables.values()))
   for row in dict.fromkeys(r.arm.row for r in results):
     line = [row]
     for column in columns:
-      known = plan.published.get((row, column)) if score == first else None
+      known = (plan.published.get((row, column)) if score in _PUBLISHED
+               else None)
       if (row, column) not in cells:
         line.append('–' + (f' [{known}]' if known else ''))
         continue
       values = [s[score] for s in cells[row, column].scores]
-      factor = 1 if score in report.PLAIN else 100
-      mean, spread = queue.mean_and_spread([factor * x for x in values])
-      text = f'{mean:.2f}' + (f' ± {spread:.2f}' if values[1:] else '')
+      text = queue.as_text(values, factor=1 if score in report.PLAIN else 100)
       line.append(text + (f' [{known}]' if known else ''))
     lines.append(line)
   return caption, lines
 
 
-def _markdown(table: tuple[str, list[list[str]]]) -> str:
+def _markdown(table: plans.Table) -> str:
   caption, (head, *lines) = table
   rows = [head, ['---'] + ['---:'] * (len(head) - 1), *lines]
   return f'**{caption}**\n\n' + '\n'.join(
       '| ' + ' | '.join(row) + ' |' for row in rows)
 
 
-def _html(title: str, note: str, tables: list[tuple[str, list[list[str]]]],
+def _html(title: str, note: str, tables: list[plans.Table],
           pictures: list[pathlib.Path]) -> str:
   def row(cells, tag):
     return '<tr>' + f'<th>{html.escape(cells[0])}</th>' + ''.join(

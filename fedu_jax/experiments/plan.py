@@ -70,6 +70,11 @@ class Arm(NamedTuple):
   # Which of the run's networks is scored: 'federation', 'untrained', 'alone0'
   # and so on, or 'alone' for the mean of all clients that trained alone.
   encoder: str = 'federation'
+  protocols: str = ''  # what it is asked besides what all are
+
+
+# A caption, and lines with the header first.
+Table = tuple[str, list[list[str]]]
 
 
 class Plan(NamedTuple):
@@ -82,6 +87,8 @@ class Plan(NamedTuple):
   source: str  # of the published numbers
   # (results) -> figures by name; drawn by `figures`
   draw: Callable[..., dict[str, Any]]
+  # (results) -> further tables
+  more: Callable[..., list[Table]] = lambda results: []
 
 
 class Result(NamedTuple):

@@ -12,12 +12,13 @@ def plan(scale: plans.Scale) -> plans.Plan:
   """Returns one arm a rule and data set, non-IID."""
   arms = [plans.Arm(row, data, plans.make(scale, data=data, rule__name=rule))
           for data in scale.data for row, rule in RULES.items()]
-  known = {(row, 'CIFAR-10'): text for row, text in published.PREDICTOR.items()}
   return plans.Plan(
       'Whose predictor', arms, 'linear,knn',
       {'Linear probe': 'linear', "kNN on the projector's output": 'knn'},
-      known, f"{published.FEDU}; in a setting that is not printed, DAPU's read "
-      'off a bar.',
+      {cell: text for cell, text in published.PREDICTOR.items()
+       if cell[1] in scale.data},
+      f'{published.SOURCES}; in a setting that is not printed, with ~ read off '
+      'bars.',
       lambda results: {
           'predictor': figures.bars(
               results, 'linear', 'linear probe, accuracy in %'),

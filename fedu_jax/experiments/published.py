@@ -1,81 +1,88 @@
-"""Numbers as printed, each with its source. Linear probe, top-1 per cent.
+"""Numbers as printed, each with its source: U or E. Linear probe, per cent.
 
-FedU: Zhuang et al., ICCV 2021, the authors' poster. FedEMA: Zhuang et al., ICLR
-2022, tables 1 to 3. Where both ran a setting, both stand here. Whether
-FedU's single client or FedEMA's Standalone is one client or a mean over them is
-not said; here the first is one, the second a mean.
+Whether U's single client and E's Standalone are one client or a mean over them
+is not said; here the first is one, the second a mean. What U measures of
+supervised FedAvg, a probe or its own classifier, is not said either.
 """
 
-FEDU = 'Zhuang et al. 2021 (poster), ResNet-18'
-FEDEMA = 'Zhuang et al. 2022, ResNet-18'
+SOURCES = ('U: Zhuang et al. 2021 (poster); E: Zhuang et al. 2022; both of '
+           'ResNet-18 where nothing else is said')
 
-# (method, data, split) -> as printed.
-LINEAR = {
-    ('one client', 'CIFAR-10', 'IID'): '81.24',
-    ('mean of clients alone', 'CIFAR-10', 'IID'): '82.42 ± 0.32',
-    ('one client', 'CIFAR-10', 'non-IID'): '71.98',
-    ('mean of clients alone', 'CIFAR-10', 'non-IID'): '74.95 ± 0.66',
-    ('one client', 'CIFAR-100', 'IID'): '51.33',
-    ('mean of clients alone', 'CIFAR-100', 'IID'): '53.88 ± 2.24',
-    ('one client', 'CIFAR-100', 'non-IID'): '49.69',
-    ('mean of clients alone', 'CIFAR-100', 'non-IID'): '52.37 ± 0.93',
-    ('FedBYOL', 'CIFAR-10', 'IID'): '84.29 ± 0.18',
-    ('FedBYOL', 'CIFAR-10', 'non-IID'): '79.44 ± 0.99',
-    ('FedBYOL', 'CIFAR-100', 'IID'): '54.24 ± 0.24',
-    ('FedBYOL', 'CIFAR-100', 'non-IID'): '57.51 ± 0.09',
-    ('FedU', 'CIFAR-10', 'IID'): '85.21; 83.96 ± 0.18',
-    ('FedU', 'CIFAR-10', 'non-IID'): '78.71; 80.52 ± 0.21',
-    ('FedU', 'CIFAR-100', 'IID'): '56.52; 54.82 ± 0.67',
-    ('FedU', 'CIFAR-100', 'non-IID'): '57.08; 57.21 ± 0.31',
-    ('FedEMA', 'CIFAR-10', 'IID'): '85.59 ± 0.25',
-    ('FedEMA', 'CIFAR-10', 'non-IID'): '82.77 ± 0.08',
-    ('FedEMA', 'CIFAR-100', 'IID'): '57.86 ± 0.15',
-    ('FedEMA', 'CIFAR-100', 'non-IID'): '61.21 ± 0.54',
-    ('FedEMA, auto', 'CIFAR-10', 'IID'): '86.26 ± 0.26',
-    ('FedEMA, auto', 'CIFAR-10', 'non-IID'): '83.34 ± 0.39',
-    ('FedEMA, auto', 'CIFAR-100', 'IID'): '58.55 ± 0.34',
-    ('FedEMA, auto', 'CIFAR-100', 'non-IID'): '61.78 ± 0.14',
-    ('FedSimCLR', 'CIFAR-10', 'non-IID'): '78.09 ± 0.14',
-    ('FedSimCLR', 'CIFAR-100', 'non-IID'): '55.58 ± 0.13',
-    ('FedMoCo v1', 'CIFAR-10', 'non-IID'): '78.21 ± 0.04',
-    ('FedMoCo v1', 'CIFAR-100', 'non-IID'): '56.98 ± 0.29',
-    ('FedMoCo v2', 'CIFAR-10', 'non-IID'): '79.14 ± 0.13',
-    ('FedMoCo v2', 'CIFAR-100', 'non-IID'): '57.47 ± 0.65',
-    ('FedSimSiam', 'CIFAR-10', 'non-IID'): '76.27 ± 0.18',
-    ('FedSimSiam', 'CIFAR-100', 'non-IID'): '48.94 ± 0.22',
-    ('BYOL, centralised', 'CIFAR-10', 'IID'): '90.46 ± 0.34',
-    ('BYOL, centralised', 'CIFAR-100', 'IID'): '65.54 ± 0.47',
-    # ResNet-50, from the poster.
-    ('FedCA', 'CIFAR-10', 'IID'): '71.25 (ResNet-50)',
-    ('FedCA', 'CIFAR-10', 'non-IID'): '68.01 (ResNet-50)',
-    ('FedCA', 'CIFAR-100', 'IID'): '43.30 (ResNet-50)',
-    ('FedCA', 'CIFAR-100', 'non-IID'): '42.34 (ResNet-50)',
-    ('supervised FedAvg', 'CIFAR-10', 'IID'): '91.51 (ResNet-50)',
-    ('supervised FedAvg', 'CIFAR-10', 'non-IID'): '67.74 (ResNet-50)',
-    ('supervised FedAvg', 'CIFAR-100', 'IID'): '65.77 (ResNet-50)',
-    ('supervised FedAvg', 'CIFAR-100', 'non-IID'): '64.38 (ResNet-50)',
-}
+_CELLS = [(data, split) for data in ('CIFAR-10', 'CIFAR-100')
+          for split in ('IID', 'non-IID')]
+# Method -> what is printed for each of these cells; '' for nothing.
+_RESNET18 = {
+    'one client': ('81.24', '71.98', '51.33', '49.69'),
+    'FedU': ('85.21', '78.71', '56.52', '57.08')}
+_RESNET50 = {
+    'one client': ('83.16', '77.84', '57.21', '55.16'),
+    'FedSimCLR': ('68.10', '64.06', '39.75', '38.70'),
+    'FedCA': ('71.25', '68.01', '43.30', '42.34'),
+    'FedSimSiam': ('79.64', '76.70', '46.28', '48.80'),
+    'FedU': ('86.48', '83.25', '59.51', '61.94'),
+    'supervised FedAvg': ('91.51', '67.74', '65.77', '64.38'),
+    'BYOL, centralised': ('91.85', '', '66.51', '')}
+# Tables 1 and 3.
+_FEDEMA = {
+    'mean of clients alone': (
+        '82.42 ± 0.32', '74.95 ± 0.66', '53.88 ± 2.24', '52.37 ± 0.93'),
+    'FedBYOL': ('84.29 ± 0.18', '79.44 ± 0.99', '54.24 ± 0.24', '57.51 ± 0.09'),
+    'FedU': ('83.96 ± 0.18', '80.52 ± 0.21', '54.82 ± 0.67', '57.21 ± 0.31'),
+    'FedEMA': ('85.59 ± 0.25', '82.77 ± 0.08', '57.86 ± 0.15', '61.21 ± 0.54'),
+    'FedEMA, auto': (
+        '86.26 ± 0.26', '83.34 ± 0.39', '58.55 ± 0.34', '61.78 ± 0.14'),
+    'FedSimCLR': ('', '78.09 ± 0.14', '', '55.58 ± 0.13'),
+    'FedMoCo v1': ('', '78.21 ± 0.04', '', '56.98 ± 0.29'),
+    'FedMoCo v2': ('', '79.14 ± 0.13', '', '57.47 ± 0.65'),
+    'FedSimSiam': ('', '76.27 ± 0.18', '', '48.94 ± 0.22'),
+    'BYOL, centralised': ('90.46 ± 0.34', '', '65.54 ± 0.47', '')}
 
-# (aggregate, update, predictor): the poster's ablation; its data, split and
-# rounds are not printed.
+
+def _linear() -> dict[tuple[str, str, str], str]:
+  found: dict[tuple[str, str, str], str] = {}
+  for table, text in ((_RESNET18, 'U {}'), (_RESNET50, 'U {} (ResNet-50)'),
+                      (_FEDEMA, 'E {}')):
+    for method, row in table.items():
+      for cell, number in zip(_CELLS, row, strict=True):
+        if number:
+          key = (method, *cell)
+          found[key] = '; '.join(
+              filter(None, (found.get(key), text.format(number))))
+  return found
+
+
+LINEAR = _linear()  # (method, data, split) -> with sources
+
+# (aggregate, update, predictor): U's ablation; its data, split and rounds are
+# not printed.
 PROTOCOL = {
-    ('online', 'online', 'global'): '84.07',
-    ('online', 'online', 'local'): '82.18',
-    ('online', 'target', 'global'): '9.99',
-    ('online', 'target', 'local'): '19.22',
-    ('online', 'both', 'global'): '81.24',
-    ('online', 'both', 'local'): '18.23',
-    ('target', 'online', 'global'): '82.10',
-    ('target', 'online', 'local'): '78.06',
-    ('target', 'target', 'global'): '9.99',
-    ('target', 'target', 'local'): '25.02',
-    ('target', 'both', 'global'): '82.32',
-    ('target', 'both', 'local'): '29.03',
+    ('online', 'online', 'global'): 'U 84.07',
+    ('online', 'online', 'local'): 'U 82.18',
+    ('online', 'target', 'global'): 'U 9.99',
+    ('online', 'target', 'local'): 'U 19.22',
+    ('online', 'both', 'global'): 'U 81.24',
+    ('online', 'both', 'local'): 'U 18.23',
+    ('target', 'online', 'global'): 'U 82.10',
+    ('target', 'online', 'local'): 'U 78.06',
+    ('target', 'target', 'global'): 'U 9.99',
+    ('target', 'target', 'local'): 'U 25.02',
+    ('target', 'both', 'global'): 'U 82.32',
+    ('target', 'both', 'local'): 'U 29.03',
 }
 
-# The poster's bars, read off pixels to 0.1; in the same unprinted setting.
-PREDICTOR = {'local': '82.18', 'global': '84.07', 'DAPU': '~87.1'}
+# (predictor, data): U's bars, read off pixels to 0.1 where they are not also
+# in its ablation; in the same unprinted setting.
+PREDICTOR = {
+    ('local', 'CIFAR-10'): 'U 82.18', ('local', 'CIFAR-100'): 'U ~61.7',
+    ('global', 'CIFAR-10'): 'U 84.07', ('global', 'CIFAR-100'): 'U ~63.3',
+    ('DAPU', 'CIFAR-10'): 'U ~87.1', ('DAPU', 'CIFAR-100'): 'U ~68.0'}
 
-# FedEMA's table 2, CIFAR-10: classes per client -> (FedBYOL, FedSimSiam).
-CLASSES = {2: ('79.44', '76.27'), 4: ('82.82', '79.34'), 6: ('83.02', '80.17'),
-           8: ('84.57', '80.92'), 10: ('84.20', '80.50')}
+# E's table 2, CIFAR-10: classes per client -> (FedBYOL, FedSimSiam).
+CLASSES = {2: ('E 79.44', 'E 76.27'), 4: ('E 82.82', 'E 79.34'),
+           6: ('E 83.02', 'E 80.17'), 8: ('E 84.57', 'E 80.92'),
+           10: ('E 84.20', 'E 80.50')}
+
+# Rounds from 1 -> a client's divergence in FedEMA on CIFAR-10, non-IID, read
+# off E's figure 6 to 0.02; whether it is scaled there is not said.
+DIVERGENCE = {1: 'E 0.87 to 0.98', 21: 'E 0.66 to 0.76', 51: 'E ~0.62',
+              81: 'E ~0.25', 100: 'E ~0'}

@@ -64,7 +64,8 @@ def run(plan: plans.Plan, workdir: pathlib.Path, *, seeds: int,
         if (group[0], place) in found:
           continue
         arm = plan.arms[place]
-        scores = _ask(arm, group, asked=plan.protocols, runs=workdir / 'runs',
+        scores = _ask(arm, group, asked=','.join(filter(
+            None, (plan.protocols, arm.protocols))), runs=workdir / 'runs',
                       data_dir=data_dir, wait=wait)
         for seed, mine in zip(group, scores):
           found[seed, place] = mine
@@ -113,9 +114,10 @@ def _ask(arm: plans.Arm, seeds: Sequence[int], *, asked: str,
     # Of `alone`, the mean over all who trained alone.
     encoders = [f'alone{k}' for k in range(config.evaluation.alone)
                 ] if arm.encoder == 'alone' else [arm.encoder]
-    scores = [[protocols.ask(folder, asked, encoder=encoder,
-                             load=functools.partial(load, i, encoder),
-                             console=Console(quiet=True))
+    scores = [[protocols.ask(
+        folder, asked, encoder=encoder, console=Console(quiet=True),
+        trained=(0 if encoder == 'untrained' else config.rounds,
+                 functools.partial(load, i, encoder)))
                for encoder in encoders] for i, folder in enumerate(folders)]
   return [{name: statistics.fmean(own[name] for own in every)
            for name in every[0]} for every in scores]
@@ -151,6 +153,12 @@ def mean_and_spread(values: list[float]) -> tuple[float, float]:
   """The mean, and the standard deviation with n - 1; 0 for one value."""
   spread = statistics.stdev(values) if values[1:] else 0.0
   return statistics.fmean(values), spread
+
+
+def as_text(values: Sequence[float], *, factor: float = 1) -> str:
+  """Mean ± standard deviation, each times a factor, as tables have it."""
+  mean, spread = mean_and_spread([factor * x for x in values])
+  return f'{mean:.2f}' + (f' ± {spread:.2f}' if len(values) > 1 else '')
 
 
 def as_json(results: list[plans.Result]) -> list[dict[str, Any]]:

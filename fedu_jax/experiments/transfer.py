@@ -10,13 +10,18 @@ _ROWS = ('untrained', 'one client', 'FedU', 'FedBYOL', 'FedEMA, auto',
 
 def plan(scale: plans.Scale) -> plans.Plan:
   """Returns the non-IID arms of the main table, probed elsewhere."""
-  arms = [arm for arm in linear_evaluation.plan(scale).arms
-          if arm.row in _ROWS and arm.column.endswith('non-IID')]
   to = {'digits': 'digits'}
   if 'CIFAR-100' in scale.data:
     to |= {'cifar100': 'tfds:cifar100', 'cifar10': 'tfds:cifar10'}
+
+  def elsewhere(arm):
+    own = arm.config.data.source if scale.name != 'smoke' else ''
+    return ','.join(f'transfer:{x}' for x in to.values() if x != own)
+  arms = [arm._replace(protocols=elsewhere(arm))
+          for arm in linear_evaluation.plan(scale).arms
+          if arm.row in _ROWS and arm.column.endswith('non-IID')]
   return plans.Plan(
-      'Transfer', arms, ','.join(f'transfer:{x}' for x in to.values()),
+      'Transfer', arms, '',
       {f'Linear probe on {name}': f'transfer to {name}' for name in to}, {},
       "whether FedU's paper has such a table could not be found.",
       lambda results: {'transfer': figures.bars(

@@ -1,7 +1,14 @@
 """The picture of representations for the upload and update choices."""
 
+import json
 from typing import Any
 
+import numpy as np
+from rich.console import Console
+
+from fedu_jax import evaluation
+from fedu_jax import files
+from fedu_jax import runs
 from fedu_jax.experiments import figures
 from fedu_jax.experiments import plan as plans
 
@@ -26,4 +33,52 @@ def plan(scale: plans.Scale) -> plans.Plan:
       {'Linear probe': 'linear', 'Alignment (lower is better)': 'alignment',
        'Uniformity (lower is better)': 'uniformity'}, {},
       'the picture exists (Zhuang et al. 2021); it has no numbers.',
-      lambda results: {'tsne': figures.embeddings(results)})
+      lambda results: {'tsne': _embeddings(results)})
+
+
+def _embeddings(results: list[plans.Result]) -> Any:
+  """t-SNE of test features of the first seed's networks, by class."""
+  columns = 3
+  figure, grid = figures.canvas(9, 3 * -(-len(results) // columns),
+                       nrows=-(-len(results) // columns), ncols=columns,
+                       squeeze=False)
+  for axes, result in zip(grid.flat, results):
+    flat, labels = _flattened(result)
+    for c in np.unique(labels):
+      axes.scatter(*flat[labels == c].T, s=4, color=figures.CLASSES[
+          int(c) % len(figures.CLASSES)], linewidths=0, label=str(c))
+    axes.set_title(result.arm.row, color=figures.GREY)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.grid(visible=False)
+  for axes in grid.flat[len(results):]:
+    axes.set_axis_off()
+  figure.legend(*grid.flat[0].get_legend_handles_labels(), title='class',
+                loc='outside right center', markerscale=3)
+  return figure
+
+
+def _flattened(result: plans.Result) -> tuple[np.ndarray, np.ndarray]:
+  """1,000 test images on a plane [N, 2], and their classes [N].
+
+  They are kept beside the run, whose checkpoint may be gone when a page is
+  drawn again.
+  """
+  from sklearn import manifold
+  folder = result.folders[0]
+  path = folder / f'tsne-{result.arm.encoder}.json'
+  if not path.exists():
+    scorer, online = runs.restore(
+        runs.config_of(folder, result.data_dir), folder, result.arm.encoder,
+        Console(quiet=True))
+    images = scorer.test_images[:1000]
+    features = evaluation.embed(evaluation.features, scorer.nets.encoder,
+                                online.encoder, images)
+    flat = manifold.TSNE(
+        perplexity=min(30, len(images) // 4), init='pca',
+        random_state=0).fit_transform(np.asarray(features))
+    files.write(path, json.dumps({
+        'points': flat.astype(float).round(3).tolist(),
+        'classes': scorer.test_labels[:1000].tolist()}).encode())
+  kept = json.loads(path.read_text())
+  return np.array(kept['points']), np.array(kept['classes'])
