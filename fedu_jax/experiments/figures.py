@@ -18,12 +18,12 @@ GREY = '#808080'
 CLASSES = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9',
            '#999933', '#AA4499', '#882255', '#44AA99')
 # Of what is no method, and so in no method's colour.
-_OTHERS = ('#8AC926', '#FF595E', '#9B5DE5', '#FFCA3A', '#A47148', '#F15BB5',
+_OTHERS = ('#B8860B', '#FF595E', '#9B5DE5', '#FFCA3A', '#A47148', '#F15BB5',
            '#5E6472', '#00BBA0')
 _COLOURS = {
     'FedU': '#0072B2', 'DAPU': '#0072B2', 'FedBYOL': '#D55E00',
-    'global': '#D55E00', 'infinite (global)': '#D55E00', 'local': '#A6761D',
-    '0 (local)': '#A6761D', 'FedEMA': '#CC79A7',
+    'global': '#D55E00', 'infinite (global)': '#D55E00', 'local': '#4DAF4A',
+    '0 (local)': '#4DAF4A', 'FedEMA': '#CC79A7',
     'FedEMA, auto': '#AA4499', 'FedSimSiam': '#009E73', 'FedSimCLR': '#E69F00',
     'FedMoCo v1': '#56B4E9', 'FedMoCo v2': '#44AA99', 'L-DAWA': '#999933',
     'FedCA': '#117733', 'FedSC': '#332288',
