@@ -17,8 +17,8 @@ _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'The folder of a run that has saved a checkpoint.')
 _PROTOCOL = flags.DEFINE_string(
     'protocol', 'linear,knn', 'What to ask, separated by commas: linear, knn, '
-    'knn_features, semi:<share>[:balanced], finetune:<share>[:balanced], '
-    'transfer:<data source>, geometry.')
+    'knn_features, classifier, semi:<share>[:balanced], '
+    'finetune:<share>[:balanced], transfer:<data source>, geometry.')
 _ENCODER = flags.DEFINE_string(
     'encoder', 'federation', 'Whose: federation, untrained, or alone<client>.')
 _DATA_DIR = flags.DEFINE_string(

@@ -39,9 +39,9 @@ def plan(scale: plans.Scale) -> plans.Plan:
 def _embeddings(results: list[plans.Result]) -> Any:
   """t-SNE of test features of the first seed's networks, by class."""
   columns = 3
-  figure, grid = figures.canvas(9, 3 * -(-len(results) // columns),
-                       nrows=-(-len(results) // columns), ncols=columns,
-                       squeeze=False)
+  lines = -(-len(results) // columns)
+  figure, grid = figures.canvas(
+      9, 3 * lines, nrows=lines, ncols=columns, squeeze=False)
   for axes, result in zip(grid.flat, results):
     flat, labels = _flattened(result)
     for c in np.unique(labels):
