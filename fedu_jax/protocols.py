@@ -23,7 +23,7 @@ from fedu_jax import runs
 from fedu_jax import semi_supervised
 from fedu_jax import sources
 from fedu_jax.errors import BadInput, Unsaved
-from fedu_jax.scores import Scorer
+from fedu_jax.scores import best, Scorer
 from fedu_jax.state import Online
 
 Protocol = Callable[[Scorer, Online, str], dict[str, float]]
@@ -192,12 +192,13 @@ def ask(workdir: str | pathlib.Path, protocol: str, *,
   unwritten = None
   if missing:
     scorer, online = load()
+    networks = [online]
+    if encoder == 'untrained':
+      networks.append(scorer.fitted(online))
     for name, fn, choice in missing:
       with console.status(f'{encoder}: {name}'):
-        def score(network, fn=fn, choice=choice):
-          return fn(scorer, network, choice)
-        mine[name] = (scorer.untrained(online, score)
-                      if encoder == 'untrained' else score(online))
+        mine[name] = best(
+            [fn(scorer, network, choice) for network in networks])
       try:
         report.write_json(path, known)
         unwritten = None

@@ -1,7 +1,7 @@
 """The accuracies of one encoder on one data set, as the config asks for them.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -102,19 +102,11 @@ class Scorer(NamedTuple):
                     replace=False) for group in groups]))
                      for _ in range(self.settings.few_draws)])
 
-  def untrained(self, online: Online,
-                score: Callable[[Online], dict[str, float]]
-                ) -> dict[str, float]:
-    """Scores the initial weights, as strongly as they can be made to.
+  def fitted(self, online: Online) -> Online:
+    """Gives an untrained encoder the statistics of the training images.
 
     As drawn, BatchNorm's statistics fit no data and features hardly vary, which
-    a probe suffers from. So the weights are scored as they are and with the
-    statistics of the training images, and each score's better one is taken; of
-    scores that are no accuracies, that as drawn.
-
-    Args:
-      online: as drawn.
-      score: of a network.
+    a probe suffers from: it is scored both ways, and `best` of them counts.
     """
     encoder = online.encoder
     images = self.train_images
@@ -124,6 +116,10 @@ class Scorer(NamedTuple):
     size = min(128, len(images))
     for start in range(0, min(len(images) - size + 1, 64 * size), size):
       encoder = forward(encoder, images[order[start:start + size]])
-    drawn, fitted = score(online), score(online._replace(encoder=encoder))
-    return {name: value if name in report.PLAIN else max(value, fitted[name])
-            for name, value in drawn.items()}
+    return online._replace(encoder=encoder)
+
+
+def best(found: Sequence[dict[str, float]]) -> dict[str, float]:
+  """Each accuracy's highest; of scores that are none, the first."""
+  return {name: value if name in report.PLAIN else max(
+      own[name] for own in found) for name, value in found[0].items()}

@@ -25,7 +25,7 @@ from fedu_jax import runs
 from fedu_jax import settings
 from fedu_jax import sources
 from fedu_jax.errors import BadInput, Unsaved
-from fedu_jax.scores import Scorer
+from fedu_jax.scores import best, Scorer
 from fedu_jax.state import Online
 
 
@@ -238,7 +238,8 @@ def _train_and_evaluate(config: ml_collections.ConfigDict, workdir: str,
                          holds=holds)
   scorer, alone, scores = trained.scorer, trained.alone, {}
   if scorer:
-    scores['untrained'] = scorer.untrained(trained.untrained, scorer.all)
+    scores['untrained'] = best([scorer.all(online) for online in (
+        trained.untrained, scorer.fitted(trained.untrained))])
     for k, own in enumerate(alone):
       scores[f'client {k} alone'] = scorer.all(own)
     if len(alone) > 1:
