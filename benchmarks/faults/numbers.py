@@ -228,8 +228,9 @@ def _collapse(order):
   """A method that collapses is warned of once; one that does not, never."""
   rounds = 6 if order.short else 40
   for name, method, want in (
-      ('no stop-gradient, no target of its own',
-       {'ema': False, 'stop_gradient': False}, 1), ('BYOL', {}, 0)):
+      ('no stop-gradient, no target of its own at first',
+       {'first_target': 'alias', 'ema': False, 'stop_gradient': False}, 1),
+      ('BYOL', {}, 0)):
     config = _config(rounds=rounds, local_epochs=4)
     for field in ('ill', 'value', 'at'):
       del config.learner[field]
