@@ -127,7 +127,9 @@ def make(scale: Scale, *, method: str = 'fedu', data: str, iid: bool = False,
     plain = plain and place[last] == value
     place[last] = value
   if plain:  # its runs also serve the rows of clients alone
-    config.evaluation.alone = 2 if scale.arms == 'few' else config.clients
+    config.evaluation.alone = (
+        2 if scale.arms == 'few' else
+        1 if scale.arms == 'some' and iid else config.clients)
   settings.check(config)
   return config
 
