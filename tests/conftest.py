@@ -1,5 +1,6 @@
 """What all tests share: strictness, and a compilation cache of their own."""
 
+from importlib import metadata
 import os
 import tempfile
 
@@ -9,8 +10,13 @@ import tempfile
 os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ['XDG_CACHE_HOME'] = tempfile.mkdtemp(prefix='fedu_jax-')
 # Most of the time goes into compiling programs that run for a second: quickly
-# made ones are the better bargain, a quarter off the whole.
-os.environ['XLA_FLAGS'] = '--xla_backend_optimization_level=0'
+# made ones are the better bargain, a quarter off the whole. The older way to
+# emit fusions, which later versions have no more, compiles in half of the rest;
+# and small programs are many, so they are kept as well.
+os.environ['XLA_FLAGS'] = '--xla_backend_optimization_level=0' + (
+    ' --xla_cpu_use_fusion_emitters=false'
+    if metadata.version('jaxlib').startswith('0.10.') else '')
+os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.1'
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
