@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from configs import methods
 from fedu_jax import experiments, settings
@@ -57,6 +58,14 @@ def test_an_experiment_at_smoke_scale(name, workdir):
   page = (folder / 'report.html').read_text()
   assert pictures and page.count('data:image/png;base64,') == len(pictures)
   assert not re.search(r'(?:src|href)="(?!data:)', page)  # self-contained
+
+
+def test_several_experiments_in_one_command(workdir):
+  """Each with its files; what they share was done above."""
+  printed = command('divergence,threshold', '--scale=smoke',
+                    f'--workdir={workdir}').replace('\n', '')
+  for name in ('divergence', 'threshold'):
+    assert f'written: {workdir}/{name}-smoke/report.html' in printed
 
 
 def test_seeds_together(workdir):
@@ -109,6 +118,7 @@ def test_a_queue_that_is_killed_goes_on(tmp_path):
 
 @pytest.mark.parametrize('flags, complaint', [
     ([], 'name an experiment'), (['dapu'], 'choose linear_evaluation'),
+    (['tsne,dapu'], "no experiment 'dapu'"),
     (['tsne', '--scale=huge'], 'choose smoke, cpu, paper'),
     (['tsne', '--scale=smoke'], '--workdir is missing'),
     (['tsne', '--seeds=0'], 'seeds'), (['tsne', 'more'], 'unexpected'),
@@ -134,6 +144,25 @@ def test_two_processes_share_a_queue(tmp_path):
   assert not (folder / 'checkpoints').exists()
 
 
+def test_an_experiment_does_not_wait_for_another(tmp_path):
+  """The second is whole while somebody is at a run of the first."""
+  several = {}
+  for row in ('FedU', 'FedSimSiam'):
+    arm = _arm(row)
+    several[row] = linear_evaluation.plan(plans.SCALES['smoke'])._replace(
+        arms=[arm], protocols='knn')
+    folder = tmp_path / 'runs' / plans.key_of(arm.config, 0)
+    _score(folder, arm, federation=0.5)
+    (folder / 'metrics.jsonl').write_text('{"round": 1}\n')
+  found = queue.run(several, tmp_path, seeds=1, console=Console(quiet=True))
+  first = tmp_path / 'runs' / plans.key_of(_arm('FedU').config, 0)
+  with queue._hold(first, wait=False) as held:
+    assert held and next(found)[0] == 'FedSimSiam'
+  (name, (result,)), = found
+  assert name == 'FedU' and result.scores == [{'knn': 0.5}]
+  assert result.rounds == [[{'round': 1}]] and result.folders == [first]
+
+
 def test_the_mean_of_clients_alone_is_of_all_of_them(tmp_path):
   paper, smoke = (_arm('mean of clients alone', scale)
                   for scale in ('paper', 'smoke'))
@@ -152,7 +181,7 @@ def _arm(row, scale='smoke'):
 
 def _score(folder, arm, **knn):
   """Leaves a run's folder as if its encoders had been scored."""
-  folder.mkdir()
+  folder.mkdir(parents=True)
   (folder / 'config.json').write_text(json.dumps(
       settings.flatten(arm.config)))
   (folder / 'evaluation.json').write_text(json.dumps(

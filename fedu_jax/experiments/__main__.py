@@ -1,4 +1,4 @@
-"""Runs one experiment: `python -m fedu_jax.experiments <name>`."""
+"""Runs experiments: `python -m fedu_jax.experiments <name>[,<name>...]`."""
 
 import importlib
 import pathlib
@@ -52,8 +52,9 @@ def main(argv: list[str]) -> None:
     return
   if len(argv) < 2:
     command.refuse(f'name an experiment: {", ".join(modules)}')
-  if argv[1] not in modules:
-    command.refuse(f'no experiment {argv[1]!r}: choose {", ".join(modules)}')
+  for name in argv[1].split(','):
+    if name not in modules:
+      command.refuse(f'no experiment {name!r}: choose {", ".join(modules)}')
   if _SCALE.value not in plans.SCALES:
     command.refuse(f'--scale is {_SCALE.value!r}: choose '
                    f'{", ".join(plans.SCALES)}')
@@ -63,18 +64,19 @@ def main(argv: list[str]) -> None:
   scale = plans.SCALES[str(_SCALE.value)]
   workdir = pathlib.Path(str(_WORKDIR.value))
   try:
-    plan = modules[argv[1]].plan(scale)
-    results = queue.run(plan, workdir, seeds=int(_SEEDS.value or 1),
-                        together=int(_TOGETHER.value or 1),
-                        data_dir=str(_DATA_DIR.value), console=console)
-    where = page.write(plan, results, workdir / f'{argv[1]}-{scale.name}',
-                       scale)
+    several = {name: modules[name].plan(scale) for name in argv[1].split(',')}
+    for name, results in queue.run(
+        several, workdir, seeds=int(_SEEDS.value or 1),
+        together=int(_TOGETHER.value or 1), data_dir=str(_DATA_DIR.value),
+        console=console):
+      where = page.write(several[name], results,
+                         workdir / f'{name}-{scale.name}', scale)
+      console.print((where.parent / 'tables.md').read_text(), markup=False)
+      console.print(f'written: {where}')
   except Ending as ending:
     command.leave(ending)
   except OSError as error:
     command.leave(Unsaved(f'{error}: make room, and start again to go on'))
-  console.print((where.parent / 'tables.md').read_text(), markup=False)
-  console.print(f'written: {where}')
 
 
 if __name__ == '__main__':

@@ -1,13 +1,14 @@
-"""Runs an experiment's arms, one after the other; what is done is not redone.
+"""Runs experiments' arms, one after the other; what is done is not redone.
 
 Runs lie in <workdir>/runs/<hash of the config>-seed<n>, so that experiments
 which share an arm share its runs. Each goes on from its last checkpoint.
 Several processes may work at one queue, or at several in one workdir.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import functools
+import itertools
 import json
 import pathlib
 import statistics
@@ -27,21 +28,22 @@ from fedu_jax.errors import BadInput, Unsaved
 from fedu_jax.experiments import plan as plans
 
 
-def run(plan: plans.Plan, workdir: pathlib.Path, *, seeds: int,
-        together: int = 1, data_dir: str = '', console: Console
-        ) -> list[plans.Result]:
-  """Trains and scores every arm for every seed.
+def run(several: Mapping[str, plans.Plan], workdir: pathlib.Path, *,
+        seeds: int, together: int = 1, data_dir: str = '', console: Console
+        ) -> Iterator[tuple[str, list[plans.Result]]]:
+  """Trains and scores every arm of some experiments for every seed.
 
   Args:
-    plan: the experiment.
+    several: the experiments, by name.
     workdir: where runs are kept, and found again.
     seeds: how many: 0, 1, ...
     together: how many of an arm's seeds run as one program, vmapped.
     data_dir: where data sets lie.
     console: for the progress bar over runs, and one line a run.
 
-  Returns:
-    One result an arm, in the plan's order.
+  Yields:
+    The name of each experiment as soon as it is whole, and one result an arm,
+    in the plan's order.
 
   Raises:
     BadInput, Interrupted, Unsaved: a run cannot be done, or not to its end;
@@ -50,37 +52,48 @@ def run(plan: plans.Plan, workdir: pathlib.Path, *, seeds: int,
   # Seed by seed, so that a queue that is cut short has whole tables.
   groups = [range(first, min(first + together, seeds))
             for first in range(0, seeds, together)]
-  pending = [(group, place) for group in groups
-             for place in range(len(plan.arms))]
   progress = Progress(
       TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
       TextColumn('runs'), TimeElapsedColumn(), TextColumn('left'),
       TimeRemainingColumn(), console=console)
-  task = progress.add_task(plan.title, total=seeds * len(plan.arms))
-  found: dict[tuple[int, int], dict[str, float]] = {}
+  totals = {name: seeds * len(plan.arms) for name, plan in several.items()}
+  tasks = {name: progress.add_task(plan.title, total=totals[name])
+           for name, plan in several.items()}
+  found: dict[str, dict[tuple[int, int], dict[str, float]]] = {
+      name: {} for name in several}
   with progress:
     for wait in (False, True):  # for runs that another process is at
-      for group, place in pending:
-        if (group[0], place) in found:
+      for name, plan in several.items():
+        done = found[name]
+        if len(done) == totals[name]:
           continue
-        arm = plan.arms[place]
-        scores = _ask(arm, group, asked=','.join(filter(
-            None, (plan.protocols, arm.protocols))), runs=workdir / 'runs',
-                      data_dir=data_dir, wait=wait)
-        for seed, mine in zip(group, scores):
-          found[seed, place] = mine
-          progress.advance(task)
-          console.print(f'seed {seed}  {arm.row}, {arm.column}: ' + ', '.join(
-              f'{name} {value:.4f}' for name, value in mine.items()))
-  results = []
-  for place, arm in enumerate(plan.arms):
-    folders = [_folder(arm, seed, workdir / 'runs') for seed in range(seeds)]
-    rows = [(folder / 'metrics.jsonl').read_text().splitlines()
-            for folder in folders]
-    results.append(plans.Result(
-        arm, [found[seed, place] for seed in range(seeds)],
-        [[json.loads(row) for row in run] for run in rows], folders, data_dir))
-  return results
+        for group, place in itertools.product(groups, range(len(plan.arms))):
+          if (group[0], place) in done:
+            continue
+          arm = plan.arms[place]
+          scores = _ask(arm, group, asked=','.join(filter(
+              None, (plan.protocols, arm.protocols))), runs=workdir / 'runs',
+                        data_dir=data_dir, wait=wait)
+          for seed, mine in zip(group, scores):
+            done[seed, place] = mine
+            progress.advance(tasks[name])
+            console.print(f'seed {seed}  {arm.row}, {arm.column}: ' + ', '.join(
+                f'{score} {value:.4f}' for score, value in mine.items()))
+        if len(done) == totals[name]:
+          yield name, [
+              _result(arm, [done[seed, place] for seed in range(seeds)],
+                      workdir / 'runs', data_dir)
+              for place, arm in enumerate(plan.arms)]
+
+
+def _result(arm: plans.Arm, scores: list[dict[str, float]], runs: pathlib.Path,
+            data_dir: str) -> plans.Result:
+  """What an arm's seeds gave, with their rounds."""
+  folders = [_folder(arm, seed, runs) for seed in range(len(scores))]
+  rows = [(folder / 'metrics.jsonl').read_text().splitlines()
+          for folder in folders]
+  return plans.Result(arm, scores, [[json.loads(row) for row in run]
+                                    for run in rows], folders, data_dir)
 
 
 def _folder(arm: plans.Arm, seed: int, runs: pathlib.Path) -> pathlib.Path:
