@@ -52,7 +52,8 @@ def main(argv: list[str]) -> None:
     return
   if len(argv) < 2:
     command.refuse(f'name an experiment: {", ".join(modules)}')
-  for name in argv[1].split(','):
+  names = argv[1].split(',')
+  for name in names:
     if name not in modules:
       command.refuse(f'no experiment {name!r}: choose {", ".join(modules)}')
   if _SCALE.value not in plans.SCALES:
@@ -64,7 +65,7 @@ def main(argv: list[str]) -> None:
   scale = plans.SCALES[str(_SCALE.value)]
   workdir = pathlib.Path(str(_WORKDIR.value))
   try:
-    several = {name: modules[name].plan(scale) for name in argv[1].split(',')}
+    several = {name: modules[name].plan(scale) for name in names}
     for name, results in queue.run(
         several, workdir, seeds=int(_SEEDS.value or 1),
         together=int(_TOGETHER.value or 1), data_dir=str(_DATA_DIR.value),
