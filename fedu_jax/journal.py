@@ -9,15 +9,22 @@ import contextlib
 import json
 import os
 import pathlib
+import sys
 import time
 from typing import Any
 
-from tensorboardX import summary
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto import event_pb2
+# Where PyTorch is installed tensorboardX imports it, for the name of a type,
+# and that takes longer than all the rest. A module that is None is to Python
+# one that is not there.
+_torch = sys.modules.setdefault('torch', None)  # type: ignore[arg-type]
+from tensorboardX import summary  # noqa: E402
+from tensorboardX.event_file_writer import EventsWriter  # noqa: E402
+from tensorboardX.proto import event_pb2  # noqa: E402
+if _torch is None:
+  del sys.modules['torch']
 
-from fedu_jax import files
-from fedu_jax.errors import BadInput
+from fedu_jax import files  # noqa: E402
+from fedu_jax.errors import BadInput  # noqa: E402
 
 Row = dict[str, Any]
 

@@ -4,7 +4,7 @@ from benchmarks.faults import attack, config
 
 
 def test_every_field_is_checked_before_anything_is_touched(tmp_path):
-  """Of each field two wrong values in a file and one by a flag, and more.
+  """Of each field one wrong value in a file and one by a flag, and more.
 
   `python -m benchmarks.faults --only=config` tries them all.
   """
@@ -13,4 +13,4 @@ def test_every_field_is_checked_before_anything_is_touched(tmp_path):
   assert found.keys() == config.BROKEN.keys()
   assert not any(x.lost for x in found.values()), '\n'.join(said)
   assert all(x.tried for x in found.values())
-  assert sum(x.tried for x in found.values()) >= 300
+  assert sum(x.tried for x in found.values()) >= 250

@@ -2,13 +2,16 @@
 
 from importlib import metadata
 import os
+import shutil
 import tempfile
 
 # Before JAX is imported, here and in the processes that tests start. Compiled
-# programs are kept for one session, where `fedu_jax.main` keeps them: several
-# tests run the same config.
+# programs are kept for one session, where `fedu_jax.main` keeps them, for all
+# of pytest's processes, the first of which gets here before it starts others:
+# several tests run the same config.
 os.environ['JAX_PLATFORMS'] = 'cpu'
-os.environ['XDG_CACHE_HOME'] = tempfile.mkdtemp(prefix='fedu_jax-')
+if 'PYTEST_XDIST_WORKER' not in os.environ:
+  os.environ['XDG_CACHE_HOME'] = tempfile.mkdtemp(prefix='fedu_jax-')
 # Most of the time goes into compiling programs that run for a second: quickly
 # made ones are the better bargain, a quarter off the whole. The older way to
 # emit fusions, which later versions have no more, compiles in half of the rest;
@@ -36,6 +39,11 @@ _LONG = ('numbers_test', 'sharding_test', 'experiments_test', 'train_test',
 def pytest_collection_modifyitems(items):
   items.sort(key=lambda item: _LONG.index(item.path.stem)
              if item.path.stem in _LONG else len(_LONG))
+
+
+def pytest_unconfigure(config):
+  if not hasattr(config, 'workerinput'):  # the first process, which ends last
+    shutil.rmtree(os.environ['XDG_CACHE_HOME'], ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)

@@ -1,8 +1,10 @@
 """The whole program, in processes of its own: train, kill, resume, refuse."""
 
+import importlib.util
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -44,10 +46,10 @@ def finished(tmp_path_factory):
   return workdir, run(workdir)[0]
 
 
-def compiled_rounds():
+def compiled_rounds(cache):
   """The rounds that the program has kept in the user's cache."""
-  cache = pathlib.Path(os.environ['XDG_CACHE_HOME'], 'fedu_jax', 'compiled')
-  return {path.name for path in cache.glob('jit_one_round*-cache')}
+  return {path.name for path in (cache / 'fedu_jax' / 'compiled').glob(
+      'jit_one_round*-cache')}
 
 
 def rows(workdir):
@@ -130,8 +132,8 @@ def evaluate(workdir, *flags, code=0):
 
 def test_a_checkpoint_is_scored_by_every_protocol(finished):
   workdir, _ = finished
-  asked = ('linear,knn,knn_features,semi:0.1,semi:0.1:balanced,finetune:0.05,'
-           'transfer:digits,geometry')
+  asked = ('linear,linear:raw,knn,knn_features,semi:0.1,semi:0.1:balanced,'
+           'finetune:0.05,transfer:digits,geometry')
   printed = evaluate(workdir, f'--protocol={asked}')
   path = workdir / 'evaluation.json'
   rounds, found = json.loads(path.read_text())['federation'].values()
@@ -150,6 +152,8 @@ def test_a_checkpoint_is_scored_by_every_protocol(finished):
   for name in ('linear', 'semi 10 %', 'semi 10 %, balanced', 'finetune 5 %',
                'alignment', 'uniformity'):
     assert name in printed
+  assert (found['linear:raw']['linear, raw features']
+          != found['linear']['linear'])  # which the config standardises
   # What is known is read; the untrained encoder is another.
   found['knn']['knn'] = 0.4242
 
@@ -168,13 +172,49 @@ def test_a_checkpoint_is_scored_by_every_protocol(finished):
     (['--protocol=lineal'], 'choose from linear'),
     (['--protocol=semi:2'], 'use semi:<share'),
     (['--protocol=semi:0.1:balance'], 'use semi:<share'),
-    (['--protocol=linear:3'], 'takes no choice'),
+    (['--protocol=linear:3'], 'use linear, or linear:raw'),
+    (['--protocol=knn:3'], 'takes no choice'),
     (['--protocol=classifier'], 'for runs of learner supervised'),
     (['--protocol=transfer:npz:none.npz'], 'no file'),
     (['--encoder=alone0'], 'has no checkpoints')])
 def test_bad_protocols_are_one_line_and_code_two(finished, flags, complaint):
   workdir, _ = finished
   assert complaint in evaluate(workdir, *flags, code=2)
+
+
+def test_scores_that_are_none_are_asked_again_or_refused(finished, tmp_path):
+  workdir, _ = finished
+  path = workdir / 'evaluation.json'
+
+  def write(score):
+    path.write_text(json.dumps({'federation': {
+        'rounds': 4, 'scores': {'knn': score}}}))
+  write({'knn': None})  # what no JSON number could say
+  assert ' %' in evaluate(workdir, '--protocol=knn')
+  assert 0 < json.loads(path.read_text())['federation']['scores'][
+      'knn']['knn'] < 1
+  for score in (3, {'knn': 'high'}, [0.5]):
+    write(score)
+    assert 'evaluation.json cannot be read' in evaluate(
+        workdir, '--protocol=knn', code=2)
+  path.unlink()
+  # A checkpoint of a network that the config does not tell of.
+  other = tmp_path / 'run'
+  shutil.copytree(workdir, other)
+  told = json.loads((other / 'config.json').read_text())
+  (other / 'config.json').write_text(json.dumps(
+      told | {'model.name': 'resnet10'}))
+  assert 'holds another network' in evaluate(other, '--protocol=knn', code=2)
+
+
+@pytest.mark.skipif(importlib.util.find_spec('torch') is None,
+                    reason='PyTorch is not installed')
+def test_pytorch_is_not_imported():
+  """tensorboardX would, which takes longer than all the rest."""
+  subprocess.run(
+      [sys.executable, '-c', 'import sys, fedu_jax.train; '
+       'assert "tensorboardX" in sys.modules and "torch" not in sys.modules; '
+       'import torch'], cwd=ROOT, check=True, timeout=600)
 
 
 def test_a_folder_without_a_run_is_not_scored(tmp_path):
@@ -191,13 +231,13 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, cohort):
   if cohort:
     flags += ('--config.participation.dropout=0.4',
               '--config.participation.stragglers=0.5')
-  whole = tmp_path / 'whole'
-  before = compiled_rounds()
-  run(whole, *flags)
-  kept = compiled_rounds()
-  assert len(kept - before) == 1
+  whole, cache = tmp_path / 'whole', tmp_path / 'cache'
+  run(whole, *flags, XDG_CACHE_HOME=str(cache))
+  kept = compiled_rounds(cache)
+  assert len(kept) == 1
   killed = tmp_path / 'killed'
   with subprocess.Popen(command(killed, *flags), cwd=ROOT,
+                        env={**os.environ, 'XDG_CACHE_HOME': str(cache)},
                         stdout=subprocess.DEVNULL,
                         stderr=subprocess.DEVNULL) as process:
     path = killed / 'metrics.jsonl'
@@ -207,9 +247,9 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, cohort):
       time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
   assert not (killed / 'summary.json').exists()
-  printed, _ = run(killed, *flags)
+  printed, _ = run(killed, *flags, XDG_CACHE_HOME=str(cache))
   assert 'going on after round' in printed
-  assert compiled_rounds() == kept
+  assert compiled_rounds(cache) == kept
   (step, a), (step_b, b) = raw_state(whole), raw_state(killed)
   assert step == step_b == 12
   assert jax.tree.structure(a) == jax.tree.structure(b)
