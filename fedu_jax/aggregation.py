@@ -59,8 +59,10 @@ def ldawa(server: ServerState, clients: ClientState, *,
 
   Each array of parameters is scaled by that cosine, at most 1, before the mean
   over clients, which is not weighted by data size nor divided by the sum of
-  cosines (Rehman et al. 2023 and their released code). BatchNorm's statistics
-  are averaged as they are. Arguments as in `aggregate`.
+  cosines (Rehman et al. 2023 and their released code, main_CIFAR10_LDAWA.py).
+  BatchNorm's statistics are averaged as they are. The released code means them
+  to be, says a comment, and scales them too; and it begins with three rounds of
+  FedAvg. Arguments as in `aggregate`.
   """
   def scaled(theirs):
     return Online(*(x._replace(

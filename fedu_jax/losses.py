@@ -16,6 +16,12 @@ def unit(x: Array) -> Array:
   return x / jnp.sqrt(jnp.maximum(square, 1e-24))
 
 
+def within(x: Array, norm: Array | float) -> Array:
+  """Shortens rows that are longer than a norm to that norm: [..., D]."""
+  square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
+  return x * norm / jnp.sqrt(jnp.maximum(square, norm * norm))
+
+
 def feature_std(z: Array) -> Array:
   """How far apart embeddings point: about 1, or 0 where they have collapsed.
 

@@ -36,7 +36,9 @@ def fedca(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,
   penalty on the distance to a model trained on public data; that needs data
   which this setting does not have, and its weight could not be obtained.
   Neither could the dictionary's size nor the temperature: SimCLR's and MoCo's
-  of the FedU code stand here. Goes with the aggregation and the rule `fedca`.
+  of the FedU code stand here. (Others who rebuilt it without the alignment,
+  FedSC_ICML2024, have one entry an image and 0.1.) Goes with the aggregation
+  and the rule `fedca`.
 
   Args:
     nets: the encoder's and the predictor's modules.

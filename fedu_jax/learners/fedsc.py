@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from fedu_jax import networks
 from fedu_jax.learners import descent
-from fedu_jax.losses import feature_std, spectral, unit
+from fedu_jax.losses import feature_std, spectral, within
 from fedu_jax.state import (
     Array, ClientState, Learner, Metrics, Online, PyTree)
 
@@ -29,7 +29,7 @@ class FedSCState(NamedTuple):
 
 
 def fedsc(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,
-          decay: float = 0.99) -> Learner:
+          decay: float = 0.99, mu: float = 4.0) -> Learner:
   """Builds FedSC as a Learner (Jing et al., ICML 2024).
 
   The spectral contrastive loss (HaoChen et al. 2021) of the union of clients
@@ -38,16 +38,21 @@ def fedsc(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,
 
     -2 E[z z+] + q_k tr(R_k R_k) + 2 tr(R_k sum over j != k of q_j R_j)
 
-  has the union's gradient for client k. That is derived here, from the loss;
-  the paper's own weights and its noise for privacy could not be obtained. A
-  client's R_k is a moving average over its steps, where the paper passes over
-  its images once more. Goes with the aggregation and the rule `fedsc`.
+  has the union's gradient for client k, as far as the R_j are those of one
+  network. The released code (FedSC_ICML2024, clients.py) has 1 in place of q_k
+  at the start and lowers it over the rounds, to 0.2 with five clients; takes
+  R_k by five passes over the images with the network as it was downloaded,
+  where here it is a moving average over the client's last training; and adds
+  noise to R_k for privacy. Embeddings are bounded as there. Goes with the
+  aggregation and the rule `fedsc`.
 
   Args:
     nets: the encoder's and the predictor's modules; the latter is not used.
     view: (images, rng) -> one random view of each image, f32.
     make_tx: round -> the optimiser.
     decay: of the moving average of the client's own moments.
+    mu: the square of the norm that embeddings are shortened to; the released
+      code's configs have 2 to 5. The larger, the more they repel.
   """
   def memory(online: Online, rng: Array, image: Array) -> FedSCMemory:
     """A client that knows of no others."""
@@ -71,7 +76,7 @@ def fedsc(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,
     def objective(online):
       z1, z2, encoder = descent.two_views(
           nets.encoder, online.encoder, x1, x2)
-      z1, z2 = unit(z1), unit(z2)
+      z1, z2 = within(z1, mu**0.5), within(z2, mu**0.5)
       value = spectral(z1, z2, others=known.others, share=known.share)
       z = jnp.concatenate([z1, z2])
       return value, (online._replace(encoder=encoder),
