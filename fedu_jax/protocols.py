@@ -30,9 +30,17 @@ Protocol = Callable[[Scorer, Online, str], dict[str, float]]
 
 
 def linear(scorer: Scorer, online: Online, choice: str) -> dict[str, float]:
-  """The linear probe on features below the projector."""
-  _nothing('linear', choice)
-  return {'linear': scorer.linear(online.encoder)}
+  """The linear probe on features below the projector.
+
+  linear:raw takes features as they are, whatever the config says of it.
+  """
+  if choice not in ('', 'raw'):
+    raise BadInput(f'protocol linear:{choice}: use linear, or linear:raw for '
+                   'features as they are')
+  if not choice:
+    return {'linear': scorer.linear(online.encoder)}
+  return {'linear, raw features': scorer.linear(
+      online.encoder, standardise=False)}
 
 
 def knn(scorer: Scorer, online: Online, choice: str) -> dict[str, float]:
@@ -184,9 +192,9 @@ def ask(workdir: str | pathlib.Path, protocol: str, *,
     rounds = runs.rounds_of(folder, encoder)
   path = folder / 'evaluation.json'
   known = _known(path)
-  if known.get(encoder, {}).get('rounds') != rounds:
-    known[encoder] = {'rounds': rounds, 'scores': {}}
-  mine = known[encoder].setdefault('scores', {})
+  known[encoder] = {'rounds': rounds,
+                    'scores': _scores(known, encoder, rounds)}
+  mine = known[encoder]['scores']
   missing = [(name, fn, choice) for name, fn, choice in asked
              if name not in mine]
   unwritten = None
@@ -213,15 +221,39 @@ def ask(workdir: str | pathlib.Path, protocol: str, *,
   return scores
 
 
+def scored(workdir: str | pathlib.Path, protocol: str, *, encoder: str,
+           rounds: int) -> bool:
+  """Whether `ask` would find all that is asked, after so many rounds.
+
+  Raises:
+    BadInput: what lies there cannot be read.
+  """
+  known = _known(pathlib.Path(workdir) / 'evaluation.json')
+  return {name for name, _, _ in parse(protocol)} <= _scores(
+      known, encoder, rounds).keys()
+
+
+def _scores(known: dict[str, Any], encoder: str, rounds: int) -> dict[str, Any]:
+  """What is known of an encoder after so many rounds, by protocol."""
+  own = known.get(encoder, {})
+  return own.get('scores', {}) if own.get('rounds') == rounds else {}
+
+
 def _known(path: pathlib.Path) -> dict[str, Any]:
-  """The scores that a file holds, by encoder and protocol."""
+  """The scores that a file holds, by encoder and protocol.
+
+  Those that are no number, which JSON cannot hold, are asked for again.
+  """
   try:
     known = json.loads(path.read_text()) if path.exists() else {}
-    if not all(isinstance(x, dict) for x in [
-        known, *known.values(),
-        *(own.get('scores', {}) for own in known.values())]):
-      raise ValueError('it holds no scores by encoder')
-  except (OSError, ValueError, AttributeError) as error:
+    for own in known.values():
+      own['scores'] = {
+          protocol: values for protocol, values in own.get('scores', {}).items()
+          if None not in values.values()}
+      if not all(isinstance(x, float | int) for values in
+                 own['scores'].values() for x in values.values()):
+        raise ValueError('it holds scores that are no numbers')
+  except (OSError, ValueError, AttributeError, TypeError) as error:
     raise BadInput(f'{path} cannot be read ({error}): remove it, and ask again'
                    ) from error
   return known

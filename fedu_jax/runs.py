@@ -231,5 +231,10 @@ def restore(config: ml_collections.ConfigDict, folder: pathlib.Path,
     for step, wrong in saved.damaged.items():
       console.print(f'checkpoint {step} is damaged ({wrong}): scoring that of '
                     f'round {saved.latest()}', soft_wrap=True)
-    online = serialization.from_state_dict(online, state['server']['online'])
+    try:
+      online = serialization.from_state_dict(online, state['server']['online'])
+    except (KeyError, ValueError) as error:
+      raise BadInput(f'{where} holds another network than the run\'s '
+                     f'config.json tells of ({str(error).splitlines()[0]}): '
+                     'put that file back') from error
   return scorer, online

@@ -78,10 +78,10 @@ def semi_supervised(
   embed = functools.partial(evaluation.embed, evaluation.features, module)
   features = embed(encoder, images[:2])
   top = networks.variables(head.init(rng_head, features, train=False))
-  tx = optax.adam(learning_rate)
   params = (encoder.params, top.params) if fine_tune else top.params
-  state = (encoder, top, tx.init(params))
-  train = functools.partial(_epoch, module=module, head=head, tx=tx, size=size)
+  state = (encoder, top, optax.adam(learning_rate).init(params))
+  train = functools.partial(_epoch, module=module, head=head, size=size,
+                            learning_rate=learning_rate)
   pixels, targets = jnp.asarray(images), jnp.asarray(labels)
 
   def order(e):
@@ -113,14 +113,17 @@ def _scaled(images: Array) -> Array:
 
 
 @functools.partial(jax.jit, static_argnames=(
-    'module', 'head', 'tx', 'size', 'mode'))
+    'module', 'head', 'learning_rate', 'size', 'mode'))
 def _epoch(state: PyTree, inputs: Array, labels: Array, order: Array, *,
-           module: Any, head: Any, tx: Any, size: int, mode: str) -> PyTree:
+           module: Any, head: Any, learning_rate: float, size: int, mode: str
+           ) -> PyTree:
   """One pass; `mode` says what is trained and what the inputs are.
 
   'tune': everything, on images; 'warm': the head, on images, statistics
   moving; 'head': the head, on features, statistics at rest.
   """
+  tx = optax.adam(learning_rate)
+
   def logits(encoder, top, x):
     if mode == 'head':
       return head.apply(top._asdict(), x, train=False), (encoder, top)

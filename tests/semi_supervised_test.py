@@ -67,13 +67,12 @@ def epoch(mode, count=16):
   inputs = evaluation.embed(evaluation.features, MODULE, encoder, images)
   drawn = head.init(jax.random.key(0), inputs, train=False)
   top = fedu_jax.Variables(drawn['params'], drawn['batch_stats'])
-  tx = optax.adam(1e-2)
   params = (encoder.params, top.params) if mode == 'tune' else top.params
-  before = (encoder, top, tx.init(params))
+  before = (encoder, top, optax.adam(1e-2).init(params))
   after = semi_supervised._epoch(
       before, inputs if mode == 'head' else jnp.asarray(images),
-      jnp.asarray(labels), jnp.arange(count), module=MODULE, head=head, tx=tx,
-      size=8, mode=mode)
+      jnp.asarray(labels), jnp.arange(count), module=MODULE, head=head,
+      learning_rate=1e-2, size=8, mode=mode)
   return before, after
 
 
