@@ -140,7 +140,8 @@ def _rounds(members: Sequence[runs.Member], saved: Sequence[Checkpoints],
       began = time.time()
       federation.compile()
       compile_seconds = time.time() - began
-      say(f'compiled{federation.where} in {compile_seconds:.0f} s')
+      say(f'compiled{federation.where} in {compile_seconds:.0f} s' + (
+          f', {len(members)} seeds as one program' if members[1:] else ''))
       stack.enter_context(stops.held_back())
     while done < config.rounds:
       began = time.time()

@@ -15,7 +15,8 @@ from rich.console import Console
 
 from configs import methods
 from fedu_jax import experiments, settings
-from fedu_jax.experiments import divergence, linear_evaluation, page
+from fedu_jax.errors import BadInput
+from fedu_jax.experiments import bar, divergence, linear_evaluation, page
 from fedu_jax.experiments import plan as plans
 from fedu_jax.experiments import published, queue
 
@@ -69,10 +70,16 @@ def test_several_experiments_in_one_command(workdir):
 
 
 def test_seeds_together(workdir):
-  """Two seeds of three as one program, the third by itself: one table."""
+  """Of three seeds the first is done, the others run as one program."""
   flags = ('predictor', '--scale=smoke', f'--workdir={workdir}', '--seeds=3')
   command(*flags, '--seeds_together=2')
   folder = workdir / 'predictor-smoke'
+  logs = {seed: [path.read_text() for path in workdir.glob(
+      f'runs/*-seed{seed}.log')] for seed in range(3)}
+  together = '2 seeds as one program'
+  assert len(logs[1]) == len(logs[2]) == 3
+  assert all(together in text for text in logs[1] + logs[2])
+  assert not any(together in text for text in logs[0])
   for result in json.loads((folder / 'results.json').read_text())['results']:
     assert len(set(result['runs'])) == len(result['scores']) == 3
     assert all(np.isfinite(list(s.values())).all() for s in result['scores'])
@@ -122,9 +129,11 @@ def test_a_queue_that_is_killed_goes_on(tmp_path):
     (['tsne', '--scale=huge'], 'choose smoke, cpu, paper'),
     (['tsne', '--scale=smoke'], '--workdir is missing'),
     (['tsne', '--seeds=0'], 'seeds'), (['tsne', 'more'], 'unexpected'),
+    (['tsne', '--scale=smoke', '--workdir={tmp}/file'], 'where no results'),
     (['tsne', '--scale=cpu', '--workdir={tmp}', '--data_dir={tmp}'],
      'cifar10')])
 def test_bad_input_is_one_line_and_code_two(tmp_path, flags, complaint):
+  (tmp_path / 'file').touch()
   error = command(*(f.format(tmp=tmp_path) for f in flags), code=2)
   line, = error.strip().splitlines()
   assert line.startswith('error: ') and complaint in line
@@ -135,7 +144,7 @@ def test_two_processes_share_a_queue(tmp_path):
   arm = _arm('FedU')
   ask = functools.partial(queue._ask, arm, [0], asked='knn', data_dir='',
                           runs=tmp_path)
-  folder = tmp_path / plans.key_of(arm.config, 0)
+  folder = arm.folder(0, tmp_path)
   with queue._hold(folder, wait=False) as held:
     assert held and ask(wait=False) == []
   assert list(tmp_path.glob('*-seed0/*')) == []
@@ -161,6 +170,46 @@ def test_an_experiment_does_not_wait_for_another(tmp_path):
   (name, (result,)), = found
   assert name == 'FedU' and result.scores == [{'knn': 0.5}]
   assert result.rounds == [[{'round': 1}]] and result.folders == [first]
+
+
+def test_the_bar_counts_runs_whoever_does_them(tmp_path):
+  """Cells of one run are one, and one of which a score is missing is not done.
+  """
+  plan = linear_evaluation.plan(plans.SCALES['smoke'])
+  cells = [(arm, 'knn', 0) for arm in plan.arms
+           if arm.row in ('FedU', 'untrained', 'one client', 'FedSimSiam')]
+  where = cells[0][0].folder(0, tmp_path)
+  _score(where, _arm('FedU'), federation=0.5, alone0=0.5)
+  progress = bar.Bar(cells, tmp_path, Console(quiet=True))
+  assert progress.left() == 2
+  known = json.loads((where / 'evaluation.json').read_text())
+  known['untrained'] = {'rounds': 0, 'scores': {'knn': {'knn': 0.1}}}
+  (where / 'evaluation.json').write_text(json.dumps(known))
+  progress.show('title')
+  task, = progress.tasks
+  assert (progress.left(), task.total, task.completed) == (1, 2, 1)
+  # Half an hour for three runs, with two of them left.
+  assert bar.seconds_left(1800, 5, 2) == 1200
+  assert bar.seconds_left(1800, 5, 5) is None
+
+
+def test_missing_data_shows_before_anything_is_trained(tmp_path):
+  """The second data set's, of which arms come late."""
+  several = {'two': linear_evaluation.plan(plans.SCALES['smoke'])._replace(
+      arms=[_arm('FedU'), _arm('FedSimSiam')._replace(
+          protocols='transfer:npz:/nowhere.npz')])}
+  with pytest.raises(BadInput, match='nowhere'):
+    list(queue.run(several, tmp_path, seeds=1, console=Console(quiet=True)))
+  assert not (tmp_path / 'runs').exists()
+
+
+def test_a_damaged_row_is_named(tmp_path):
+  arm = _arm('FedU')
+  folder = arm.folder(0, tmp_path)
+  _score(folder, arm, federation=0.5)
+  (folder / 'metrics.jsonl').write_text('{"round": 1}\n{"rou')
+  with pytest.raises(BadInput, match=f'jsonl is damaged.*{folder.name}'):
+    queue._result(arm, [{'knn': 0.5}], tmp_path, '')
 
 
 def test_the_mean_of_clients_alone_is_of_all_of_them(tmp_path):

@@ -35,6 +35,7 @@ FLOORS = [
     {'main', 'evaluate', 'plan', '__init__', 'experiments',
      'experiments.published'},
     {'experiments.plan'},
+    {'experiments.bar'},
     {'experiments.queue'},
     {'experiments.figures'},
     {'experiments.page', 'experiments.linear_evaluation',

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from fedu_jax import command
 from fedu_jax import experiments
+from fedu_jax import files
 from fedu_jax import stops
 from fedu_jax.errors import Ending, Unsaved
 
@@ -76,6 +77,9 @@ def main(argv: list[str]) -> None:
       console.print(f'written: {where}')
   except Ending as ending:
     command.leave(ending)
+  except (FileExistsError, NotADirectoryError, PermissionError) as error:
+    command.refuse(f'--workdir is {workdir}, where no results can lie '
+                   f'({files.reason(error)}): choose a folder of your own')
   except OSError as error:
     command.leave(Unsaved(f'{error}: make room, and start again to go on'))
 

@@ -21,7 +21,9 @@ CLASSES = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9',
 _OTHERS = ('#B8860B', '#FF595E', '#9B5DE5', '#FFCA3A', '#A47148', '#F15BB5',
            '#5E6472', '#00BBA0')
 _COLOURS = {
-    'FedU': '#0072B2', 'DAPU': '#0072B2', 'FedBYOL': '#D55E00',
+    'FedU': '#0072B2', 'DAPU': '#0072B2',
+    '0.4': '#0072B2',  # the threshold that FedU has
+    'FedBYOL': '#D55E00',
     'global': '#D55E00', 'infinite (global)': '#D55E00', 'local': '#4DAF4A',
     '0 (local)': '#4DAF4A', 'FedEMA': '#CC79A7',
     'FedEMA, auto': '#AA4499', 'FedSimSiam': '#009E73', 'FedSimCLR': '#E69F00',
@@ -83,6 +85,7 @@ def bars(results: list[plans.Result], score: str, label: str) -> Any:
   columns = _unique(r.arm.column for r in results)
   figure, axes = canvas(max(6, 1.2 + 0.28 * len(rows) * len(columns)))
   width = 0.85 / len(rows)
+  named = set[str]()
   for i, row in enumerate(rows):
     for j, column in enumerate(columns):
       cell = _cell(results, row, column)
@@ -92,8 +95,8 @@ def bars(results: list[plans.Result], score: str, label: str) -> Any:
       axes.bar(j + (i - (len(rows) - 1) / 2) * width, mean, 0.9 * width,
                yerr=spread or None, ecolor=GREY, capsize=2,
                color=colour(row, i),
-               label=row if j == 0 or _cell(results, row, columns[0]) is None
-               else None)
+               label=None if row in named else row)
+      named.add(row)
   axes.set_xticks(range(len(columns)), columns)
   axes.set_ylabel(label)
   axes.grid(axis='x', visible=False)

@@ -38,7 +38,7 @@ def plan(scale: plans.Scale) -> plans.Plan:
   return plans.Plan(
       'Heterogeneity', arms, 'linear,knn',
       {'Linear probe': 'linear', "kNN on the projector's output": 'knn'},
-      known, f'{published.SOURCES}; CIFAR-10. Of Dirichlet draws those count '
+      known, f'{published.RESNET18}; CIFAR-10. Of Dirichlet draws those count '
       'that leave every client two batches, which the most uneven do not.',
       lambda results: {'heterogeneity': figures.lines(
           results, 'linear', 'linear probe, accuracy in %')})

@@ -51,7 +51,7 @@ def plan(scale: plans.Scale) -> plans.Plan:
       'Linear evaluation', arms, 'linear,knn',
       {'Linear probe': 'linear', "kNN on the projector's output": 'knn',
        'The classifier that was trained with labels': 'classifier'},
-      known, f'{published.SOURCES}. What U measures of supervised FedAvg is '
+      known, f'{published.RESNET18}. What U measures of supervised FedAvg is '
       'not said.',
       lambda results: {'linear': figures.bars(
           results, 'linear', 'linear probe, accuracy in %')})

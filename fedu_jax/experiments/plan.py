@@ -52,9 +52,12 @@ SCALES = {
         {'digits': 'digits'}, smoke.get_config,
         arms='few'),
     'cpu': Scale(
-        'cpu', '10,000 images of 16 pixels, a ResNet-10 of width 8, 100 rounds '
-        'of one epoch, batches of 32', {'CIFAR-10': 'tfds:cifar10'}, _cpu,
-        arms='some'),
+        'cpu', '10,000 images of 16 pixels, a ResNet-10 of width 8 with heads '
+        'of 256 and 128 units, 100 rounds of one epoch, batches of 32, a rate '
+        "of 0.03; moving averages of 0.98 (BYOL's target begins as a copy, "
+        "MoCo's decay is the same), crops of a fifth at least, half the "
+        'colour jitter; probes on standardised features, in batches of 512',
+        {'CIFAR-10': 'tfds:cifar10'}, _cpu, arms='some'),
     'paper': Scale(
         'paper', "the paper's setting: 50,000 images of 32 pixels, a ResNet-18 "
         'of width 64, 100 rounds of five epochs',
@@ -71,6 +74,18 @@ class Arm(NamedTuple):
   # and so on, or 'alone' for the mean of all clients that trained alone.
   encoder: str = 'federation'
   protocols: str = ''  # what it is asked besides what all are
+
+  def folder(self, seed: int, runs: pathlib.Path) -> pathlib.Path:
+    """Where a seed's run lies: cells of equal configs share it."""
+    return runs / key_of(self.config, seed)
+
+  def encoders(self) -> list[tuple[str, int]]:
+    """Which networks of a run it scores, and after how many rounds."""
+    config = self.config
+    names = [f'alone{k}' for k in range(config.evaluation.alone)
+             ] if self.encoder == 'alone' else [self.encoder]
+    return [(name, 0 if name == 'untrained' else config.rounds)
+            for name in names]
 
 
 # A caption, and lines with the header first.
@@ -89,6 +104,10 @@ class Plan(NamedTuple):
   draw: Callable[..., dict[str, Any]]
   # (results) -> further tables
   more: Callable[..., list[Table]] = lambda results: []
+
+  def asked_of(self, arm: Arm) -> str:
+    """The protocols that one of its arms is asked."""
+    return ','.join(filter(None, (self.protocols, arm.protocols)))
 
 
 class Result(NamedTuple):

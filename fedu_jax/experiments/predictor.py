@@ -17,8 +17,7 @@ def plan(scale: plans.Scale) -> plans.Plan:
       {'Linear probe': 'linear', "kNN on the projector's output": 'knn'},
       {cell: text for cell, text in published.PREDICTOR.items()
        if cell[1] in scale.data},
-      f'{published.SOURCES}; in a setting that is not printed, with ~ read off '
-      'bars.',
+      f'{published.UNSAID}; with ~ read off bars.',
       lambda results: {
           'predictor': figures.bars(
               results, 'linear', 'linear probe, accuracy in %'),

@@ -27,7 +27,6 @@ def plan(scale: plans.Scale) -> plans.Plan:
   return plans.Plan(
       'What to aggregate and what to update', arms, 'linear,knn',
       {'Linear probe': 'linear', "kNN on the projector's output": 'knn'},
-      known, f"{published.SOURCES}; U's data, split and rounds are not "
-      'printed.',
+      known, f'{published.UNSAID}.',
       lambda results: {'protocol': figures.bars(
           results, 'linear', 'linear probe, accuracy in %')})

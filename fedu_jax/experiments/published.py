@@ -5,8 +5,10 @@ is not said; here the first is one, the second a mean. What U measures of
 supervised FedAvg, a probe or its own classifier, is not said either.
 """
 
-SOURCES = ('U: Zhuang et al. 2021 (poster); E: Zhuang et al. 2022; both of '
-           'ResNet-18 where nothing else is said')
+SOURCES = 'U: Zhuang et al. 2021 (poster); E: Zhuang et al. 2022'
+# The main tables say which network; U's ablation and its bars do not.
+RESNET18 = f'{SOURCES}; both of ResNet-18 where nothing else is said'
+UNSAID = f"{SOURCES}; U's network, data, split and rounds are not printed"
 
 _CELLS = [(data, split) for data in ('CIFAR-10', 'CIFAR-100')
           for split in ('IID', 'non-IID')]
@@ -53,8 +55,7 @@ def _linear() -> dict[tuple[str, str, str], str]:
 
 LINEAR = _linear()  # (method, data, split) -> with sources
 
-# (aggregate, update, predictor): U's ablation; its data, split and rounds are
-# not printed.
+# (aggregate, update, predictor): U's ablation.
 PROTOCOL = {
     ('online', 'online', 'global'): 'U 84.07',
     ('online', 'online', 'local'): 'U 82.18',

@@ -16,15 +16,14 @@ from typing import Any
 
 import ml_collections
 from rich.console import Console
-from rich.progress import (
-    BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn,
-    TimeRemainingColumn)
 
 from fedu_jax import files
 from fedu_jax import protocols
 from fedu_jax import report
+from fedu_jax import sources
 from fedu_jax import train
 from fedu_jax.errors import BadInput, Unsaved
+from fedu_jax.experiments import bar as bars
 from fedu_jax.experiments import plan as plans
 
 
@@ -49,34 +48,36 @@ def run(several: Mapping[str, plans.Plan], workdir: pathlib.Path, *,
     BadInput, Interrupted, Unsaved: a run cannot be done, or not to its end;
       what is done stays.
   """
-  # Seed by seed, so that a queue that is cut short has whole tables.
-  groups = [range(first, min(first + together, seeds))
-            for first in range(0, seeds, together)]
-  progress = Progress(
-      TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
-      TextColumn('runs'), TimeElapsedColumn(), TextColumn('left'),
-      TimeRemainingColumn(), console=console)
+  bar = bars.Bar([(arm, plan.asked_of(arm), seed) for plan in several.values()
+                  for arm in plan.arms for seed in range(seeds)],
+                 workdir / 'runs', console)
+  if bar.left():
+    # That what later arms read is missing shows before the first one trains.
+    for source in list(dict.fromkeys(_sources(several)))[1:]:
+      sources.load(source, data_dir=data_dir, lazy=True)
   totals = {name: seeds * len(plan.arms) for name, plan in several.items()}
-  tasks = {name: progress.add_task(plan.title, total=totals[name])
-           for name, plan in several.items()}
+  groups = {name: [_groups(arm, plan.asked_of(arm), workdir / 'runs', seeds,
+                           together) for arm in plan.arms]
+            for name, plan in several.items()}
   found: dict[str, dict[tuple[int, int], dict[str, float]]] = {
       name: {} for name in several}
-  with progress:
+  with bar:
     for wait in (False, True):  # for runs that another process is at
       for name, plan in several.items():
         done = found[name]
         if len(done) == totals[name]:
           continue
-        for group, place in itertools.product(groups, range(len(plan.arms))):
-          if (group[0], place) in done:
+        # Seed by seed, so that a queue that is cut short has whole tables.
+        for turn, place in itertools.product(
+            range(max(map(len, groups[name]))), range(len(plan.arms))):
+          arm, group = plan.arms[place], groups[name][place][turn:turn + 1]
+          if not group or (group[0][0], place) in done:
             continue
-          arm = plan.arms[place]
-          scores = _ask(arm, group, asked=','.join(filter(
-              None, (plan.protocols, arm.protocols))), runs=workdir / 'runs',
-                        data_dir=data_dir, wait=wait)
-          for seed, mine in zip(group, scores):
+          bar.show(plan.title)
+          scores = _ask(arm, group[0], asked=plan.asked_of(arm),
+                        runs=workdir / 'runs', data_dir=data_dir, wait=wait)
+          for seed, mine in zip(group[0], scores):
             done[seed, place] = mine
-            progress.advance(tasks[name])
             console.print(f'seed {seed}  {arm.row}, {arm.column}: ' + ', '.join(
                 f'{score} {value:.4f}' for score, value in mine.items()))
         if len(done) == totals[name]:
@@ -86,18 +87,41 @@ def run(several: Mapping[str, plans.Plan], workdir: pathlib.Path, *,
               for place, arm in enumerate(plan.arms)]
 
 
+def _groups(arm: plans.Arm, asked: str, runs: pathlib.Path, seeds: int,
+            together: int) -> list[list[int]]:
+  """Which seeds of an arm run as one program: of those that are not done."""
+  done = [seed for seed in range(seeds)
+          if bars.scored(arm, asked, arm.folder(seed, runs))]
+  left = [seed for seed in range(seeds) if seed not in done]
+  return [[seed] for seed in done] + [
+      left[i:i + together] for i in range(0, len(left), together)]
+
+
+def _sources(several: Mapping[str, plans.Plan]) -> Iterator[str]:
+  """The data that arms are trained on and moved to, as the queue reads them."""
+  for plan in several.values():
+    for arm in plan.arms:
+      yield arm.config.data.source
+      for text, _, choice in protocols.parse(plan.asked_of(arm)):
+        if text.startswith('transfer:'):
+          yield choice
+
+
 def _result(arm: plans.Arm, scores: list[dict[str, float]], runs: pathlib.Path,
             data_dir: str) -> plans.Result:
   """What an arm's seeds gave, with their rounds."""
-  folders = [_folder(arm, seed, runs) for seed in range(len(scores))]
-  rows = [(folder / 'metrics.jsonl').read_text().splitlines()
-          for folder in folders]
-  return plans.Result(arm, scores, [[json.loads(row) for row in run]
-                                    for run in rows], folders, data_dir)
+  folders = [arm.folder(seed, runs) for seed in range(len(scores))]
+  return plans.Result(arm, scores, [_rows(folder / 'metrics.jsonl')
+                                    for folder in folders], folders, data_dir)
 
 
-def _folder(arm: plans.Arm, seed: int, runs: pathlib.Path) -> pathlib.Path:
-  return runs / plans.key_of(arm.config, seed)
+def _rows(path: pathlib.Path) -> list[dict[str, Any]]:
+  """A run's rounds."""
+  try:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+  except (OSError, ValueError) as error:
+    raise BadInput(f'{path} is damaged ({error}): remove the folder '
+                   f'{path.parent.name}, and the run is done again') from error
 
 
 def _ask(arm: plans.Arm, seeds: Sequence[int], *, asked: str,
@@ -109,7 +133,7 @@ def _ask(arm: plans.Arm, seeds: Sequence[int], *, asked: str,
     Their scores; nothing if another process is at one of these runs and we do
     not wait.
   """
-  folders = tuple(_folder(arm, seed, runs) for seed in seeds)
+  folders = tuple(arm.folder(seed, runs) for seed in seeds)
   config = ml_collections.ConfigDict(arm.config.to_dict())
   config.data.dir = data_dir
   frozen = ml_collections.FrozenConfigDict(config)
@@ -124,14 +148,11 @@ def _ask(arm: plans.Arm, seeds: Sequence[int], *, asked: str,
     if not all([stack.enter_context(_hold(folder, wait=wait))
                 for folder in folders]):
       return []
-    # Of `alone`, the mean over all who trained alone.
-    encoders = [f'alone{k}' for k in range(config.evaluation.alone)
-                ] if arm.encoder == 'alone' else [arm.encoder]
     scores = [[protocols.ask(
         folder, asked, encoder=encoder, console=Console(quiet=True),
-        trained=(0 if encoder == 'untrained' else config.rounds,
-                 functools.partial(load, i, encoder)))
-               for encoder in encoders] for i, folder in enumerate(folders)]
+        trained=(rounds, functools.partial(load, i, encoder)))
+               for encoder, rounds in arm.encoders()]
+              for i, folder in enumerate(folders)]
   return [{name: statistics.fmean(own[name] for own in every)
            for name in every[0]} for every in scores]
 

@@ -1,0 +1,84 @@
+"""How far a queue of runs is: a progress bar, and an estimate of what is left.
+"""
+
+from collections.abc import Sequence
+import datetime
+import pathlib
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn,
+    TimeElapsedColumn)
+from rich.text import Text
+
+from fedu_jax import protocols
+from fedu_jax.experiments import plan as plans
+
+
+def seconds_left(elapsed: float, begun_with: int, left: int) -> float | None:
+  """The time left if runs go on to end as often as they have so far.
+
+  Args:
+    elapsed: since the queue began, in seconds.
+    begun_with: how many runs were to be done then.
+    left: how many are now.
+
+  Returns:
+    Seconds, or None while none has ended.
+  """
+  ended = begun_with - left
+  return elapsed / ended * left if ended > 0 else None
+
+
+class _Left(ProgressColumn):
+  """What `seconds_left` says. Rich's own column forgets after half a minute."""
+
+  def render(self, task: Task) -> Text:
+    """As the other columns show time."""
+    seconds = seconds_left(task.elapsed or 0, task.fields['begun_with'],
+                           task.fields['left'])
+    shown = ('-:--:--' if seconds is None
+             else datetime.timedelta(seconds=int(seconds)))
+    return Text(f'left {shown}', style='progress.remaining')
+
+
+class Bar(Progress):
+  """A bar over the runs of a queue, of which other processes may do some."""
+
+  def __init__(self, cells: Sequence[tuple[plans.Arm, str, int]],
+               runs: pathlib.Path, console: Console):
+    """Looks which runs are done.
+
+    Args:
+      cells: arms, what they are asked, and seeds.
+      runs: where their runs lie.
+      console: where to draw.
+
+    Raises:
+      BadInput: the scores of a run cannot be read.
+    """
+    super().__init__(
+        TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
+        TextColumn('runs'), TimeElapsedColumn(), _Left(), console=console)
+    self._cells, self._runs = cells, runs
+    self._total = len({arm.folder(seed, runs) for arm, _, seed in cells})
+    left = self.left()
+    self._task = self.add_task('', total=self._total, begun_with=left,
+                               left=left)
+
+  def left(self) -> int:
+    """How many runs are not trained, or not scored as they are asked."""
+    return len({arm.folder(seed, self._runs) for arm, asked, seed in self._cells
+                if not scored(arm, asked, arm.folder(seed, self._runs))})
+
+  def show(self, title: str) -> None:
+    """Says what is worked at, and looks again."""
+    left = self.left()
+    self.update(self._task, description=title, left=left,
+                completed=self._total - left)
+
+
+def scored(arm: plans.Arm, asked: str, folder: pathlib.Path) -> bool:
+  """Whether a run has all the scores that an arm asks for."""
+  return all(protocols.scored(folder, asked, encoder=encoder, rounds=rounds)
+             for encoder, rounds in arm.encoders())
