@@ -18,7 +18,7 @@ from fedu_jax import experiments, settings
 from fedu_jax.errors import BadInput
 from fedu_jax.experiments import bar, divergence, linear_evaluation, page
 from fedu_jax.experiments import plan as plans
-from fedu_jax.experiments import published, queue
+from fedu_jax.experiments import published, queue, spread
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -154,9 +154,12 @@ def test_two_processes_share_a_queue(tmp_path):
 
 
 def test_an_experiment_does_not_wait_for_another(tmp_path):
-  """The second is whole while somebody is at a run of the first."""
+  """The second is whole while somebody is at a run of the first.
+
+  Which is looked at again before the third.
+  """
   several = {}
-  for row in ('FedU', 'FedSimSiam'):
+  for row in ('FedU', 'FedSimSiam', 'FedSimCLR'):
     arm = _arm(row)
     several[row] = linear_evaluation.plan(plans.SCALES['smoke'])._replace(
         arms=[arm], protocols='knn')
@@ -167,7 +170,8 @@ def test_an_experiment_does_not_wait_for_another(tmp_path):
   first = tmp_path / 'runs' / plans.key_of(_arm('FedU').config, 0)
   with queue._hold(first, wait=False) as held:
     assert held and next(found)[0] == 'FedSimSiam'
-  (name, (result,)), = found
+  (name, (result,)), (last, _) = found
+  assert last == 'FedSimCLR'
   assert name == 'FedU' and result.scores == [{'knn': 0.5}]
   assert result.rounds == [[{'round': 1}]] and result.folders == [first]
 
@@ -191,6 +195,7 @@ def test_the_bar_counts_runs_whoever_does_them(tmp_path):
   # Half an hour for three runs, with two of them left.
   assert bar.seconds_left(1800, 5, 2) == 1200
   assert bar.seconds_left(1800, 5, 5) is None
+  assert bar.seconds_left(1, 0, 0) == 0
 
 
 def test_missing_data_shows_before_anything_is_trained(tmp_path):
@@ -312,6 +317,6 @@ def test_equal_configs_share_a_run():
 
 def test_mean_and_spread():
   values = [1.0, 2.0, 4.0]
-  np.testing.assert_allclose(queue.mean_and_spread(values),
+  np.testing.assert_allclose(spread.mean_and_spread(values),
                              (np.mean(values), np.std(values, ddof=1)))
-  assert queue.mean_and_spread([3.0]) == (3.0, 0.0)
+  assert spread.mean_and_spread([3.0]) == (3.0, 0.0)

@@ -33,7 +33,7 @@ FLOORS = [
     {'federation', 'forecast'},
     {'train'},
     {'main', 'evaluate', 'plan', '__init__', 'experiments',
-     'experiments.published'},
+     'experiments.published', 'experiments.spread'},
     {'experiments.plan'},
     {'experiments.bar'},
     {'experiments.queue'},

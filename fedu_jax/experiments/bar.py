@@ -26,6 +26,8 @@ def seconds_left(elapsed: float, begun_with: int, left: int) -> float | None:
   Returns:
     Seconds, or None while none has ended.
   """
+  if not left:
+    return 0
   ended = begun_with - left
   return elapsed / ended * left if ended > 0 else None
 

@@ -5,7 +5,7 @@ import numpy as np
 from fedu_jax.experiments import figures
 from fedu_jax.experiments import plan as plans
 from fedu_jax.experiments import published
-from fedu_jax.experiments import queue
+from fedu_jax.experiments import spread
 
 
 def plan(scale: plans.Scale) -> plans.Plan:
@@ -26,7 +26,7 @@ def _by_round(results: list[plans.Result]) -> list[plans.Table]:
   chosen = [x for x in published.DIVERGENCE if x <= last]
   lines = [['', *(f'round {x}' for x in chosen)]]
   for result in results:
-    lines.append([result.arm.row, *(queue.as_text([
+    lines.append([result.arm.row, *(spread.as_text([
         np.mean(rows[x - 1]['clients']['divergence'])
         for rows in result.rounds]) for x in chosen)])
   lines.append(['FedEMA, published', *(

@@ -12,7 +12,7 @@ import matplotlib.figure
 import numpy as np
 
 from fedu_jax.experiments import plan as plans
-from fedu_jax.experiments.queue import mean_and_spread
+from fedu_jax.experiments.spread import mean_and_spread
 
 GREY = '#808080'
 CLASSES = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9',

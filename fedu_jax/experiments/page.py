@@ -3,11 +3,12 @@
 import base64
 import html
 import pathlib
+from typing import Any
 
 from fedu_jax import report
 from fedu_jax.experiments import figures
 from fedu_jax.experiments import plan as plans
-from fedu_jax.experiments import queue
+from fedu_jax.experiments import spread
 
 _PUBLISHED = 'linear', 'classifier'  # what the papers' numbers may be of
 _STYLE = '''
@@ -36,7 +37,7 @@ def write(plan: plans.Plan, results: list[plans.Result], folder: pathlib.Path,
   folder.mkdir(parents=True, exist_ok=True)
   report.write_json(folder / 'results.json', {
       'title': plan.title, 'scale': scale.name,
-      'results': queue.as_json(results)})
+      'results': _as_json(results)})
   tables = [_table(plan, results, caption, score)
             for caption, score in plan.tables.items()] + plan.more(results)
   seeds = len(results[0].scores)
@@ -49,6 +50,13 @@ def write(plan: plans.Plan, results: list[plans.Result], folder: pathlib.Path,
   page = folder / 'report.html'
   page.write_text(_html(plan.title, note, tables, pictures))
   return page
+
+
+def _as_json(results: list[plans.Result]) -> list[dict[str, Any]]:
+  """The results as plain values: what `results.json` holds."""
+  return [{'row': r.arm.row, 'column': r.arm.column, 'encoder': r.arm.encoder,
+           'runs': [folder.name for folder in r.folders], 'scores': r.scores}
+          for r in results]
 
 
 def _table(plan: plans.Plan, results: list[plans.Result], caption: str,
@@ -68,7 +76,7 @@ def _table(plan: plans.Plan, results: list[plans.Result], caption: str,
         line.append('–' + (f' [{known}]' if known else ''))
         continue
       values = [s[score] for s in cells[row, column].scores]
-      text = queue.as_text(values, factor=1 if score in report.PLAIN else 100)
+      text = spread.as_text(values, factor=1 if score in report.PLAIN else 100)
       line.append(text + (f' [{known}]' if known else ''))
     lines.append(line)
   return caption, lines

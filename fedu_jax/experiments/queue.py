@@ -62,29 +62,39 @@ def run(several: Mapping[str, plans.Plan], workdir: pathlib.Path, *,
   found: dict[str, dict[tuple[int, int], dict[str, float]]] = {
       name: {} for name in several}
   with bar:
-    for wait in (False, True):  # for runs that another process is at
-      for name, plan in several.items():
-        done = found[name]
-        if len(done) == totals[name]:
+    for name, wait in _turns(list(several)):
+      plan, done = several[name], found[name]
+      if len(done) == totals[name]:
+        continue
+      # Seed by seed, so that a queue that is cut short has whole tables.
+      for turn, place in itertools.product(
+          range(max(map(len, groups[name]))), range(len(plan.arms))):
+        arm, group = plan.arms[place], groups[name][place][turn:turn + 1]
+        if not group or (group[0][0], place) in done:
           continue
-        # Seed by seed, so that a queue that is cut short has whole tables.
-        for turn, place in itertools.product(
-            range(max(map(len, groups[name]))), range(len(plan.arms))):
-          arm, group = plan.arms[place], groups[name][place][turn:turn + 1]
-          if not group or (group[0][0], place) in done:
-            continue
-          bar.show(plan.title)
-          scores = _ask(arm, group[0], asked=plan.asked_of(arm),
-                        runs=workdir / 'runs', data_dir=data_dir, wait=wait)
-          for seed, mine in zip(group[0], scores):
-            done[seed, place] = mine
-            console.print(f'seed {seed}  {arm.row}, {arm.column}: ' + ', '.join(
-                f'{score} {value:.4f}' for score, value in mine.items()))
-        if len(done) == totals[name]:
-          yield name, [
-              _result(arm, [done[seed, place] for seed in range(seeds)],
-                      workdir / 'runs', data_dir)
-              for place, arm in enumerate(plan.arms)]
+        bar.show(plan.title)
+        scores = _ask(arm, group[0], asked=plan.asked_of(arm),
+                      runs=workdir / 'runs', data_dir=data_dir, wait=wait)
+        for seed, mine in zip(group[0], scores):
+          done[seed, place] = mine
+          console.print(f'seed {seed}  {arm.row}, {arm.column}: ' + ', '.join(
+              f'{score} {value:.4f}' for score, value in mine.items()))
+      if len(done) == totals[name]:
+        yield name, [
+            _result(arm, [done[seed, place] for seed in range(seeds)],
+                    workdir / 'runs', data_dir)
+            for place, arm in enumerate(plan.arms)]
+
+
+def _turns(names: Sequence[str]) -> Iterator[tuple[str, bool]]:
+  """In which order experiments are gone through, and whether to wait there.
+
+  For runs that another process is at. It is done with them after a while: so
+  earlier experiments are looked at again after each, and in the end we wait.
+  """
+  for i in range(len(names)):
+    yield from ((name, False) for name in names[:i + 1])
+  yield from ((name, True) for name in names)
 
 
 def _groups(arm: plans.Arm, asked: str, runs: pathlib.Path, seeds: int,
@@ -181,22 +191,3 @@ def _hold(folder: pathlib.Path, *, wait: bool) -> Iterator[bool]:
   folder.parent.mkdir(parents=True, exist_ok=True)
   with files.held(folder.with_suffix('.lock'), wait=wait) as ours:
     yield ours
-
-
-def mean_and_spread(values: list[float]) -> tuple[float, float]:
-  """The mean, and the standard deviation with n - 1; 0 for one value."""
-  spread = statistics.stdev(values) if values[1:] else 0.0
-  return statistics.fmean(values), spread
-
-
-def as_text(values: Sequence[float], *, factor: float = 1) -> str:
-  """Mean ± standard deviation, each times a factor, as tables have it."""
-  mean, spread = mean_and_spread([factor * x for x in values])
-  return f'{mean:.2f}' + (f' ± {spread:.2f}' if len(values) > 1 else '')
-
-
-def as_json(results: list[plans.Result]) -> list[dict[str, Any]]:
-  """The results as plain values: what `results.json` holds."""
-  return [{'row': r.arm.row, 'column': r.arm.column, 'encoder': r.arm.encoder,
-           'runs': [folder.name for folder in r.folders], 'scores': r.scores}
-          for r in results]
