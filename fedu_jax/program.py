@@ -203,6 +203,18 @@ def compile_round(config: ml_collections.ConfigDict, nets: networks.Nets,
     layout: how clients are spread over devices; None means not at all.
   """
   *several, num_clients = clients.num_examples.shape
+  return _jitted(ml_collections.FrozenConfigDict(config), nets, num_clients,
+                 layout, bool(several)).lower(
+                     server, clients, arrays, rng).compile()
+
+
+# Clients that train alone are alike, and so are an experiment's seeds, which
+# come by turns.
+@functools.lru_cache(maxsize=32)
+def _jitted(config: ml_collections.FrozenConfigDict, nets: networks.Nets,
+            num_clients: int, layout: devices.Layout | None, several: bool
+            ) -> jax.stages.Wrapped:
+  """A round, which JAX traces and compiles once for arguments like these."""
   if layout and layout.mesh:
     by_client = devices.BY_CLIENT
     one_round = devices.over_clients(
@@ -216,5 +228,4 @@ def compile_round(config: ml_collections.ConfigDict, nets: networks.Nets,
   if several:
     one_round = jax.vmap(one_round)
   # Kept though unused: what a rule does not read must be donated all the same.
-  return jax.jit(one_round, donate_argnums=(0, 1), keep_unused=True).lower(
-      server, clients, arrays, rng).compile()
+  return jax.jit(one_round, donate_argnums=(0, 1), keep_unused=True)

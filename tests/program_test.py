@@ -50,6 +50,31 @@ def test_a_round_consumes_its_state_and_leaves_the_host_alone():
   assert server.round == 2
 
 
+def test_equal_rounds_are_traced_once(monkeypatch):
+  """Of equal configs and shapes; of others, the right ones."""
+  traced = []
+  make_round = program.make_round
+  def noting(*args, **more):
+    one_round = make_round(*args, **more)
+    def noted(*state):
+      traced.append(state[0].round.dtype)
+      return one_round(*state)
+    return noted
+  monkeypatch.setattr(program, 'make_round', noting)
+  program._jitted.cache_clear()
+
+  def weights(rate):
+    config, nets, args = draw()
+    config.optimizer.learning_rate = rate
+    server, _, _ = program.compile_round(config, nets, *args)(*args)
+    return jax.tree.leaves(server.online.encoder.params)[-1]
+  first, second, other = weights(0.1), weights(0.1), weights(0.2)
+  assert len(traced) == 2
+  np.testing.assert_array_equal(first, second)
+  assert (first != other).any()
+  program._jitted.cache_clear()  # no other test gets these
+
+
 def test_rounds_run_under_the_transfer_guard(tmp_path, monkeypatch):
   """Images that stayed on the host are refused, not sent each round anew."""
   on_host = lambda *args: jax.device_get(client_arrays(*args))
