@@ -3,6 +3,7 @@
 import base64
 import html
 import pathlib
+import re
 from typing import Any
 
 from fedu_jax import report
@@ -20,8 +21,8 @@ table { border-collapse: collapse; display: block; overflow-x: auto;
 caption { text-align: left; font-weight: 600; padding: .5rem 0;
           white-space: nowrap }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid #8884;
-         text-align: right; white-space: nowrap }
-th:first-child { text-align: left }
+         text-align: right; vertical-align: top }
+th:first-child { text-align: left; white-space: nowrap }
 small, figcaption { color: #808080 }
 img { max-width: 100% }
 '''
@@ -93,7 +94,10 @@ def _html(title: str, note: str, tables: list[plans.Table],
           pictures: list[pathlib.Path]) -> str:
   def row(cells, tag):
     return '<tr>' + f'<th>{html.escape(cells[0])}</th>' + ''.join(
-        f'<{tag}>{html.escape(x)}</{tag}>' for x in cells[1:]) + '</tr>'
+        f'<{tag}>{whole(x)}</{tag}>' for x in cells[1:]) + '</tr>'
+
+  def whole(text):  # a line breaks between numbers, not in one or its source
+    return re.sub(' (?=±)|(?<=±) |(?<=[[ ][UE]) ', '&nbsp;', html.escape(text))
   parts = [
       '<!doctype html>', '<html lang="en">', '<meta charset="utf-8">',
       '<meta name="viewport" content="width=device-width">',
