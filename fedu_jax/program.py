@@ -204,7 +204,7 @@ def compile_round(config: ml_collections.ConfigDict, nets: networks.Nets,
   """
   *several, num_clients = clients.num_examples.shape
   return _jitted(ml_collections.FrozenConfigDict(config), nets, num_clients,
-                 layout, bool(several)).lower(
+                 layout, bool(several), settings.functions(config)).lower(
                      server, clients, arrays, rng).compile()
 
 
@@ -212,9 +212,10 @@ def compile_round(config: ml_collections.ConfigDict, nets: networks.Nets,
 # come by turns.
 @functools.lru_cache(maxsize=32)
 def _jitted(config: ml_collections.FrozenConfigDict, nets: networks.Nets,
-            num_clients: int, layout: devices.Layout | None, several: bool
-            ) -> jax.stages.Wrapped:
+            num_clients: int, layout: devices.Layout | None, several: bool,
+            functions: tuple[Callable, ...]) -> jax.stages.Wrapped:
   """A round, which JAX traces and compiles once for arguments like these."""
+  del functions  # another function of the same name is another round
   if layout and layout.mesh:
     by_client = devices.BY_CLIENT
     one_round = devices.over_clients(

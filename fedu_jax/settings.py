@@ -164,6 +164,11 @@ def find(section: str, name: str) -> Callable[..., Any]:
   return function
 
 
+def functions(config: ml_collections.ConfigDict) -> tuple[Callable, ...]:
+  """What the names of a config stand for now: a module may be reloaded."""
+  return tuple(find(section, config[section].name) for section in _NAMED)
+
+
 def bind(config: ml_collections.ConfigDict, section: str,
          **more: Any) -> Callable[..., Any]:
   """Binds a section's function to those of its fields that it takes.

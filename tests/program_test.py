@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fedu_jax
-from fedu_jax import local, program, report, settings, train
+from fedu_jax import aggregation, local, program, report, settings, train
 from fedu_jax.state import ServerState
 import small
 import tiny
@@ -72,6 +72,8 @@ def test_equal_rounds_are_traced_once(monkeypatch):
   assert len(traced) == 2
   np.testing.assert_array_equal(first, second)
   assert (first != other).any()
+  monkeypatch.setattr(aggregation, 'fedavg', aggregation.fedavg_target)
+  assert (weights(0.1) != first).any() and len(traced) == 3
   program._jitted.cache_clear()  # no other test gets these
 
 
