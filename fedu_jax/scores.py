@@ -58,23 +58,16 @@ class Scorer(NamedTuple):
         batch_size=self.settings.probe_batch_size,
         learning_rate=self.settings.probe_learning_rate))
 
-  def _features(self, encoder: Variables, standardise: bool | None = None):
+  def _features(self, encoder: Variables):
     """Of training and test images, as the probes want them."""
     train, test = self._both(encoder, True)
-    if (self.settings.probe_standardise if standardise is None
-        else standardise):
+    if self.settings.probe_standardise:
       train, test = evaluation.standardise(train, test)
     return train, test, jnp.asarray(self.train_labels)
 
-  def linear(self, encoder: Variables, *,
-             standardise: bool | None = None) -> float:
-    """The linear probe on features below the projector.
-
-    Args:
-      encoder: whose.
-      standardise: features before the probe; None, as the config says.
-    """
-    train, test, labels = self._features(encoder, standardise)
+  def linear(self, encoder: Variables) -> float:
+    """The linear probe on features below the projector."""
+    train, test, labels = self._features(encoder)
     return self._probe(train, labels, test, jax.random.key(self.seed))
 
   def all(self, online: Online) -> dict[str, float]:

@@ -163,11 +163,11 @@ def test_an_experiment_does_not_wait_for_another(tmp_path):
     arm = _arm(row)
     several[row] = linear_evaluation.plan(plans.SCALES['smoke'])._replace(
         arms=[arm], protocols='knn')
-    folder = tmp_path / 'runs' / plans.key_of(arm.config, 0)
+    folder = arm.folder(0, tmp_path / 'runs')
     _score(folder, arm, federation=0.5)
     (folder / 'metrics.jsonl').write_text('{"round": 1}\n')
   found = queue.run(several, tmp_path, seeds=1, console=Console(quiet=True))
-  first = tmp_path / 'runs' / plans.key_of(_arm('FedU').config, 0)
+  first = _arm('FedU').folder(0, tmp_path / 'runs')
   with queue._hold(first, wait=False) as held:
     assert held and next(found)[0] == 'FedSimSiam'
   (name, (result,)), (last, _) = found
@@ -180,11 +180,12 @@ def test_the_bar_counts_runs_whoever_does_them(tmp_path):
   """Cells of one run are one, and one of which a score is missing is not done.
   """
   plan = linear_evaluation.plan(plans.SCALES['smoke'])
-  cells = [(arm, 'knn', 0) for arm in plan.arms
-           if arm.row in ('FedU', 'untrained', 'one client', 'FedSimSiam')]
-  where = cells[0][0].folder(0, tmp_path)
+  cells = {arm.row: bar.Cell(arm, 'knn', arm.folder(0, tmp_path))
+           for arm in plan.arms
+           if arm.row in ('FedU', 'untrained', 'one client', 'FedSimSiam')}
+  where = cells['FedU'].folder
   _score(where, _arm('FedU'), federation=0.5, alone0=0.5)
-  progress = bar.Bar(cells, tmp_path, Console(quiet=True))
+  progress = bar.Bar(cells, Console(quiet=True))
   assert progress.left() == 2
   known = json.loads((where / 'evaluation.json').read_text())
   known['untrained'] = {'rounds': 0, 'scores': {'knn': {'knn': 0.1}}}
@@ -222,7 +223,7 @@ def test_the_mean_of_clients_alone_is_of_all_of_them(tmp_path):
                   for scale in ('paper', 'smoke'))
   assert paper.config.evaluation.alone == paper.config.clients
   assert smoke.config.evaluation.alone == 2
-  _score(tmp_path / plans.key_of(smoke.config, 0), smoke, alone0=0.5,
+  _score(smoke.folder(0, tmp_path), smoke, alone0=0.5,
          alone1=0.25)
   assert queue._ask(smoke, [0], asked='knn', data_dir='', runs=tmp_path,
                     wait=False) == [{'knn': 0.375}]

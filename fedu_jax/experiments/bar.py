@@ -1,9 +1,10 @@
 """How far a queue of runs is: a progress bar, and an estimate of what is left.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 import datetime
 import pathlib
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import (
@@ -44,16 +45,31 @@ class _Left(ProgressColumn):
     return Text(f'left {shown}', style='progress.remaining')
 
 
-class Bar(Progress):
-  """A bar over the runs of a queue, of which other processes may do some."""
+class Cell(NamedTuple):
+  """What a seed of an arm is asked, and where its run lies."""
+  arm: plans.Arm
+  asked: str
+  folder: pathlib.Path
 
-  def __init__(self, cells: Sequence[tuple[plans.Arm, str, int]],
-               runs: pathlib.Path, console: Console):
+  def scored(self) -> bool:
+    """Whether the run has all the scores that are asked for."""
+    return all(protocols.scored(
+        self.folder, self.asked, encoder=encoder, rounds=rounds)
+               for encoder, rounds in self.arm.encoders())
+
+
+class Bar(Progress):
+  """A bar over the runs of a queue, of which other processes may do some.
+
+  Attributes:
+    to_do: the cells that were not scored when last looked at, by their keys.
+  """
+
+  def __init__(self, cells: Mapping[Any, Cell], console: Console):
     """Looks which runs are done.
 
     Args:
-      cells: arms, what they are asked, and seeds.
-      runs: where their runs lie.
+      cells: by any keys; those of one folder are one run.
       console: where to draw.
 
     Raises:
@@ -62,16 +78,17 @@ class Bar(Progress):
     super().__init__(
         TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
         TextColumn('runs'), TimeElapsedColumn(), _Left(), console=console)
-    self._cells, self._runs = cells, runs
-    self._total = len({arm.folder(seed, runs) for arm, _, seed in cells})
+    self.to_do = cells
+    self._total = _runs(cells)
     left = self.left()
     self._task = self.add_task('', total=self._total, begun_with=left,
                                left=left)
 
   def left(self) -> int:
     """How many runs are not trained, or not scored as they are asked."""
-    return len({arm.folder(seed, self._runs) for arm, asked, seed in self._cells
-                if not scored(arm, asked, arm.folder(seed, self._runs))})
+    self.to_do = {key: cell for key, cell in self.to_do.items()
+                 if not cell.scored()}
+    return _runs(self.to_do)
 
   def show(self, title: str) -> None:
     """Says what is worked at, and looks again."""
@@ -80,7 +97,5 @@ class Bar(Progress):
                 completed=self._total - left)
 
 
-def scored(arm: plans.Arm, asked: str, folder: pathlib.Path) -> bool:
-  """Whether a run has all the scores that an arm asks for."""
-  return all(protocols.scored(folder, asked, encoder=encoder, rounds=rounds)
-             for encoder, rounds in arm.encoders())
+def _runs(cells: Mapping[Any, Cell]) -> int:
+  return len({cell.folder for cell in cells.values()})

@@ -5,7 +5,7 @@ which share an arm share its runs. Each goes on from its last checkpoint.
 Several processes may work at one queue, or at several in one workdir.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import contextlib
 import functools
 import itertools
@@ -48,16 +48,19 @@ def run(several: Mapping[str, plans.Plan], workdir: pathlib.Path, *,
     BadInput, Interrupted, Unsaved: a run cannot be done, or not to its end;
       what is done stays.
   """
-  bar = bars.Bar([(arm, plan.asked_of(arm), seed) for plan in several.values()
-                  for arm in plan.arms for seed in range(seeds)],
-                 workdir / 'runs', console)
-  if bar.left():
+  cells = {(name, place, seed): bars.Cell(
+      arm, plan.asked_of(arm), arm.folder(seed, workdir / 'runs'))
+           for name, plan in several.items()
+           for place, arm in enumerate(plan.arms) for seed in range(seeds)}
+  bar = bars.Bar(cells, console)
+  if bar.to_do:
     # That what later arms read is missing shows before the first one trains.
-    for source in list(dict.fromkeys(_sources(several)))[1:]:
+    for source in list(dict.fromkeys(_sources(cells.values())))[1:]:
       sources.load(source, data_dir=data_dir, lazy=True)
   totals = {name: seeds * len(plan.arms) for name, plan in several.items()}
-  groups = {name: [_groups(arm, plan.asked_of(arm), workdir / 'runs', seeds,
-                           together) for arm in plan.arms]
+  groups = {name: [_groups([(name, place, seed) in bar.to_do
+                            for seed in range(seeds)], together)
+                   for place in range(len(plan.arms))]
             for name, plan in several.items()}
   found: dict[str, dict[tuple[int, int], dict[str, float]]] = {
       name: {} for name in several}
@@ -97,24 +100,20 @@ def _turns(names: Sequence[str]) -> Iterator[tuple[str, bool]]:
   yield from ((name, True) for name in names)
 
 
-def _groups(arm: plans.Arm, asked: str, runs: pathlib.Path, seeds: int,
-            together: int) -> list[list[int]]:
-  """Which seeds of an arm run as one program: of those that are not done."""
-  done = [seed for seed in range(seeds)
-          if bars.scored(arm, asked, arm.folder(seed, runs))]
-  left = [seed for seed in range(seeds) if seed not in done]
-  return [[seed] for seed in done] + [
+def _groups(to_do: Sequence[bool], together: int) -> list[list[int]]:
+  """Which seeds of an arm run as one program: of those that are to be done."""
+  left = [seed for seed, missing in enumerate(to_do) if missing]
+  return [[seed] for seed, missing in enumerate(to_do) if not missing] + [
       left[i:i + together] for i in range(0, len(left), together)]
 
 
-def _sources(several: Mapping[str, plans.Plan]) -> Iterator[str]:
+def _sources(cells: Iterable[bars.Cell]) -> Iterator[str]:
   """The data that arms are trained on and moved to, as the queue reads them."""
-  for plan in several.values():
-    for arm in plan.arms:
-      yield arm.config.data.source
-      for text, _, choice in protocols.parse(plan.asked_of(arm)):
-        if text.startswith('transfer:'):
-          yield choice
+  for cell in cells:
+    yield cell.arm.config.data.source
+    for _, protocol, choice in protocols.parse(cell.asked):
+      if protocol is protocols.transfer:
+        yield choice
 
 
 def _result(arm: plans.Arm, scores: list[dict[str, float]], runs: pathlib.Path,
