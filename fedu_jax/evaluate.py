@@ -16,8 +16,8 @@ from fedu_jax.errors import Ending
 _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'The folder of a run that has saved a checkpoint.')
 _PROTOCOL = flags.DEFINE_string(
-    'protocol', 'linear,knn', 'What to ask, separated by commas: linear, knn, '
-    'knn_features, classifier, semi:<share>[:balanced], '
+    'protocol', 'linear,knn', 'What to ask, separated by commas: linear[:raw], '
+    'knn, knn_features, classifier, semi:<share>[:balanced], '
     'finetune:<share>[:balanced], transfer:<data source>, geometry.')
 _ENCODER = flags.DEFINE_string(
     'encoder', 'federation', 'Whose: federation, untrained, or alone<client>.')

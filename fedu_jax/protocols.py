@@ -39,8 +39,7 @@ def linear(scorer: Scorer, online: Online, choice: str) -> dict[str, float]:
                    'features as they are')
   if not choice:
     return {'linear': scorer.linear(online.encoder)}
-  return {'linear, raw features': scorer.linear(
-      online.encoder, standardise=False)}
+  return {'linear, raw features': scorer.raw().linear(online.encoder)}
 
 
 def knn(scorer: Scorer, online: Online, choice: str) -> dict[str, float]:
@@ -192,9 +191,8 @@ def ask(workdir: str | pathlib.Path, protocol: str, *,
     rounds = runs.rounds_of(folder, encoder)
   path = folder / 'evaluation.json'
   known = _known(path)
-  known[encoder] = {'rounds': rounds,
-                    'scores': _scores(known, encoder, rounds)}
-  mine = known[encoder]['scores']
+  mine = _scores(known, encoder, rounds)
+  known[encoder] = {'rounds': rounds, 'scores': mine}
   missing = [(name, fn, choice) for name, fn, choice in asked
              if name not in mine]
   unwritten = None
@@ -236,7 +234,7 @@ def scored(workdir: str | pathlib.Path, protocol: str, *, encoder: str,
 def _scores(known: dict[str, Any], encoder: str, rounds: int) -> dict[str, Any]:
   """What is known of an encoder after so many rounds, by protocol."""
   own = known.get(encoder, {})
-  return own.get('scores', {}) if own.get('rounds') == rounds else {}
+  return own['scores'] if own.get('rounds') == rounds else {}
 
 
 def _known(path: pathlib.Path) -> dict[str, Any]:

@@ -39,6 +39,11 @@ class Scorer(NamedTuple):
              else evaluation.projections)
     return evaluation.embed(apply, self.nets.encoder, encoder, images)
 
+  def raw(self) -> 'Scorer':
+    """The same, but its probes take features as they are."""
+    return self._replace(settings=ml_collections.ConfigDict(
+        dict(self.settings) | {'probe_standardise': False}))
+
   def _both(self, encoder: Variables, below_projector: bool):
     return [self.embed(encoder, images, below_projector=below_projector)
             for images in (self.train_images, self.test_images)]
