@@ -38,7 +38,8 @@ def fedca(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,
   Neither could the dictionary's size nor the temperature: SimCLR's and MoCo's
   of the FedU code stand here. (Others who rebuilt it without the alignment,
   FedSC_ICML2024, have one entry an image and 0.1.) Goes with the aggregation
-  and the rule `fedca`.
+  and the rule `fedca`. In our small runs it did not train: its encoder ended
+  below an untrained one (benchmarks/results/README.md).
 
   Args:
     nets: the encoder's and the predictor's modules.
