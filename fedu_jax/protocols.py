@@ -202,6 +202,8 @@ def ask(workdir: str | pathlib.Path, protocol: str, *,
     if encoder == 'untrained':
       networks.append(scorer.fitted(online))
     for name, fn, choice in missing:
+      if fn is transfer:
+        sources.import_reader(choice)
       with console.status(f'{encoder}: {name}'):
         mine[name] = best(
             [fn(scorer, network, choice) for network in networks])

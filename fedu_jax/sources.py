@@ -6,6 +6,7 @@ Read lazily, images are decoded when they are asked for, and not cached.
 """
 
 import functools
+import importlib
 import pathlib
 from typing import Any, NamedTuple
 
@@ -76,6 +77,16 @@ def known(source: str) -> bool:
   """Whether a source is called as one is; it may still not be there."""
   kind, _, what = source.partition(':')
   return kind in _SOURCES and bool(what) != (kind == 'digits')
+
+
+def import_reader(source: str) -> None:
+  """Imports what reads a source: to be called before a bar or a status shows.
+
+  While TFDS is imported it replaces `__import__` for all threads, over which
+  the one that draws would trip.
+  """
+  if source.startswith('tfds:'):
+    importlib.import_module('fedu_jax.tfds_reader')
 
 
 def resize(images: np.ndarray, size: int) -> np.ndarray:

@@ -209,6 +209,30 @@ def test_missing_data_shows_before_anything_is_trained(tmp_path):
   assert not (tmp_path / 'runs').exists()
 
 
+def test_tfds_is_not_imported_under_the_bar(tmp_path):
+  """It replaces `__import__` meanwhile, over which the bar's thread trips."""
+  code = """if True:
+    import pathlib, sys
+    from rich.console import Console
+    from fedu_jax.experiments import bar, linear_evaluation, plan, queue
+    class Shown(Exception):
+      pass
+    def show(self):
+      raise Shown
+    bar.Bar.start = show
+    several = {'': linear_evaluation.plan(plan.SCALES['cpu'])}
+    assert 'tensorflow_datasets' not in sys.modules
+    try:
+      next(queue.run(several, pathlib.Path(sys.argv[1]), seeds=1,
+                     console=Console(quiet=True)))
+    except Shown:
+      print('tensorflow_datasets' in sys.modules)
+  """
+  done = subprocess.run([sys.executable, '-c', code, tmp_path], cwd=ROOT,
+                        text=True, capture_output=True, check=False)
+  assert done.stdout == 'True\n', done.stderr
+
+
 def test_a_damaged_row_is_named(tmp_path):
   arm = _arm('FedU')
   folder = arm.folder(0, tmp_path)

@@ -54,8 +54,10 @@ def run(several: Mapping[str, plans.Plan], workdir: pathlib.Path, *,
            for place, arm in enumerate(plan.arms) for seed in range(seeds)}
   bar = bars.Bar(cells, console)
   if bar.to_do:
+    first, *later = dict.fromkeys(_sources(cells.values()))
+    sources.import_reader(first)
     # That what later arms read is missing shows before the first one trains.
-    for source in list(dict.fromkeys(_sources(cells.values())))[1:]:
+    for source in later:
       sources.load(source, data_dir=data_dir, lazy=True)
   totals = {name: seeds * len(plan.arms) for name, plan in several.items()}
   groups = {name: [_groups([(name, place, seed) in bar.to_do
