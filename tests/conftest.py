@@ -15,10 +15,13 @@ if 'PYTEST_XDIST_WORKER' not in os.environ:
 # Most of the time goes into compiling programs that run for a second: quickly
 # made ones are the better bargain, a quarter off the whole. The older way to
 # emit fusions, which later versions have no more, compiles in half of the rest;
-# and small programs are many, so they are kept as well.
-os.environ['XLA_FLAGS'] = '--xla_backend_optimization_level=0' + (
-    ' --xla_cpu_use_fusion_emitters=false'
-    if metadata.version('jaxlib').startswith('0.10.') else '')
+# a program in one piece in less than in 32, which the cores need not share; and
+# small programs are many, so they are kept as well.
+os.environ['XLA_FLAGS'] = (
+    '--xla_backend_optimization_level=0 '
+    '--xla_cpu_parallel_codegen_split_count=1' + (
+        ' --xla_cpu_use_fusion_emitters=false'
+        if metadata.version('jaxlib').startswith('0.10.') else ''))
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.1'
 
 import jax  # noqa: E402

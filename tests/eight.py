@@ -1,9 +1,10 @@
 """What sharding_test asks of a process that sees eight devices; prints JSON.
 
-  python tests/eight.py rounds <devices> <of a client> <clients> <aggregation>
-  python tests/eight.py run <devices> <folder> <stop after round, 0 = never> ...
+  python tests/eight.py rounds <devices>,<of a client>,<clients>,<aggregation> ...
+  python tests/eight.py moves <folder> <clients> <devices> ...
 
-where ... are numbers of the config: cohort=3.
+which are cases; and on how many devices a run does one round each, and the last
+of them the rest.
 """
 
 import collections
@@ -20,7 +21,7 @@ import numpy as np  # noqa: E402
 from rich.console import Console  # noqa: E402
 
 from fedu_jax import (  # noqa: E402
-    checkpoint, command, devices, local, program, runs, settings, train)
+    checkpoint, devices, local, program, runs, settings, train)
 from fedu_jax.sources import Dataset  # noqa: E402
 import tiny  # noqa: E402
 
@@ -29,8 +30,16 @@ _COLLECTIVES = re.compile(
     r'(?:-start)?\(')
 
 
-def rounds(count, group, clients, aggregation):
-  """Two rounds of a small ResNet on one device and on several."""
+def rounds(*cases):
+  """Two rounds of a small ResNet for each case, on one device and on several.
+  """
+  alone = {}  # clients and aggregation -> what one device makes of them
+  return [_rounds(int(devices_), int(group), int(clients), aggregation, alone)
+          for devices_, group, clients, aggregation in (
+              case.split(',') for case in cases)]
+
+
+def _rounds(count, group, clients, aggregation, alone):
   config = tiny.get_config()
   config.model.width = 4
   config.aggregation.name = aggregation
@@ -43,8 +52,8 @@ def rounds(count, group, clients, aggregation):
       0, 256, (clients * 40, 8, 8, 3)).astype(np.uint8)
   nets, online = runs.networks_of(config, Dataset(images))
   parts = np.split(np.arange(len(images)), clients)
-  found, ends = {}, []
-  for share, each in ((1, 1), (count, group)):
+
+  def end(share, each):
     layout = devices.layout(str(share), clients, devices_per_client=each)
     by_client = layout.sharding(devices.BY_CLIENT)
     everywhere = layout.sharding(devices.EVERYWHERE)
@@ -60,15 +69,21 @@ def rounds(count, group, clients, aggregation):
     for _ in range(2):
       with jax.transfer_guard('disallow_explicit'):
         server, states, metrics = one_round(server, states, arrays, rng)
-    ends.append(jax.tree.map(
+    numbers = jax.tree.map(
         lambda x: np.asarray(x, np.float64),
         (tuple(server), [x[:clients] for x in jax.tree.leaves(states)],
-         {name: x[:clients] for name, x in metrics.items()})))
+         {name: x[:clients] for name, x in metrics.items()}))
+    return numbers, one_round, server, (states, arrays, metrics)
+  case = clients, aggregation, config.participation.dropout
+  if case not in alone:
+    alone[case] = end(1, 1)[0]
+  ended, one_round, server, by_client = end(count, group)
+  found = {}
   found['collectives'] = collections.Counter(
       _COLLECTIVES.findall(one_round.as_text()))
   found['rows'] = sorted({
       (len(x.addressable_shards), x.addressable_shards[0].data.shape[0])
-      for x in jax.tree.leaves((states, arrays, metrics))})
+      for x in jax.tree.leaves(by_client)})
   found['server rows'] = sorted({
       x.addressable_shards[0].data.shape == x.shape
       for x in jax.tree.leaves(server)})
@@ -77,40 +92,42 @@ def rounds(count, group, clients, aggregation):
       float(np.max([np.abs(a - b).max() / (np.abs(b).max() + 1e-30)
                     for a, b in zip(jax.tree.leaves(mine),
                                     jax.tree.leaves(one), strict=True)]))
-      for one, mine in zip(*ends)]
-  found['arrived'] = ends[1][2]['arrived'].tolist()
+      for one, mine in zip(alone[case], ended)]
+  found['arrived'] = ended[2]['arrived'].tolist()
   return found
 
 
-def run(count, folder, stop, *changes):
-  """The tiny run, ended after a round as a kill would, or gone on with."""
+def moves(folder, clients, *counts):
+  """The tiny run, moved after a round as a kill would have it; and unmoved."""
   class Stopped(Exception):
     """What ends it."""
   save = checkpoint.Checkpoints.save
+  stop = 0
 
   def save_and_stop(self, step, *state):
     save(self, step, *state)
     if step == stop:
       raise Stopped
   checkpoint.Checkpoints.save = save_and_stop
-  command.keep_compiled_programs()  # which the next start loads
   config = tiny.get_config()
-  config.devices = str(count)
+  config.clients = int(clients)
   config.optimizer.learning_rate = 0.005  # or it is chaotic, see hosts_test
-  for name, _, value in (text.partition('=') for text in changes):
-    config[name] = int(value)
-  try:
-    trained = train.train(config, folder, console=Console(quiet=True))
-  except Stopped:
-    return {}
-  return {'online': [np.asarray(x).ravel().tolist()
-                     for x in jax.tree.leaves(trained.federation)]}
+
+  def run(name, count):
+    config.devices = count
+    trained = train.train(config, f'{folder}/{name}',
+                          console=Console(quiet=True))
+    return [np.asarray(x).ravel().tolist()
+            for x in jax.tree.leaves(trained.federation)]
+  for stop, count in enumerate(counts[:-1], start=1):
+    try:
+      raise AssertionError(f'not stopped: {run("moved", count)}')
+    except Stopped:
+      pass
+  stop = 0
+  return {'moved': run('moved', counts[-1]), 'whole': run('whole', '1')}
 
 
 if __name__ == '__main__':
-  what, first, *rest = sys.argv[1:]
-  if what == 'rounds':
-    answer = rounds(int(first), int(rest[0]), int(rest[1]), rest[2])
-  else:
-    answer = run(int(first), rest[0], int(rest[1]), *rest[2:])
-  print(json.dumps(answer))
+  print(json.dumps({'rounds': rounds, 'moves': moves}[sys.argv[1]](
+      *sys.argv[2:])))

@@ -71,13 +71,13 @@ def test_several_experiments_in_one_command(workdir):
 
 def test_seeds_together(workdir):
   """Of three seeds the first is done, the others run as one program."""
-  flags = ('predictor', '--scale=smoke', f'--workdir={workdir}', '--seeds=3')
+  flags = ('divergence', '--scale=smoke', f'--workdir={workdir}', '--seeds=3')
   command(*flags, '--seeds_together=2')
-  folder = workdir / 'predictor-smoke'
+  folder = workdir / 'divergence-smoke'
   logs = {seed: [path.read_text() for path in workdir.glob(
       f'runs/*-seed{seed}.log')] for seed in range(3)}
   together = '2 seeds as one program'
-  assert len(logs[1]) == len(logs[2]) == 3
+  assert len(logs[1]) == len(logs[2]) == 2
   assert all(together in text for text in logs[1] + logs[2])
   assert not any(together in text for text in logs[0])
   for result in json.loads((folder / 'results.json').read_text())['results']:
@@ -100,7 +100,7 @@ def test_what_is_done_is_not_done_again(workdir):
 
 def test_a_queue_that_is_killed_goes_on(tmp_path):
   """What was done stays as it was, and the rest is done."""
-  flags = ('predictor', '--scale=smoke', f'--workdir={tmp_path}')
+  flags = ('divergence', '--scale=smoke', f'--workdir={tmp_path}')
   queue_ = subprocess.Popen(
       [sys.executable, '-m', 'fedu_jax.experiments', *flags], cwd=ROOT,
       stdout=subprocess.DEVNULL)
@@ -115,7 +115,7 @@ def test_a_queue_that_is_killed_goes_on(tmp_path):
   command(*flags)
   assert all(path.stat().st_mtime_ns == when for path, when in done.items())
   results = json.loads(
-      (tmp_path / 'predictor-smoke' / 'results.json').read_text())['results']
+      (tmp_path / 'divergence-smoke' / 'results.json').read_text())['results']
   assert {name for result in results for name in result['runs']} == {
       path.parent.name for path in found('evaluation.json')}
   for rows in found('metrics.jsonl'):

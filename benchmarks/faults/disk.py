@@ -243,9 +243,9 @@ def taken_away(server, folder, name, variant, stays, take, give) -> str:
   Returns:
     What is wrong with what the run made of it.
   """
-  flags = [*kill.flags_of(folder, variant), '--config.rounds=60',
+  flags = [*kill.flags_of(folder, variant), '--config.rounds=30',
            '--config.checkpoint.every=2']
-  whole, workdir = folder / f'whole-{variant}-60', folder / name / 'run'
+  whole, workdir = folder / f'whole-{variant}-30', folder / name / 'run'
   if not whole.exists():
     assert server.start_run(whole, *flags).wait() == 0
   started = server.start_run(workdir, *flags)

@@ -5,6 +5,15 @@ from fedu_jax.experiments import plan as plans
 from fedu_jax.experiments import published
 
 _RULES = {'global': 'global_predictor', 'local': 'local_predictor'}
+# What a scale leaves out: (aggregate, update, predictor). The hours go without
+# a local predictor where the target alone is updated: the global one shows
+# already what that does.
+_LEFT_OUT = {
+    'all': set[tuple[str, str, str]](),
+    'some': {(x, 'target', 'local') for x in ('online', 'target')},
+    'few': {(x, y, 'local') for x in ('online', 'target')
+            for y in ('online', 'target', 'both')} | {
+                ('target', x, 'global') for x in ('target', 'both')}}
 
 
 def plan(scale: plans.Scale) -> plans.Plan:
@@ -17,9 +26,8 @@ def plan(scale: plans.Scale) -> plans.Plan:
         row = f'aggregate {aggregate}, update {update}'
         column = f'{predictor} predictor'
         known[row, column] = published.PROTOCOL[aggregate, update, predictor]
-        if predictor == 'local' and (scale.arms == 'few' or (
-            scale.arms == 'some' and update == 'target')):
-          continue  # the global one shows already what updating it alone does
+        if (aggregate, update, predictor) in _LEFT_OUT[scale.arms]:
+          continue
         arms.append(plans.Arm(row, column, plans.make(
             scale, data=data, rule__name=rule, rule__updates=update,
             aggregation__name=('fedavg' if aggregate == 'online'
