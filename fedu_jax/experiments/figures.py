@@ -28,7 +28,7 @@ _COLOURS = {
     '0 (local)': '#4DAF4A', 'FedEMA': '#CC79A7',
     'FedEMA, auto': '#AA4499', 'FedSimSiam': '#009E73', 'FedSimCLR': '#E69F00',
     'FedMoCo v1': '#56B4E9', 'FedMoCo v2': '#44AA99', 'L-DAWA': '#999933',
-    'FedCA': '#117733', 'FedSC': '#332288',
+    'FedCA': '#117733', 'FedSC': '#9C755F',
     'untrained': '#808080', 'one client': '#B0A060',
     'mean of clients alone': '#DDCC77',
     'BYOL, centralised': '#882255', 'supervised FedAvg': '#6666AA'}
