@@ -83,7 +83,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.learner.stop_gradient = True  # byol, simsiam
   config.learner.ema = True  # byol; False: only the rule moves the target
   config.learner.temperature = 0.07  # simclr, moco, fedca
-  config.learner.queue_size = 4096  # keys of a client: moco; fedca has fewer
+  # Keys of a client, moco; configs/methods.py:fedca has fewer.
+  config.learner.queue_size = 4096
 
   config.loss = ml_collections.ConfigDict()
   config.loss.name = 'regression_loss'

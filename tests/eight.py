@@ -1,10 +1,10 @@
 """What sharding_test asks of a process that sees eight devices; prints JSON.
 
-  python tests/eight.py rounds <devices>,<of a client>,<clients>,<aggregation> ...
+  python tests/eight.py rounds <case> ...
   python tests/eight.py moves <folder> <clients> <devices> ...
 
-which are cases; and on how many devices a run does one round each, and the last
-of them the rest.
+A case is <devices>,<devices of a client>,<clients>,<aggregation>; and a run
+does a round on each of some numbers of devices, and the rest on the last.
 """
 
 import collections

@@ -71,8 +71,9 @@ def test_several_experiments_in_one_command(workdir):
 
 def test_seeds_together(workdir):
   """Of three seeds the first is done, the others run as one program."""
-  flags = ('divergence', '--scale=smoke', f'--workdir={workdir}', '--seeds=3')
-  command(*flags, '--seeds_together=2')
+  flags = ('divergence', '--scale=smoke', f'--workdir={workdir}')
+  command(*flags)
+  command(*flags, '--seeds=3', '--seeds_together=2')
   folder = workdir / 'divergence-smoke'
   logs = {seed: [path.read_text() for path in workdir.glob(
       f'runs/*-seed{seed}.log')] for seed in range(3)}

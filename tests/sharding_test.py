@@ -29,10 +29,10 @@ def ask(*words):
 
 
 # devices, how many of them share a client, clients, aggregation
-OWN = [(8, 1, 8, 'fedavg', 1), (2, 1, 4, 'fedavg_target', 1),
-       (4, 1, 8, 'ldawa', 1), (2, 1, 2, 'fedsc', 2)]  # and reductions
+OWN = [(8, 1, 8, 'fedavg', 1), (4, 1, 8, 'ldawa', 1),
+       (2, 1, 2, 'fedsc', 2)]  # and reductions
 SHARED = [(4, 4, 1, 'fedavg'), (4, 2, 8, 'fedavg')]
-PADDED, NO_SUM = (2, 1, 5, 'fedavg'), (2, 1, 3, 'fedca')
+PADDED, NO_SUM = (2, 1, 5, 'fedavg_target'), (2, 1, 3, 'fedca')
 
 
 @functools.cache
@@ -56,7 +56,7 @@ def test_devices_agree_in_one_or_two_all_reduces(devices, each, clients,
   assert found['collectives']['all-reduce'] <= reductions  # XLA may merge two
   assert found['rows'] == [[devices, clients // devices]]
   assert found['server rows'] == [True]  # whole on each
-  assert max(found['apart']) < 1e-4, found['apart']
+  assert np.max(found['apart']) < 1e-4, found['apart']  # not max: of NaN
 
 
 @pytest.mark.parametrize('devices, group, clients, aggregation', SHARED)
@@ -72,7 +72,7 @@ def test_devices_that_share_a_clients_batches(devices, group, clients,
   assert found['collectives']['all-reduce'] > 10  # BatchNorm's, and gradients
   assert found['rows'] == [[devices, clients * group // devices]]
   assert found['server rows'] == [True]
-  assert max(found['apart']) < 1e-4, found['apart']
+  assert np.max(found['apart']) < 1e-4, found['apart']  # not max: of NaN
 
 
 def test_clients_that_do_not_divide_evenly_are_padded():
@@ -81,14 +81,14 @@ def test_clients_that_do_not_divide_evenly_are_padded():
   assert found['rows'] == [[2, 3]]
   assert found['collectives'] == {'all-reduce': 1}
   assert 0 < sum(found['arrived']) < 5 == len(found['arrived'])
-  assert max(found['apart']) < 1e-4, found['apart']
+  assert np.max(found['apart']) < 1e-4, found['apart']  # not max: of NaN
 
 
 def test_an_aggregation_that_is_no_sum_sees_all_uploads():
   """FedCA's server queues single keys: gathered, and the padding left out."""
   found = answers()[NO_SUM]
   assert found['collectives']['all-gather'] > 0
-  assert max(found['apart']) < 1e-4, found['apart']
+  assert np.max(found['apart']) < 1e-4, found['apart']  # not max: of NaN
 
 
 def test_a_run_moves_between_numbers_of_devices(tmp_path):

@@ -1,5 +1,7 @@
 """What is aggregated, what is updated, and whose predictor: the ablation."""
 
+import itertools
+
 from fedu_jax.experiments import figures
 from fedu_jax.experiments import plan as plans
 from fedu_jax.experiments import published
@@ -7,31 +9,32 @@ from fedu_jax.experiments import published
 _RULES = {'global': 'global_predictor', 'local': 'local_predictor'}
 # What a scale leaves out: (aggregate, update, predictor). The hours go without
 # a local predictor where the target alone is updated: the global one shows
-# already what that does.
-_LEFT_OUT = {
-    'all': set[tuple[str, str, str]](),
+# already what that does. The minutes have one change of each choice at a time.
+_ALL = list(itertools.product(
+    ('online', 'target'), ('online', 'target', 'both'), _RULES))
+_LEFT_OUT: dict[str, set[tuple[str, str, str]]] = {
+    'all': set(),
     'some': {(x, 'target', 'local') for x in ('online', 'target')},
-    'few': {(x, y, 'local') for x in ('online', 'target')
-            for y in ('online', 'target', 'both')} | {
-                ('target', x, 'global') for x in ('target', 'both')}}
+    'few': set(_ALL) - {
+        ('online', 'online', 'global'), ('online', 'online', 'local'),
+        ('online', 'target', 'global'), ('online', 'both', 'global'),
+        ('target', 'online', 'global')}}
 
 
 def plan(scale: plans.Scale) -> plans.Plan:
   """Returns two by three by two arms, or fewer, non-IID."""
   data = next(iter(scale.data))
   arms, known = [], {}
-  for aggregate in ('online', 'target'):
-    for update in ('online', 'target', 'both'):
-      for predictor, rule in _RULES.items():
-        row = f'aggregate {aggregate}, update {update}'
-        column = f'{predictor} predictor'
-        known[row, column] = published.PROTOCOL[aggregate, update, predictor]
-        if (aggregate, update, predictor) in _LEFT_OUT[scale.arms]:
-          continue
-        arms.append(plans.Arm(row, column, plans.make(
-            scale, data=data, rule__name=rule, rule__updates=update,
-            aggregation__name=('fedavg' if aggregate == 'online'
-                               else 'fedavg_target'))))
+  for aggregate, update, predictor in _ALL:
+    row, column = f'aggregate {aggregate}, update {update}', (
+        f'{predictor} predictor')
+    known[row, column] = published.PROTOCOL[aggregate, update, predictor]
+    if (aggregate, update, predictor) in _LEFT_OUT[scale.arms]:
+      continue
+    arms.append(plans.Arm(row, column, plans.make(
+        scale, data=data, rule__name=_RULES[predictor], rule__updates=update,
+        aggregation__name=('fedavg' if aggregate == 'online'
+                           else 'fedavg_target'))))
   return plans.Plan(
       'What to aggregate and what to update', arms, 'linear,knn',
       {'Linear probe': 'linear', "kNN on the projector's output": 'knn'},

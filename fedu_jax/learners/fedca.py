@@ -1,4 +1,4 @@
-"""FedCA's dictionary: SimCLR that must also tell images from other clients'."""
+"""FedCA's dictionary: SimCLR that must also tell images from all clients'."""
 
 from typing import NamedTuple
 
@@ -36,16 +36,15 @@ def fedca(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,
   penalty on the distance to a model trained on public data; that needs data
   which this setting does not have, and its weight could not be obtained.
   Neither could the dictionary's size nor the temperature. The temperature is
-  SimCLR's of the FedU code. The size is small: in runs of 30 rounds (one seed,
-  batches of 32, else the experiments' scale `cpu`) the linear probe gave 42.4 %
-  without a dictionary, 36.1 with 256 entries, 30.6 with 1,024 and 22.3 with
-  4,096, where an untrained encoder has 31.7; a temperature of 0.5 (22.2) and a
-  dictionary that moves within the round (26.2) did not mend the last. Perhaps
-  since many entries outweigh a batch's own negatives, and without an alignment
-  all features flee together from where the entries lie. (Others who rebuilt it
-  without one, FedSC_ICML2024, have one entry an image and 0.1, but give the
-  dictionary's term a fifth of the weight.) Goes with the aggregation and the
-  rule `fedca`.
+  SimCLR's of the FedU code. The size is small, for the linear probe falls with
+  it (42.4 % without a dictionary, 36.1 with 256 entries, 30.6 with 1,024, 22.3
+  with 4,096, untrained 31.7: 30 rounds, one seed, batches of 32; nothing was
+  measured at the paper's 128): see benchmarks/results/README.md. Perhaps since
+  many entries outweigh a batch's own negatives, and without an alignment all
+  features flee together from where the entries lie; perhaps since the client's
+  own are among them. (Others who rebuilt it without one, FedSC_ICML2024, have
+  one entry an image of the others and 0.1, and give the dictionary's term a
+  fifth of the weight.) Goes with the aggregation and the rule `fedca`.
 
   Args:
     nets: the encoder's and the predictor's modules.
