@@ -1,10 +1,10 @@
 """What sharding_test asks of a process that sees eight devices; prints JSON.
 
   python tests/eight.py rounds <case> ...
-  python tests/eight.py moves <folder> <clients> <devices> ...
+  python tests/eight.py runs <folder> <run> ...
 
-A case is <devices>,<devices of a client>,<clients>,<aggregation>; and a run
-does a round on each of some numbers of devices, and the rest on the last.
+A case is <devices>,<devices of a client>,<clients>,<aggregation>; a run is JSON
+of [<name>, <the round that it stops after, 0 = never>, {<field>: <value>}].
 """
 
 import collections
@@ -97,37 +97,33 @@ def _rounds(count, group, clients, aggregation, alone):
   return found
 
 
-def moves(folder, clients, *counts):
-  """The tiny run, moved after a round as a kill would have it; and unmoved."""
+def run_all(folder, *orders):
+  """Tiny runs, each the state that it ends in, or null where it was stopped."""
   class Stopped(Exception):
-    """What ends it."""
-  save = checkpoint.Checkpoints.save
-  stop = 0
+    """What ends a run after a round, as a kill would."""
+  save, stop = checkpoint.Checkpoints.save, 0
 
   def save_and_stop(self, step, *state):
     save(self, step, *state)
     if step == stop:
       raise Stopped
   checkpoint.Checkpoints.save = save_and_stop
-  config = tiny.get_config()
-  config.clients = int(clients)
-  config.optimizer.learning_rate = 0.005  # or it is chaotic, see hosts_test
-
-  def run(name, count):
-    config.devices = count
-    trained = train.train(config, f'{folder}/{name}',
-                          console=Console(quiet=True))
-    return [np.asarray(x).ravel().tolist()
-            for x in jax.tree.leaves(trained.federation)]
-  for stop, count in enumerate(counts[:-1], start=1):
+  found = []
+  for name, stop, changes in map(json.loads, orders):
+    config = tiny.get_config()
+    config.optimizer.learning_rate = 0.005  # or it is chaotic, see hosts_test
+    config.update(changes)
     try:
-      raise AssertionError(f'not stopped: {run("moved", count)}')
+      trained = train.train(config, f'{folder}/{name}',
+                            console=Console(quiet=True))
     except Stopped:
-      pass
-  stop = 0
-  return {'moved': run('moved', counts[-1]), 'whole': run('whole', '1')}
+      found.append(None)
+    else:
+      found.append([np.asarray(x).ravel().tolist()
+                    for x in jax.tree.leaves(trained.federation)])
+  return found
 
 
 if __name__ == '__main__':
-  print(json.dumps({'rounds': rounds, 'moves': moves}[sys.argv[1]](
+  print(json.dumps({'rounds': rounds, 'runs': run_all}[sys.argv[1]](
       *sys.argv[2:])))

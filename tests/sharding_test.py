@@ -93,11 +93,15 @@ def test_an_aggregation_that_is_no_sum_sees_all_uploads():
 
 def test_a_run_moves_between_numbers_of_devices(tmp_path):
   """Eight clients: on eight devices, on one, on two, and back."""
-  found = ask('moves', tmp_path, 8, 8, 1, 2, 8)
+  orders = [('moved', stop, {'devices': devices, 'clients': 8})
+            for stop, devices in ((1, '8'), (2, '1'), (3, '2'), (0, '8'))]
+  *stopped, moved, whole = ask('runs', tmp_path, *map(json.dumps, [
+      *orders, ('whole', 0, {'devices': '1', 'clients': 8})]))
+  assert stopped == [None] * 3
   # What several devices wrote is read on one.
   scores = protocols.ask(tmp_path / 'moved', 'knn')
   assert 0 < scores['knn'] < 1
-  for a, b in zip(found['moved'], found['whole'], strict=True):
+  for a, b in zip(moved, whole, strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
   rows = [(tmp_path / name / 'metrics.jsonl').read_text().splitlines()
           for name in ('moved', 'whole')]

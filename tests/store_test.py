@@ -1,5 +1,6 @@
 """Clients in a store: the same bits as on the device, and less of it taken."""
 
+import json
 import pathlib
 import tempfile
 
@@ -116,10 +117,9 @@ def test_a_run_on_disk_goes_on(on_device, tmp_path, monkeypatch):
 
 def test_cohorts_on_several_devices(tmp_path):
   """Three clients on two devices, in two slices of a client a device."""
-  online = [sharding_test.ask(
-      'run', devices, tmp_path / f'{devices}', 0, *changes)['online']
-      for devices, changes in (
-          (1, ['cohort=3']), (2, ['cohort=3', 'clients_per_device=1']))]
+  online = sharding_test.ask('runs', tmp_path, *map(json.dumps, [
+      ('1', 0, {'devices': '1', 'cohort': 3}),
+      ('2', 0, {'devices': '2', 'cohort': 3, 'clients_per_device': 1})]))
   for a, b in zip(*online, strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 

@@ -423,7 +423,8 @@ def test_methods_are_sound(name):
 
 
 @pytest.mark.parametrize('name', [
-    'centralised', 'moco_v2', 'no_ema_no_stop_gradient'])
+    'centralised', 'fedema', 'moco_v2', 'no_ema_no_stop_gradient',
+    'no_predictor', 'one_layer_predictor'])
 def test_methods_that_no_other_test_trains(name, tmp_path):
   """By their names; of what the other ablations leave out, steps are tested.
   """
