@@ -84,7 +84,7 @@ def fedca(config: ml_collections.ConfigDict) -> None:
   """Zhang et al. 2020 without its alignment to a model of public data.
 
   The dictionary's size could not be obtained. Eight batches, for the larger it
-  is the less is learned: see `fedu_jax/learners/fedca.py`.
+  was the less was learned: see `fedu_jax/learners/fedca.py`.
   """
   simclr(config)
   config.learner.queue_size = 8 * config.batch_size

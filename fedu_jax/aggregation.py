@@ -79,20 +79,29 @@ def fedca(server: ServerState, clients: ClientState) -> ServerState:
   The newest N / M keys of each client go before the server's entries, and the
   oldest fall out. Arguments as in `aggregate`; the clients' learner is `fedca`.
   """
-  keys = clients.memory.learner.keys  # [M, N, D]
+  learner = clients.memory.learner
+  keys = learner.keys  # [M, N, D]
   size, share = keys.shape[1], keys.shape[1] // len(keys)
-  newest = keys[:, :share]
-  left_out = (clients.num_examples == 0).reshape(-1, 1, 1)
-  kept = server.memory[:len(keys) * share].reshape(newest.shape)
-  newest = jnp.where(left_out, kept, newest).reshape(-1, keys.shape[-1])
-  memory = jnp.where(left_out.all(), server.memory, jnp.concatenate(
-      [newest, server.memory])[:size])
+  uploads = learner.dictionary._replace(
+      entries=keys[:, :share],
+      owners=jnp.repeat(learner.tag.reshape(-1, 1), share, axis=1))
+  left_out = clients.num_examples == 0
+
+  def enqueue(known, uploaded):
+    """Entries or owners, [N, ...], behind those of [M, share, ...]."""
+    kept = known[:len(keys) * share].reshape(uploaded.shape)
+    out = left_out.reshape(-1, *(1,) * known.ndim)
+    newest = jnp.where(out, kept, uploaded).reshape(-1, *known.shape[1:])
+    return jnp.where(left_out.all(), known,
+                     jnp.concatenate([newest, known])[:size])
+  memory = jax.tree.map(enqueue, server.memory, uploads)
   return aggregate(server, clients)._replace(memory=memory)
 
 
 # What the server holds before the first round, made of all clients.
 fedca.memory = (  # type: ignore[attr-defined]
-    lambda clients: clients.memory.learner.dictionary[0])
+    lambda clients: jax.tree.map(
+        lambda x: x[0], clients.memory.learner.dictionary))
 
 
 def collect(aggregation: Callable[..., ServerState], server: ServerState,

@@ -56,7 +56,8 @@ def regression_loss(prediction: Array, target: Array) -> Array:
 
 
 def nt_xent(z1: Array, z2: Array, *, temperature: float,
-            negatives: Array | None = None) -> Array:
+            negatives: Array | None = None,
+            apart: Array | None = None) -> Array:
   """SimCLR's loss: each view must find its other among all of the batch.
 
   Cross entropy over cosine similarities, without a view's own (Chen et al.
@@ -67,6 +68,7 @@ def nt_xent(z1: Array, z2: Array, *, temperature: float,
     z2: [B, D], of the second views of the same images.
     temperature: divides the similarities.
     negatives: [N, D], further embeddings that match none.
+    apart: [N] bool, which of them count; None, all.
 
   Returns:
     [2 B], one loss for each view.
@@ -76,8 +78,10 @@ def nt_xent(z1: Array, z2: Array, *, temperature: float,
   logits = z @ z.T / temperature
   logits = jnp.where(jnp.eye(count, dtype=bool), -jnp.inf, logits)
   if negatives is not None:
-    logits = jnp.concatenate(
-        [logits, z @ unit(negatives).T / temperature], axis=1)
+    more = z @ unit(negatives).T / temperature
+    if apart is not None:
+      more = jnp.where(apart.reshape(1, -1), more, -jnp.inf)
+    logits = jnp.concatenate([logits, more], axis=1)
   other = jnp.roll(jnp.arange(count), count // 2)
   return optax.softmax_cross_entropy_with_integer_labels(logits, other)
 

@@ -210,17 +210,23 @@ def test_fedcas_dictionary_travels():
   _, _, batches = small.federation(sizes=(8, 8, 8))
   server = ServerState(small.online(), jnp.int32(0),
                        fedu_jax.aggregation.fedca.memory(clients))
-  small.check_equal(server.memory, clients.memory.learner.dictionary[1])
+  small.check_equal(server.memory, jax.tree.map(
+      lambda x: x[1], clients.memory.learner.dictionary))
   clients = clients._replace(num_examples=jnp.array([8., 0., 8.]))
   local = functools.partial(fedu_jax.local_update, learner=learner)
   trained, _ = jax.jit(rounds.map_clients(local))(
       clients, batches, rounds.client_rngs(jax.random.key(0), server.round,
                                            jnp.arange(3)))
   after = fedu_jax.aggregation.fedca(server, trained)
-  keys, share = trained.memory.learner.keys, size // 3
-  want = np.concatenate([keys[0, :share], server.memory[share:2 * share],
-                         keys[2, :share], server.memory])[:size]
-  np.testing.assert_array_equal(after.memory, want)
+  keys, tags, share = (trained.memory.learner.keys, trained.memory.learner.tag,
+                       size // 3)
+  before = server.memory.entries
+  want = np.concatenate([keys[0, :share], before[share:2 * share],
+                         keys[2, :share], before])[:size]
+  np.testing.assert_array_equal(after.memory.entries, want)
+  assert tags[0] != tags[2] and tags.all()
+  np.testing.assert_array_equal(after.memory.owners, np.concatenate([
+      np.repeat([tags[0], 0, tags[2]], share), np.zeros(size - 3 * share)]))
   np.testing.assert_allclose(np.linalg.norm(want, axis=1), 1, rtol=1e-5)
   assert np.abs(keys[0, :share] - keys[2, :share]).max() > 1e-3
   got = fedu_jax.rules.fedca(small.client(0, trained), after)
@@ -234,17 +240,28 @@ def test_fedca_minds_the_dictionary():
   learner = make('fedca', queue_size=4)
   client = small.client(0, start(learner))
   x, rng = jnp.asarray(small.images(8)), jax.random.key(0)
-  def loss(dictionary):
-    memory = client.memory.learner._replace(dictionary=dictionary)
+  def step(entries, owners=(0, 0, 0, 0), tag=0):
+    known = client.memory.learner.dictionary._replace(
+        entries=entries, owners=jnp.array(owners, jnp.int32))
+    memory = client.memory.learner._replace(
+        dictionary=known, tag=jnp.int32(tag))
     state = learner.init(client._replace(memory=Memory(memory)), jnp.int32(0))
-    return learner.step(state, x, rng)[1]['loss']
+    return learner.step(state, x, rng)
+  def loss(*which):
+    return step(*which)[1]['loss']
   views = jnp.concatenate([small.view(x, key) for key in jax.random.split(rng)])
   z = networks.forward(small.NETS.encoder, client.online.encoder, views)[0]
-  entries = client.memory.learner.dictionary
-  np.testing.assert_allclose(loss(entries), losses.nt_xent(
-      *jnp.split(z, 2), temperature=0.07, negatives=entries).mean(), rtol=1e-4)
+  entries = client.memory.learner.dictionary.entries
+  among = lambda entries: losses.nt_xent(
+      *jnp.split(z, 2), temperature=0.07, negatives=entries).mean()
+  np.testing.assert_allclose(loss(entries), among(entries), rtol=1e-4)
   far, near = -z[:4], z[:4]
   assert loss(far) < loss(near)
+  # Its own entries do not count; and it keeps the tag that it once drew.
+  np.testing.assert_allclose(
+      loss(near, (7, 5, 7, 0), 7), among(near[1::2]), rtol=1e-4)
+  np.testing.assert_allclose(loss(near, (7,) * 4, 7), among(None), rtol=1e-4)
+  assert step(near, tag=7)[0].memory.tag == 7 != step(near)[0].memory.tag
 
 
 def test_fedscs_gradient_is_the_unions():

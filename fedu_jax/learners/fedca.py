@@ -1,4 +1,4 @@
-"""FedCA's dictionary: SimCLR that must also tell images from all clients'."""
+"""FedCA's dictionary: SimCLR that must also tell images from other clients'."""
 
 from typing import NamedTuple
 
@@ -12,10 +12,17 @@ from fedu_jax.state import (
     Array, ClientState, Learner, Metrics, Online, PyTree)
 
 
+class Dictionary(NamedTuple):
+  """What images of all clients look like, the newest first."""
+  entries: Array  # [N, D], unit vectors
+  owners: Array  # [N] i32, clients' tags; 0 = nobody's
+
+
 class FedCAMemory(NamedTuple):
   """What a client has of everyone, and what it will upload."""
-  dictionary: Array  # [N, D], unit vectors, the server's
+  dictionary: Dictionary  # the server's
   keys: Array  # [N, D], unit vectors, the client's own, newest first
+  tag: Array  # [] i32, tells its own entries; 0 = it has not drawn one yet
 
 
 class FedCAState(NamedTuple):
@@ -36,15 +43,14 @@ def fedca(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,
   penalty on the distance to a model trained on public data; that needs data
   which this setting does not have, and its weight could not be obtained.
   Neither could the dictionary's size nor the temperature. The temperature is
-  SimCLR's of the FedU code. The size is small, for the linear probe falls with
-  it (42.4 % without a dictionary, 36.1 with 256 entries, 30.6 with 1,024, 22.3
-  with 4,096, untrained 31.7: 30 rounds, one seed, batches of 32; nothing was
-  measured at the paper's 128): see benchmarks/results/README.md. Perhaps since
-  many entries outweigh a batch's own negatives, and without an alignment all
-  features flee together from where the entries lie; perhaps since the client's
-  own are among them. (Others who rebuilt it without one, FedSC_ICML2024, have
-  one entry an image of the others and 0.1, and give the dictionary's term a
-  fifth of the weight.) Goes with the aggregation and the rule `fedca`.
+  SimCLR's of the FedU code. The size is small, and a client's own entries are
+  no negatives, as others who rebuilt it have it (FedSC_ICML2024, with one entry
+  an image of the others, a temperature of 0.1 and a fifth of the weight). For
+  the linear probe falls with the size, and by own entries: after 30 rounds of
+  batches of 32 (one seed) it was 42.4 % without a dictionary, 41.8 with 256
+  entries and 36.1 with own ones among them, 33.4 with 4,096 and 22.3 with own,
+  untrained 31.7 (benchmarks/results/README.md). Nothing was measured at the
+  paper's batches of 128. Goes with the aggregation and the rule `fedca`.
 
   Args:
     nets: the encoder's and the predictor's modules.
@@ -57,7 +63,8 @@ def fedca(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,
     """Random entries, the same for all clients."""
     z = descent.embedding(nets, online, image)
     entries = descent.random_keys(z, rng, queue_size)
-    return FedCAMemory(entries, entries)
+    nobody = jnp.zeros(queue_size, jnp.int32)
+    return FedCAMemory(Dictionary(entries, nobody), entries, jnp.int32(0))
 
   def init(client: ClientState, round_: Array) -> FedCAState:
     return FedCAState(client.online, client.memory.learner,
@@ -67,17 +74,21 @@ def fedca(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,
   def step(state: FedCAState, images: Array,
            rng: Array) -> tuple[FedCAState, Metrics]:
     views = [view(images, key) for key in jax.random.split(rng)]
+    known, tag = state.memory.dictionary, state.memory.tag
+    tag = jnp.where(tag, tag, jax.random.randint(
+        jax.random.fold_in(rng, 2), (), 1, 2**31 - 1, jnp.int32))
 
     def objective(online):
       z, encoder = networks.forward(
           nets.encoder, online.encoder, jnp.concatenate(views))
       value = nt_xent(*jnp.split(z, 2), temperature=temperature,
-                      negatives=state.memory.dictionary).mean()
+                      negatives=known.entries,
+                      apart=known.owners != tag).mean()
       return value, (online._replace(encoder=encoder), z[:len(images)])
     value, online, z, opt_state = descent.descend(
         objective, state.online, state.opt_state, make_tx(state.round))
     keys = jnp.concatenate([unit(z), state.memory.keys])[:queue_size]
-    memory = state.memory._replace(keys=keys)
+    memory = state.memory._replace(keys=keys, tag=tag)
     return (FedCAState(online, memory, opt_state, state.round),
             {'loss': value, 'feature_std': feature_std(z)})
 
