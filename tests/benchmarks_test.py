@@ -41,7 +41,7 @@ def test_quick(name, measured):
   done = subprocess.run(
       [sys.executable, '-m', f'benchmarks.{name}_bench', '--quick', '--json',
        '--repetitions=2'], cwd=ROOT, text=True, capture_output=True,
-      check=False, timeout=300)
+      check=False, timeout=600)
   assert done.returncode == 0, done.stdout + done.stderr
   found = json.loads(done.stdout)
   assert FIELDS <= found.keys()
