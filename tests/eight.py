@@ -101,7 +101,7 @@ def run_all(folder, *orders):
   """Tiny runs, each the state that it ends in, or null where it was stopped."""
   class Stopped(Exception):
     """What ends a run after a round, as a kill would."""
-  save, stop = checkpoint.Checkpoints.save, 0
+  save = checkpoint.Checkpoints.save
 
   def save_and_stop(self, step, *state):
     save(self, step, *state)

@@ -7,11 +7,12 @@ from fedu_jax.experiments import plan as plans
 from fedu_jax.experiments import published
 
 _RULES = {'global': 'global_predictor', 'local': 'local_predictor'}
-# What a scale leaves out: (aggregate, update, predictor). The hours go without
-# a local predictor where the target alone is updated: the global one shows
-# already what that does. The minutes have one change of each choice at a time.
+# Aggregate, update, predictor.
 _ALL = list(itertools.product(
     ('online', 'target'), ('online', 'target', 'both'), _RULES))
+# What of these a scale leaves out. The hours go without
+# a local predictor where the target alone is updated: the global one shows
+# already what that does. The minutes have one change of each choice at a time.
 _LEFT_OUT: dict[str, set[tuple[str, str, str]]] = {
     'all': set(),
     'some': {(x, 'target', 'local') for x in ('online', 'target')},
