@@ -82,7 +82,8 @@ def _check(folder: pathlib.Path, config: ml_collections.ConfigDict) -> None:
       theirs = json.loads(path.read_text())
       if not isinstance(theirs, dict):
         raise ValueError(f'{path} is no config')
-      if changed := settings.differences(theirs, _own(config)):
+      if changed := settings.differences(
+          _kept(settings.complete(theirs)), _own(config)):
         raise BadInput(
             f'{folder} belongs to another config, which differs in '
             f'{", ".join(changed)}: choose another --workdir')
@@ -105,10 +106,13 @@ def _check(folder: pathlib.Path, config: ml_collections.ConfigDict) -> None:
 
 def _own(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """What of a config is the same wherever the run goes on."""
-  own = settings.flatten(config)
-  for name in settings.PLACES:
-    del own[name]
-  return own
+  return _kept(settings.flatten(config))
+
+
+def _kept(flat: dict[str, Any]) -> dict[str, Any]:
+  """What of a flat config is no place."""
+  return {name: value for name, value in flat.items()
+          if name not in settings.PLACES}
 
 
 def _unusable(folder: pathlib.Path, error: Exception) -> BadInput:

@@ -159,7 +159,7 @@ def config_of(folder: pathlib.Path, data_dir: str = ''
   path = folder / 'config.json'
   nested: dict[str, Any] = {}
   try:
-    flat = json.loads(path.read_text())
+    flat = settings.complete(json.loads(path.read_text()))
     for name, value in (
         flat | settings.PLACES | {'data.dir': data_dir}).items():
       *sections, last = name.split('.')

@@ -53,6 +53,9 @@ PLACES = {'data.dir': '', 'devices': 'auto', 'devices_per_client': 1,
           'distributed.coordinator': '',
           'distributed.processes': 0, 'distributed.process': -1,
           'distributed.timeout': 100}
+# A field that a later version added -> the value that every run had before it,
+# which may differ from today's default: a run that began earlier goes on.
+ADDED: dict[str, Any] = {}
 # What `program` binds to a section's function, beside its fields.
 _BOUND = {'learner': ('make_tx', 'loss'), 'sampling': ('size',),
           'aggregation': ('add',)}
@@ -192,6 +195,11 @@ def takes(config: ml_collections.ConfigDict, section: str, name: str) -> bool:
 def view(config: ml_collections.ConfigDict) -> Callable[..., Any]:
   """Binds the distribution of views."""
   return augment.make_view(**dict(config.view))
+
+
+def complete(flat: dict[str, Any]) -> dict[str, Any]:
+  """Adds the fields that a flat config of an earlier version lacks."""
+  return ADDED | flat
 
 
 def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
