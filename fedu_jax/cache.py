@@ -10,15 +10,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from fedu_jax import lazy
+from fedu_jax import surroundings
 from fedu_jax.lazy import Images
 
 Arrays = TypeVar('Arrays', bound=Any)  # a NamedTuple of arrays, and of absences
-
-
-def user_cache(name: str) -> pathlib.Path:
-  """A folder of ours in the user's cache; not made yet."""
-  base = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
-  return pathlib.Path(base, 'fedu_jax', name).expanduser()
 
 
 def kept(beside: pathlib.Path, name: str, kind: type[Arrays],
@@ -98,4 +93,5 @@ def _folder(beside: pathlib.Path) -> pathlib.Path:
   if mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH) and os.access(
       beside, os.W_OK):
     return beside
-  return user_cache(hashlib.sha256(str(beside).encode()).hexdigest()[:16])
+  return surroundings.user_cache(
+      hashlib.sha256(str(beside).encode()).hexdigest()[:16])

@@ -8,7 +8,7 @@ from absl import flags
 from absl import logging
 import jax
 
-from fedu_jax import cache
+from fedu_jax import surroundings
 from fedu_jax.errors import BadInput, Ending
 
 
@@ -90,4 +90,4 @@ def keep_compiled_programs() -> None:
   """
   if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
     jax.config.update('jax_compilation_cache_dir',
-                      str(cache.user_cache('compiled')))
+                      str(surroundings.user_cache('compiled')))
