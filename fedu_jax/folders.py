@@ -9,7 +9,6 @@ another answer next time.
 from collections.abc import Iterator
 import contextlib
 import functools
-import hashlib
 import io
 import logging
 import os
@@ -174,9 +173,9 @@ def read(root: pathlib.Path, size: int,
             and len(found.skipped) + len(found.images) == len(paths)
             and bool(np.isin(found.owners, numbers).all()))
 
-  name = f'images-{size}-{_digest(paths)}'
-  found = (cache.mapped(root, name, Folders, read_rows, fits) if lazy
-           else cache.kept(root, name, Folders, decode_all, fits))
+  key = root, f'images-{size}', _state(paths), Folders
+  found = (cache.mapped(*key, read_rows, fits) if lazy
+           else cache.kept(*key, decode_all, fits))
   if lazy and len(found.skipped):
     raise _unskippable(found.skipped[0])
   for i, owner in enumerate(owners):
@@ -218,18 +217,13 @@ def _listed(root: pathlib.Path
   return owners, files
 
 
-def _digest(paths: list[pathlib.Path]) -> str:
+def _state(paths: list[pathlib.Path]) -> str:
   """Changes whenever a file does."""
-  digest = hashlib.sha256()
-  for path in paths:
-    try:
-      found = path.stat()
-    except OSError as error:
-      raise BadInput(f'data.source folder: {shown(path)} cannot be read '
-                     f'({error.strerror}): repair or remove it') from error
-    digest.update(os.fsencode(path) + b' %d %d\n' % (
-        found.st_size, found.st_mtime_ns))
-  return digest.hexdigest()[:16]
+  try:
+    return cache.state_of(paths)
+  except OSError as error:
+    raise BadInput(f'data.source folder: {shown(error.filename)} cannot be '
+                   f'read ({error.strerror}): repair or remove it') from error
 
 
 def shown(name: object) -> str:

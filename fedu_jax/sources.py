@@ -172,8 +172,8 @@ def _tfds(what: str, data_dir: str, image_size: int, lazy: bool) -> Dataset:
                                (found.test_images, found.test_labels)))
   return (cache.mapped if lazy else cache.kept)(
       pathlib.Path(builder.data_path), f"{what.replace('/', '-')}-{image_size}",
-      Dataset, lambda: Dataset(*tfds_reader.read(builder, image_size, lazy)),
-      fits)
+      tfds_reader.state_of(builder), Dataset,
+      lambda: Dataset(*tfds_reader.read(builder, image_size, lazy)), fits)
 
 
 def _npz(what: str, data_dir: str, image_size: int, lazy: bool) -> Dataset:

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 import contextlib
+import pathlib
 
 import numpy as np
 from PIL import Image
 import tensorflow_datasets as tfds
 
+from fedu_jax import cache
 from fedu_jax import cifar
 from fedu_jax.errors import BadInput
 from fedu_jax.lazy import Images, Lazy
@@ -55,6 +57,22 @@ def find(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
         'array_record where TensorFlow and the network are at hand, and name '
         'its folder with --config.data.dir') from error
   return builder
+
+
+def state_of(builder: tfds.core.DatasetBuilder) -> str:
+  """A text that changes whenever a file of a data set does.
+
+  Raises:
+    BadInput: its folder cannot be read.
+  """
+  folder = pathlib.Path(builder.data_path)
+  try:
+    return cache.state_of(sorted(
+        path for path in folder.resolve().iterdir()
+        if path.is_file() and not path.name.startswith('.')))
+  except OSError as error:
+    raise BadInput(f'data.source tfds: {folder} cannot be read '
+                   f'({error.strerror}): make it readable') from error
 
 
 def read(builder: tfds.core.DatasetBuilder, image_size: int, lazy: bool = False
