@@ -1,7 +1,9 @@
 """What the server makes of the uploads. Each function is chosen by name.
 
 An aggregation is `(server, clients) -> server`, where clients are stacked
-[M, ...]. The fields that it reads are what a client uploads. One that needs
+[M, ...]. It reads the online networks, or what it declares as its `upload` (see
+`traffic`). One whose server must remember something declares as its `memory`
+what that is before the first round: `(clients) -> tree`. One that needs
 only sums over clients takes them from its keyword argument `add`, and then runs
 on many devices, each of which has some of the clients; to any other, all
 uploads are gathered first. Where `num_examples` is 0, an upload was lost, or
@@ -14,6 +16,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fedu_jax import traffic
 from fedu_jax import trees
 from fedu_jax.state import Array, ClientState, Online, PyTree, ServerState
 
@@ -43,13 +46,20 @@ def aggregate(server: ServerState, clients: ClientState, *,
                          round=server.round + 1)
 
 
+def _upload_target(client: ClientState, cohort: int) -> Online:
+  """What a client of `fedavg_target` sends."""
+  del cohort
+  return client.online._replace(encoder=client.target)
+
+
+@traffic.declares(upload=_upload_target)
 def fedavg_target(server: ServerState, clients: ClientState, *,
                   add: Add = trees.weighted_sum) -> ServerState:
   """Averages the target encoders in place of the online ones (FedU's ablation).
 
   The predictors are averaged as ever. Arguments as in `aggregate`.
   """
-  uploads = clients.online._replace(encoder=clients.target)
+  uploads = _upload_target(clients, len(clients.num_examples))
   return aggregate(server, clients._replace(online=uploads), add=add)
 
 
@@ -73,35 +83,41 @@ def ldawa(server: ServerState, clients: ClientState, *,
       online=jax.vmap(scaled)(clients.online), num_examples=weights), add=add)
 
 
+def _upload_keys(client: ClientState, cohort: int) -> tuple[Online, PyTree,
+                                                            Array]:
+  """What a client of `fedca` sends: of its keys those that the server keeps."""
+  learner = client.memory.learner
+  share = len(learner.keys) // cohort
+  return client.online, learner.keys[:share], learner.tag
+
+
+@traffic.declares(
+    upload=_upload_keys,
+    memory=lambda clients: jax.tree.map(
+        lambda x: x[0], clients.memory.learner.dictionary))
 def fedca(server: ServerState, clients: ClientState) -> ServerState:
   """FedAvg, and FedCA's dictionary of what the clients' samples look like.
 
   The newest N / M keys of each client go before the server's entries, and the
   oldest fall out. Arguments as in `aggregate`; the clients' learner is `fedca`.
   """
-  learner = clients.memory.learner
-  keys = learner.keys  # [M, N, D]
-  size, share = keys.shape[1], keys.shape[1] // len(keys)
-  uploads = learner.dictionary._replace(
-      entries=keys[:, :share],
-      owners=jnp.repeat(learner.tag.reshape(-1, 1), share, axis=1))
+  dictionary = clients.memory.learner.dictionary
+  cohort, size = dictionary.entries.shape[:2]
+  _, keys, tags = jax.vmap(lambda x: _upload_keys(x, cohort))(clients)
+  share = keys.shape[1]
+  uploads = dictionary._replace(
+      entries=keys, owners=jnp.repeat(tags.reshape(-1, 1), share, axis=1))
   left_out = clients.num_examples == 0
 
   def enqueue(known, uploaded):
     """Entries or owners, [N, ...], behind those of [M, share, ...]."""
-    kept = known[:len(keys) * share].reshape(uploaded.shape)
+    kept = known[:cohort * share].reshape(uploaded.shape)
     out = left_out.reshape(-1, *(1,) * known.ndim)
     newest = jnp.where(out, kept, uploaded).reshape(-1, *known.shape[1:])
     return jnp.where(left_out.all(), known,
                      jnp.concatenate([newest, known])[:size])
   memory = jax.tree.map(enqueue, server.memory, uploads)
   return aggregate(server, clients)._replace(memory=memory)
-
-
-# What the server holds before the first round, made of all clients.
-fedca.memory = (  # type: ignore[attr-defined]
-    lambda clients: jax.tree.map(
-        lambda x: x[0], clients.memory.learner.dictionary))
 
 
 def collect(aggregation: Callable[..., ServerState], server: ServerState,
@@ -150,6 +166,16 @@ class Moments(NamedTuple):
   num_examples: Array  # [] f32, of the clients that are in it
 
 
+def _upload_moments(client: ClientState, cohort: int) -> tuple[Online, Array]:
+  """What a client of `fedsc` sends."""
+  del cohort
+  return client.online, client.memory.learner.own
+
+
+@traffic.declares(
+    upload=_upload_moments,
+    memory=lambda clients: Moments(
+        clients.memory.learner.own[0], jnp.float32(0)))
 def fedsc(server: ServerState, clients: ClientState, *,
           add: Add = trees.weighted_sum) -> ServerState:
   """FedAvg, and the mean of the clients' second moments.
@@ -159,10 +185,6 @@ def fedsc(server: ServerState, clients: ClientState, *,
   sums = add(clients.memory.learner.own, clients.num_examples)
   memory = Moments(trees.mean(sums, server.memory.mean), sums[1])
   return aggregate(server, clients, add=add)._replace(memory=memory)
-
-
-fedsc.memory = lambda clients: Moments(  # type: ignore[attr-defined]
-    clients.memory.learner.own[0], jnp.float32(0))
 
 
 fedavg = aggregate  # the name that papers and configs use

@@ -22,7 +22,9 @@ class Sizes(NamedTuple):
   at_once: int  # those that lie on a group's devices together
   store: str  # device, host or disk: where the others lie
   state: int  # S, of a client
-  upload: int  # U, of a client
+  upload: int  # U, that a client sends
+  download: int  # V, that it receives
+  network: int  # O, the online network
   server: int  # J
   images: int  # D, of a client, padded to the largest
   data: int  # of all images
@@ -65,11 +67,11 @@ def device_memory(sizes: Sizes, program: int) -> Line:
   a store, those that come next are there already.
   """
   if sizes.store == 'device':
-    return Line('memory of a device', program + sizes.upload,
-                "the round's program, and U")
-  return Line('memory of a device', program + sizes.upload
+    return Line('memory of a device', program + sizes.network,
+                "the round's program, and O")
+  return Line('memory of a device', program + sizes.network
               + sizes.at_once * (sizes.state + sizes.images),
-              "the round's program, U and m (S + D)")
+              "the round's program, O and m (S + D)")
 
 
 def host_memory(sizes: Sizes) -> Line:
@@ -127,13 +129,13 @@ def traffic(sizes: Sizes, *, in_sums: bool = True) -> list[Line]:
     reduced = (n - 1) * sizes.share * sizes.state
     how = '(n - 1) M / n S at most: all uploads are gathered'
   return [
-      Line('from the server to clients', sizes.cohort * sizes.upload, 'M U'),
+      Line('from the server to clients', sizes.cohort * sizes.download, 'M V'),
       Line('from clients to the server', sizes.cohort * sizes.upload, 'M U'),
       Line('all-reduce, from each device', reduced, how),
       Line('from the store and back', moved, 'M (2 S + D)'),
       Line('shared batches, from each device',
-           2 * (sizes.group - 1) / sizes.group * sizes.steps * sizes.upload,
-           '2 (g - 1) / g U a step')]
+           2 * (sizes.group - 1) / sizes.group * sizes.steps * sizes.network,
+           '2 (g - 1) / g O a step')]
 
 
 def seconds(sizes: Sizes, rates: Rates, per_image: float,

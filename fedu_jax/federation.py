@@ -19,14 +19,15 @@ from fedu_jax import hosts
 from fedu_jax import journal
 from fedu_jax import networks
 from fedu_jax import place
+from fedu_jax import program
 from fedu_jax import report
 from fedu_jax import resident
 from fedu_jax import runs
 from fedu_jax import sources
 from fedu_jax import stops
 from fedu_jax import store
+from fedu_jax import traffic
 from fedu_jax import travelling
-from fedu_jax import trees
 from fedu_jax.checkpoint import Checkpoints
 from fedu_jax.errors import BadInput, Diverged, Unsaved
 from fedu_jax.state import Metrics, Online
@@ -67,6 +68,9 @@ def federate(members: Sequence[runs.Member], *,
   examples = runs.examples_of(config, data)
   where = place.choose(config, nets, members[0].online, data.train_images,
                        members[0].parts, num_members=len(members))
+  server, client, _ = program.shapes(config, nets, members[0].online,
+                                     data.train_images.shape[1:])
+  sent = program.sent(config, server, client, len(members[0].parts))
   with contextlib.ExitStack() as stack:
     saved = [stack.enter_context(contextlib.closing(Checkpoints(
         m.folder / 'checkpoints', keep=config.checkpoint.keep)))
@@ -91,7 +95,7 @@ def federate(members: Sequence[runs.Member], *,
           make_store=_stores(members[first])[where.store])
       ended += _rounds(members[some], saved[some], begin(
           config=config, nets=nets, examples=examples, layout=where.layout),
-          config)
+          config, sent)
   return ended
 
 
@@ -120,7 +124,8 @@ def _stores(member: runs.Member) -> dict[str, Callable[..., store.Store]]:
 
 def _rounds(members: Sequence[runs.Member], saved: Sequence[Checkpoints],
             federation: resident.Resident | travelling.Travelling,
-            config: ml_collections.ConfigDict) -> list[Ended]:
+            config: ml_collections.ConfigDict,
+            sent: traffic.Sent) -> list[Ended]:
   """Runs what is left of federations at the same round."""
   def say(text):
     for member in members:
@@ -152,7 +157,7 @@ def _rounds(members: Sequence[runs.Member], saved: Sequence[Checkpoints],
       # Whose server was told nothing that it could use.
       unheard = [i for i, own in enumerate(metrics) if not own['sound'].any()]
       for i, member in enumerate(members):
-        row = _row(done, metrics[i], seconds, config, member.online)
+        row = _row(done, metrics[i], seconds, config, sent)
         if member.scorer and config.evaluation.every and (
             last or done % config.evaluation.every == 0):
           row['knn_accuracy'] = member.scorer.knn(federation.online(i).encoder)
@@ -251,7 +256,7 @@ def _sums(reported: report.NoReport) -> dict[str, float]:
 
 
 def _row(done: int, metrics: Metrics, seconds: float,
-         config: ml_collections.ConfigDict, online: Online) -> report.Row:
+         config: ml_collections.ConfigDict, sent: traffic.Sent) -> report.Row:
   """Sorts a round's metrics into what is the round's and what a client's."""
   per_client = dict(metrics)
   cohort = per_client.pop('cohort')
@@ -264,11 +269,13 @@ def _row(done: int, metrics: Metrics, seconds: float,
   with np.errstate(invalid='ignore', over='ignore'):
     mean = np.mean(loss)  # not finite, if nobody's is
   images = int(per_client['steps'].sum()) * config.batch_size
-  size = trees.num_bytes(online)
   return {
       'round': done, 'loss': mean,
       'divergence_min': drift.min(), 'divergence_max': drift.max(),
-      'bytes_up': size * int(arrived.sum()), 'bytes_down': size * len(cohort),
+      # An upload that did not arrive is not counted; one left out for its
+      # numbers is, since it was sent.
+      'bytes_up': sent.up * int(arrived.sum()),
+      'bytes_down': sent.down * len(cohort),
       'images': images, 'seconds': seconds,
       'images_per_second': images / seconds, 'cohort': cohort,
       'arrived': arrived, 'left_out': cohort[~sound],

@@ -122,12 +122,13 @@ def forecast(config: ml_collections.ConfigDict, data: sources.Dataset,
   else:
     worked = max(sum(steps[i:i + share])
                  for i in range(0, len(steps), share))
+  sent = program.sent(config, server, client, config.clients)
   sizes = estimate.Sizes(
       config.clients, cohort, groups, group, share, at_once, store,
-      trees.num_bytes(client), trees.num_bytes(server.online),
-      trees.num_bytes(server), image_bytes, data.train_images.size, batch
-      * worked, worked, config.rounds, config.checkpoint.keep,
-      config.checkpoint.every)
+      trees.num_bytes(client), sent.up, sent.down,
+      trees.num_bytes(server.online), trees.num_bytes(server), image_bytes,
+      data.train_images.size, batch * worked, worked, config.rounds,
+      config.checkpoint.keep, config.checkpoint.every)
   here = config.clients if store == 'device' and sampled else at_once
   peak, note = _memory(config, state, sizes, here, (most, *shape))
   lying = sizes.server + here * (sizes.state + sizes.images)
@@ -148,12 +149,7 @@ def shapes(config: ml_collections.ConfigDict, shape: tuple[int, ...]
   online = jax.eval_shape(lambda: networks.init_online(
       nets, jax.random.key(0), jnp.zeros((2, *shape))))
 
-  def init(online):
-    rng = jax.random.key(0)
-    server, clients = program.init_state(
-        config, nets, online, np.ones(1), rng, jnp.zeros((1, *shape)))
-    return server, jax.tree.map(lambda x: x[0], clients), rng
-  return jax.eval_shape(init, online)
+  return program.shapes(config, nets, online, shape)
 
 
 def _memory(config, state, sizes, here, images) -> tuple[int, str]:

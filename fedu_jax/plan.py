@@ -84,7 +84,9 @@ def show(found: forecast.Forecast, machine: forecast.Machine,
   real = estimate.deployed(sizes, rates)
   _print(console, 'bytes that lie', estimate.of_bytes, [
       estimate.Line("a client's networks", sizes.state, 'S'),
+      estimate.Line('the online network', sizes.network, 'O'),
       estimate.Line("a client's upload", sizes.upload, 'U'),
+      estimate.Line("a client's download", sizes.download, 'V'),
       estimate.Line("a client's images", sizes.images,
                     'D, as of the largest'),
       estimate.Line('working memory of a round', found.working,

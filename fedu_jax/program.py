@@ -15,6 +15,7 @@ from fedu_jax import networks
 from fedu_jax import participation
 from fedu_jax import rounds
 from fedu_jax import settings
+from fedu_jax import traffic
 from fedu_jax import trees
 from fedu_jax.state import (
     Array, ClientArrays, ClientState, Learner, Memory, Metrics, Online,
@@ -65,6 +66,41 @@ def init_state(config: ml_collections.ConfigDict, nets: networks.Nets,
   aggregation = settings.find('aggregation', config.aggregation.name)
   first = getattr(aggregation, 'memory', lambda clients: ())
   return ServerState(own, jnp.int32(0), first(clients)), clients
+
+
+def shapes(config: ml_collections.ConfigDict, nets: networks.Nets,
+           online: Online, image: tuple[int, ...]
+           ) -> tuple[ServerState, ClientState, Array]:
+  """The shapes of the server, of one client and of the run's key.
+
+  Args:
+    config: the whole config.
+    nets: the networks.
+    online: the server's first network, or its shapes.
+    image: [H, W, C] of an image.
+  """
+  def init(online):
+    rng = jax.random.key(0)
+    server, clients = init_state(config, nets, online, jnp.ones(1), rng,
+                                 jnp.zeros((1, *image)))
+    return server, jax.tree.map(lambda x: x[0], clients), rng
+  return jax.eval_shape(init, online)
+
+
+def sent(config: ml_collections.ConfigDict, server: ServerState,
+         client: ClientState, num_clients: int) -> traffic.Sent:
+  """Counts the bytes that a client sends and receives in a round.
+
+  Args:
+    config: the whole config.
+    server: the server, or its shapes.
+    client: one client, or its shapes.
+    num_clients: K.
+  """
+  cohort = config.cohort if is_sampled(config, num_clients) else num_clients
+  return traffic.of(settings.find('aggregation', config.aggregation.name),
+                    settings.find('rule', config.rule.name), server, client,
+                    cohort)
 
 
 def make_training(config: ml_collections.ConfigDict, nets: networks.Nets, *,

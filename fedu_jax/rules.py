@@ -3,15 +3,18 @@
 A rule is `(client, server) -> client`, for ONE client, with its choices as
 keyword arguments. A client that has never trained has nothing of its own and
 takes everything, its target too. A rule whose clients must remember something
-says what in its attribute `memory`.
+declares what as its `memory`; one that reads more of the server than the online
+network declares that as its `download` (see `traffic`).
 """
 
 from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from fedu_jax import traffic
 from fedu_jax import trees
-from fedu_jax.state import Array, ClientState, Online, ServerState, Variables
+from fedu_jax.state import (
+    Array, ClientState, Online, PyTree, ServerState, Variables)
 
 # Which encoder becomes the global one. FedU updates the online encoder; the
 # others are the ablation of its paper.
@@ -84,6 +87,12 @@ def local_predictor(client: ClientState, server: ServerState, *,
   return _update(client, server, client.online.predictor, updates)
 
 
+def _with_memory(server: ServerState) -> tuple[Online, PyTree]:
+  """The download of a method whose server remembers something for clients."""
+  return server.online, server.memory
+
+
+@traffic.declares(download=_with_memory)
 def fedca(client: ClientState, server: ServerState) -> ClientState:
   """The global encoder, predictor and dictionary of representations."""
   client = global_predictor(client, server)
@@ -91,6 +100,7 @@ def fedca(client: ClientState, server: ServerState) -> ClientState:
   return client._replace(memory=client.memory._replace(learner=learner))
 
 
+@traffic.declares(download=_with_memory)
 def fedsc(client: ClientState, server: ServerState) -> ClientState:
   """The global networks, and the second moments of the others."""
   client = global_predictor(client, server)
@@ -142,6 +152,7 @@ def fedema(client: ClientState, server: ServerState, *, scale: float | Array,
   return _download(client, server, Online(encoder, predictor), new=missed)
 
 
+@traffic.declares(memory=FedEMAMemory(scale=0.))
 def fedema_auto(client: ClientState, server: ServerState, *, tau: float,
                 reset_missed: bool = True) -> ClientState:
   """FedEMA whose scale is tau / the client's first divergence, set once.
@@ -156,7 +167,3 @@ def fedema_auto(client: ClientState, server: ServerState, *, tau: float,
   client = fedema(client, server, scale=scale, reset_missed=reset_missed)
   return client._replace(memory=client.memory._replace(
       rule=FedEMAMemory(jnp.where(trained, scale, 0))))
-
-
-# What `init_clients` must give a client for it to remember.
-fedema_auto.memory = FedEMAMemory(scale=0.)  # type: ignore[attr-defined]

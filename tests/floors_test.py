@@ -15,7 +15,7 @@ FLOORS = [
     {'trees', 'losses', 'winograd', 'rows', 'augment', 'partition', 'report',
      'checkpoint', 'cache', 'cifar', 'participation',
      'devices', 'store', 'estimate'},
-    {'conv_cpu', 'batchnorm', 'health'},
+    {'conv_cpu', 'batchnorm', 'health', 'traffic'},
     {'conv'},
     {'layers'},
     {'networks', 'local', 'aggregation', 'tfds_reader', 'folders'},

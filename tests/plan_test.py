@@ -17,7 +17,8 @@ import tiny
 ROOT = pathlib.Path(__file__).parents[1]
 SIZES = estimate.Sizes(
     clients=1000, cohort=10, groups=1, group=1, share=10, at_once=5,
-    store='host', state=7, upload=5, server=6, images=3, data=3000,
+    store='host', state=7, upload=5, download=4, network=3, server=6,
+    images=3, data=3000,
     images_trained=40., steps=20., rounds=9, checkpoints=2, every=3)
 RATES = estimate.Rates(compute=2., link=1e9, network=10., uplink=0.5)
 
@@ -125,7 +126,7 @@ def test_a_step_is_eight_passes_of_the_network():
 def test_a_round_sends_what_it_must():
   sent = {n: [x.value for x in estimate.traffic(SIZES._replace(groups=n))]
           for n in (1, 2, 1000)}
-  assert sent[1] == [50, 50, 0, 10 * (2 * 7 + 3), 0]
+  assert sent[1] == [40, 50, 0, 10 * (2 * 7 + 3), 0]
   assert sent[2][2] == 2 * 5  # in two slices
   assert sent[1000][2] == pytest.approx(2 * 2 * 5, rel=0.01)
   at_home = estimate.traffic(SIZES._replace(store='device'))
