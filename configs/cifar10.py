@@ -72,6 +72,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.view.saturation = 0.8
   config.view.hue = 0.2
   config.view.greyscale = 0.2
+  # Colours keep 8 bits after each operation, as the released code's do in PIL;
+  # False: fractions are kept, and views are 0.4 % brighter.
+  config.view.eight_bit = True
 
   config.learner = ml_collections.ConfigDict()
   # byol, simsiam, simclr, moco, fedca, fedsc, supervised

@@ -1,8 +1,14 @@
 """SimCLR's random views, per image, inside jit, from uint8.
 
-Each transform is written for ONE image [H, W, 3] f32 in 0..1 and is torchvision
-on PIL images in its definition; the one difference is that PIL rounds to 8 bits
-after each operation and this does not.
+Each transform is written for ONE image [H, W, 3] f32 and is torchvision's on
+PIL images in its definition. PIL keeps 8 bits a channel after each operation:
+its resizing and its luma are rounded, but its blends (brightness, contrast,
+saturation) and its hue and saturation of HSV are cut off. `eight_bit` does the
+same, and is the default. Without it the fractions are kept, and each blend
+leaves an image 0.45 to 0.47 levels of 255 brighter than PIL's on average.
+
+The functions of this module that take an image compute without rounding, in
+0..1; those of `eight_bit` compute in whole levels, 0..255.
 """
 
 from collections.abc import Callable
@@ -12,6 +18,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from fedu_jax import eight_bit as levels
 from fedu_jax.state import Array
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601-2, as PIL's convert('L')
@@ -29,6 +36,16 @@ class ViewConfig(NamedTuple):
   saturation: float = 0.8
   hue: float = 0.2  # shift uniform in -+ this, in turns of the colour circle
   greyscale: float = 0.2  # probability
+  eight_bit: bool = True  # after each operation, as PIL; False: fractions
+
+
+class Arithmetic(NamedTuple):
+  """How colours are computed."""
+  resize: Callable[[Array, Array, Array], Array]  # (image, rows, columns)
+  grey: Callable[[Array], Array]
+  mean: Callable[[Array], Array]  # of a luma
+  blend: Callable[[Array, Array, Array], Array]
+  adjust_hue: Callable[[Array, Array], Array]
 
 
 def crop_box(rng: Array, height: int, width: int, *, scale: tuple[float, float],
@@ -90,8 +107,17 @@ def _resize_matrix(start: Array, length: Array, size: int) -> Array:
 def crop_and_resize(image: Array, top: Array, left: Array, height: Array,
                     width: Array) -> Array:
   """Cuts a box out of [H, W, C] and resizes it bilinearly back to [H, W, C]."""
-  rows = _resize_matrix(top, height, image.shape[0])
-  columns = _resize_matrix(left, width, image.shape[1])
+  return _resize(image, *matrices(image, top, left, height, width))
+
+
+def matrices(image: Array, top: Array, left: Array, height: Array,
+              width: Array) -> tuple[Array, Array]:
+  """The weights of rows and of columns."""
+  return (_resize_matrix(top, height, image.shape[0]),
+          _resize_matrix(left, width, image.shape[1]))
+
+
+def _resize(image: Array, rows: Array, columns: Array) -> Array:
   return jnp.einsum('ih,hwc,jw->ijc', rows, image, columns)
 
 
@@ -137,9 +163,18 @@ def adjust_hue(image: Array, shift: Array) -> Array:
   return high[..., None] - spread[..., None] * weight
 
 
+UNROUNDED = Arithmetic(_resize, grey, jnp.mean, blend, adjust_hue)
+EIGHT_BIT = Arithmetic(levels.resize, levels.grey, levels.mean, levels.blend,
+                       levels.adjust_hue)
+
+
 def colour_jitter(image: Array, rng: Array, *, brightness: float,
-                  contrast: float, saturation: float, hue: float) -> Array:
+                  contrast: float, saturation: float, hue: float,
+                  arithmetic: Arithmetic = UNROUNDED) -> Array:
   """Applies the four adjustments in random order, with random strengths.
+
+  An adjustment of no strength is left out, as torchvision does; it matters for
+  the hue, since the way through PIL's HSV changes an image.
 
   A switch under vmap pays for all its branches. So the three adjustments that
   are blends share one body, run through before and after the place where the
@@ -156,15 +191,17 @@ def colour_jitter(image: Array, rng: Array, *, brightness: float,
   blends = order[jnp.nonzero(order != 3, size=3)[0]]
 
   def adjust(image, which):
-    luma = grey(image)
-    reference = jnp.select([which == 0, which == 1],
-                           [jnp.zeros_like(luma),
-                            jnp.full_like(luma, 1) * luma.mean()], luma)
-    return blend(image, reference, factors[which])
+    luma = arithmetic.grey(image)
+    reference = jnp.select(
+        [which == 0, which == 1],
+        [jnp.zeros_like(luma),
+         jnp.full_like(luma, 1) * arithmetic.mean(luma)], luma)
+    return arithmetic.blend(image, reference, factors[which])
 
   for i in range(3):
     image = jnp.where(i < place, adjust(image, blends[i]), image)
-  image = adjust_hue(image, shift)
+  if hue > 0 or arithmetic is UNROUNDED:
+    image = arithmetic.adjust_hue(image, shift)
   for i in range(3):
     image = jnp.where(i >= place, adjust(image, blends[i]), image)
   return image
@@ -173,22 +210,27 @@ def colour_jitter(image: Array, rng: Array, *, brightness: float,
 def _view(image: Array, rng: Array, config: ViewConfig) -> Array:
   """One random view of one image [H, W, 3] u8 -> [H, W, 3] f32 in 0..1."""
   rng_box, rng_jitter, rng_chance = jax.random.split(rng, 3)
-  image = image.astype(jnp.float32) / 255
+  arithmetic = EIGHT_BIT if config.eight_bit else UNROUNDED
+  image = image.astype(jnp.float32)
+  if not config.eight_bit:
+    image = image / 255
   box = crop_box(rng_box, *image.shape[:2], scale=config.scale,
                  ratio=config.ratio)
-  image = crop_and_resize(image, *box)
+  image = arithmetic.resize(image, *matrices(image, *box))
   chance = jax.random.uniform(rng_chance, (3,))
   if config.flip > 0:
     image = jnp.where(chance[0] < config.flip, image[:, ::-1], image)
   if config.jitter > 0:
     jittered = colour_jitter(
         image, rng_jitter, brightness=config.brightness,
-        contrast=config.contrast, saturation=config.saturation, hue=config.hue)
+        contrast=config.contrast, saturation=config.saturation, hue=config.hue,
+        arithmetic=arithmetic)
     image = jnp.where(chance[1] < config.jitter, jittered, image)
   if config.greyscale > 0:
     image = jnp.where(chance[2] < config.greyscale,
-                      jnp.broadcast_to(grey(image), image.shape), image)
-  return image
+                      jnp.broadcast_to(arithmetic.grey(image), image.shape),
+                      image)
+  return image / 255 if config.eight_bit else image
 
 
 def simclr_view(images: Array, rng: Array,

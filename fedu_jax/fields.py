@@ -131,6 +131,7 @@ FIELDS: dict[str, Check] = {
     'view.saturation': _real(0, 1e3),
     'view.hue': _real(0, 0.5),
     'view.greyscale': _real(0, 1),
+    'view.eight_bit': _flag,
     'learner.name': _text,
     'learner.decay': _real(0, 1),
     'learner.first_target': _one_of(*FIRST_TARGETS),

@@ -1,6 +1,7 @@
 """Every transform against PIL, which defines it; the draws against their law.
 
-PIL rounds to 8 bits at each operation, so pixels agree to a few levels of 255.
+These functions keep fractions, where PIL keeps 8 bits after each operation, so
+pixels agree to a few levels of 255. eight_bit_test has those that round as PIL.
 """
 
 import colorsys

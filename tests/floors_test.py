@@ -10,7 +10,7 @@ ROOT = pathlib.Path(__file__).parents[1] / 'fedu_jax'
 # A module may import only from floors below its own.
 FLOORS = [
     {'state', 'errors', 'lazy', 'files', 'noise', 'surroundings'},
-    {'memory', 'watch', 'stops', 'journal'},
+    {'eight_bit', 'memory', 'watch', 'stops', 'journal'},
     {'hosts'},
     {'trees', 'losses', 'winograd', 'rows', 'augment', 'partition', 'report',
      'checkpoint', 'cache', 'cifar', 'participation',

@@ -42,6 +42,7 @@ def _cpu() -> ml_collections.ConfigDict:
   config.evaluation.alone = 0
   config.evaluation.labels_per_class = 0
   config.evaluation.semi_hidden = 256
+  config.view.eight_bit = False  # as the runs in benchmarks/results/cpu
   return config
 
 
@@ -157,9 +158,11 @@ def key_of(config: ml_collections.ConfigDict, seed: int) -> str:
   """A folder's name for a config and seed: the same for equal ones.
 
   It is that of what differs from configs/cifar10.py, so that scores which an
-  earlier version wrote are found though fields were added since.
+  earlier version wrote are found though fields were added since. A field that
+  was added counts as different if an earlier run had another value.
   """
   flat, usual = map(settings.flatten, (config, cifar10.get_config()))
+  usual |= settings.ADDED
   changed = {name: value for name, value in flat.items()
              if name not in ('seed', *settings.PLACES)
              and (name not in usual or usual[name] != value)}
