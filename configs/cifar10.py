@@ -42,7 +42,13 @@ def get_config() -> ml_collections.ConfigDict:
   config.data = ml_collections.ConfigDict()
   config.data.source = 'tfds:cifar10'  # digits, npz:<file>, folder:<dir>
   config.data.dir = ''  # TFDS's root; '' = TFDS's default
-  config.data.image_size = 0  # pixels of a side; 0 = as they come
+  config.data.image_size = 0  # pixels of a side; 0 = as they come, folder: 32
+  config.data.fit = 'crop'  # folder: to a square; pad: black around it
+  # folder: bits of images of 16 bits; 0 = as many as a client's largest value
+  # needs; 12: 4095 becomes white.
+  config.data.depth = 0
+  # folder: names of folders in it that are not read, such as 'test,site 0/old'.
+  config.data.leave_out = ''
   config.data.max_examples = 0  # training images, evenly by class; 0 = all
 
   config.partition = ml_collections.ConfigDict()

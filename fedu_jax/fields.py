@@ -9,6 +9,7 @@ from collections.abc import Callable
 import functools
 from typing import Any
 
+from fedu_jax import image_files
 from fedu_jax import rounds
 from fedu_jax import rules
 from fedu_jax import sources
@@ -82,6 +83,12 @@ def _coordinator(value):
   return '' if right else "'', auto, or the host:port of process 0"
 
 
+def _names(value):
+  right = isinstance(value, str) and (
+      not value or all(x.strip(' /') for x in value.split(',')))
+  return '' if right else "names of folders, such as 'test,val', or ''"
+
+
 def _source(value):
   return '' if isinstance(value, str) and sources.known(value) else (
       'digits, tfds:<builder>, npz:<file> or folder:<dir>')
@@ -110,6 +117,9 @@ FIELDS: dict[str, Check] = {
     'data.source': _source,
     'data.dir': _folder,
     'data.image_size': _count(0, 4096),
+    'data.fit': _one_of(*image_files.FITS),
+    'data.depth': _one_of(*image_files.DEPTHS),
+    'data.leave_out': _names,
     'data.max_examples': _count(0, _MANY),
     'partition.name': _text,
     'partition.classes_per_client': _count(1, sources.MOST_CLASSES),

@@ -1,220 +1,263 @@
-"""Reads one folder of images for each client, passing over what is no image.
+"""Reads one folder of images for each client, and tells what was not read.
 
 A file that is damaged, or no image of a kind that is read here, is skipped and
 counted. What the system does not let us read (a link to nowhere, no permission,
 a failing disk) is refused instead: that is no fault of the image, and might be
 another answer next time.
+
+Images of more than 8 bits often use fewer bits than their file has. Where the
+file does not say how many, and the config does not, all such images of a client
+count as of the smallest number of bits that holds the largest value among them.
+It is one number for a client, so that its images keep their relations: a dark
+one stays dark. Another client may have another camera, and has its own number.
 """
 
-from collections.abc import Iterator
-import contextlib
+import collections
+from collections.abc import Callable, Iterator, Sequence
+import concurrent.futures
 import functools
-import io
-import logging
 import os
 import pathlib
-from typing import NamedTuple
-import warnings
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from fedu_jax import cache
+from fedu_jax import image_files
+from fedu_jax import listing
 from fedu_jax import memory
+from fedu_jax import tally
 from fedu_jax.errors import BadInput
+from fedu_jax.image_files import decode, How, Undeclared, Unreadable
 from fedu_jax.lazy import Images, Lazy
+from fedu_jax.tally import Files, shown, unreadable
 
 DEFAULT_SIZE = 32  # pixels, where the config does not say
 
-# What Pillow decodes by itself, from bytes alone; of other formats some start
-# programs (EPS) and some are no pictures.
-_FORMATS = ('AVIF', 'BMP', 'GIF', 'ICO', 'JPEG', 'JPEG2000', 'PCX', 'PNG',
-            'PPM', 'SGI', 'TGA', 'TIFF', 'WEBP')
-_MOST_BYTES = 2**30  # of a file
+Progress = Callable[[int, int], None]  # is told how many are done, of how many
 
-
-class Unreadable(ValueError):
-  """A file holds no image that we read; the message is the reason."""
+_MOST_THREADS = 16
+_AHEAD = 64  # files that wait for each thread
 
 
 class Folders(NamedTuple):
-  """What is read of a folder, and what the cache keeps of it."""
+  """What is decoded of a folder, as the cache keeps it."""
   images: Images  # [N, size, size, 3] u8
   owners: np.ndarray  # [N] i32
-  skipped: np.ndarray  # [n] texts, 'client/file (reason)'; never read lazily
+  skipped: np.ndarray  # [n] i64: rows of the files that are no images
+  reasons: np.ndarray  # [n] texts: why
+  bits: np.ndarray  # [owners] i32, of images of more than 8; 0: there is none
+  notes: np.ndarray  # [2] i64: files of several pages; those cropped by half
 
 
-def decode(path: pathlib.Path, size: int) -> np.ndarray:
-  """Decodes one file: upright, RGB, cropped to a square in its middle.
-
-  Of an animation the first frame is taken; 16 bits become 8.
-
-  Args:
-    path: the file.
-    size: pixels of a side.
-
-  Returns:
-    [size, size, 3] u8.
-
-  Raises:
-    Unreadable: it holds no image, a damaged one, or one too large.
-    BadInput: the system does not let us read it.
-  """
-  try:
-    if not path.is_file() and path.exists():
-      raise Unreadable('no file')  # to open a pipe would be to wait for ever
-    if path.stat().st_size > _MOST_BYTES:
-      raise Unreadable(f'more than {_MOST_BYTES:,} bytes')
-    content = path.read_bytes()
-  except OSError as error:
-    raise BadInput(f'data.source folder: {shown(path)} cannot be read '
-                   f'({error.strerror}): repair or remove it') from error
-  if not content:
-    raise Unreadable('empty')
-  try:
-    with _unheard(), Image.open(
-        io.BytesIO(content), formats=_formats()) as file:
-      return _square(file, size)
-  except Unreadable:
-    raise
-  except Image.UnidentifiedImageError as error:
-    raise Unreadable('no image of a kind that is read') from error
-  except Exception as error:  # damage leads Pillow's decoders to anything
-    reason = ' '.join(str(error).split())[:100] or type(error).__name__
-    raise Unreadable(reason) from error
-
-
-@contextlib.contextmanager
-def _unheard() -> Iterator[None]:
-  """Without Pillow's words on what is odd: it is read, or we say why not."""
-  logger = logging.getLogger('PIL')
-  level = logger.level
-  logger.setLevel(logging.CRITICAL)
-  try:
-    with warnings.catch_warnings():
-      warnings.simplefilter('ignore')
-      yield
-  finally:
-    logger.setLevel(level)
-
-
-@functools.cache
-def _formats() -> list[str]:
-  """Those of `_FORMATS` that this Pillow has."""
-  Image.init()
-  return [name for name in _FORMATS if name in Image.OPEN]
-
-
-def _square(image: Image.Image, size: int) -> np.ndarray:
-  # Large ones are not copied without need: Pillow lets 178 million pixels pass.
-  ImageOps.exif_transpose(image, in_place=True)
-  if image.mode.startswith(('I', 'F')):  # one channel that is not of 8 bits
-    deep = np.asarray(image)
-    if deep.dtype.kind == 'f' or not 0 <= deep.min() <= deep.max() < 2**16:
-      raise Unreadable('neither 8 nor 16 bits')
-    image = Image.fromarray((deep >> 8).astype(np.uint8))  # convert() clips
-  if image.mode != 'RGB':
-    image = image.convert('RGB')
-  return np.asarray(ImageOps.fit(image, (size, size),
-                                 Image.Resampling.BILINEAR))
-
-
-def read(root: pathlib.Path, size: int,
-         lazy: bool) -> tuple[Folders, tuple[str, ...]]:
+def read(root: pathlib.Path, how: How, leave_out: tuple[str, ...], lazy: bool,
+         progress: Progress) -> tuple[Folders, tuple[str, ...], Files,
+                                      tuple[str, ...]]:
   """Reads all images in the order of their owners' names, then their own.
 
   Args:
     root: the folder of the owners' folders.
-    size: pixels of a side.
+    how: how they are decoded; of size 0, at `DEFAULT_SIZE`.
+    leave_out: folders that are not looked into, see `listing`.
     lazy: whether images are decoded only when they are indexed. Nothing can be
       skipped then: hosts that read others' images would not know of it.
+    progress: is called while files are decoded.
 
   Returns:
-    The images, and the owners' names.
+    The images, the owners' names, what was read and what was not in numbers,
+    and in words, 'client/file (reason)'.
 
   Raises:
-    BadInput: there is no owner, or one without a readable image; or a file that
-      the system does not let us read, or, if lazy, that is no image.
+    BadInput: there is no owner, or one without a readable image; or a file or
+      folder that the system does not let us read, or, if lazy, a file that is
+      no image.
   """
-  owners, files = _listed(root)
-  paths = [path for mine in files for path in mine]
-  numbers = np.repeat(np.arange(len(files), dtype=np.int32),
-                      [len(mine) for mine in files])
+  found = listing.listed(root, leave_out, image_files.is_image)
+  asked, how = how.size > 0, how._replace(size=how.size or DEFAULT_SIZE)
+  task = _Task(root, found, how, asked, progress)
   if not lazy:
-    memory.refuse(len(paths) * size * size * 3, f'{root} at {size} pixels')
+    memory.refuse(len(task.paths) * how.size**2 * 3,
+                  f'{shown(root)} at {how.size} pixels')
+  name = f'images-{how.size}' + ''.join(
+      f'-{x}' for x in how[1:] if x not in How._field_defaults.values())
+  key = root, name, _state(task.paths), Folders
+  folders = (cache.mapped(*key, task.lazily, task.fits) if lazy
+             else cache.kept(*key, task.at_once, task.fits))
+  if lazy and len(folders.skipped):
+    raise task.unskippable(folders.skipped[0], folders.reasons[0])
+  task.refuse_empty(folders)
+  names = tuple(shown(owner.name) for owner in found.owners)
+  return folders, names, *task.told(folders)
 
-  def decode_all() -> Folders:
-    images, skipped = [], {}
-    for i, path in enumerate(paths):
-      try:
-        images.append(decode(path, size))
-      except Unreadable as error:
-        skipped[i] = f'{shown(path.relative_to(root))} ({error})'
-    kept = np.delete(np.arange(len(paths)), list(skipped))
+
+class _Task:
+  """What is to be decoded, and how."""
+
+  def __init__(self, root: pathlib.Path, found: listing.Listing, how: How,
+               asked: bool, progress: Progress):
+    self._root, self._found, self._how = root, found, how
+    self._asked, self._progress = asked, progress
+    self.paths = [path for mine in found.files for path in mine]
+    self._numbers = np.repeat(
+        np.arange(len(found.files), dtype=np.int32),
+        [len(mine) for mine in found.files])
+
+  def at_once(self) -> Folders:
+    """Decodes all, in threads."""
+    count, size = len(self.paths), self._how.size
+    images = np.empty((count, size, size, 3), np.uint8)
+    reasons: dict[int, str] = {}
+    notes = np.zeros(2, np.int64)
+    most: dict[int, int] = {}  # of each file that needs its owner's bits
+    bits = np.zeros(len(self._found.owners), np.int32)
+
+    def put(row, bits):  # at once: what is decoded does not wait in a queue
+      result = self._decoded(row, bits)
+      if not isinstance(result, image_files.Decoded):
+        return result
+      images[row] = result.pixels
+      return result.pages, result.cropped
+
+    def take(rows, done):
+      for row, result in _parallel(
+          rows, lambda row: put(row, bits[self._numbers[row]])):
+        if isinstance(result, str):
+          reasons[row] = result
+        elif isinstance(result, int):
+          most[row] = result
+        else:
+          notes[:] += result
+        done += 1
+        self._progress(done - len(most), count)
+    take(range(count), 0)
+    for row, value in most.items():
+      owner = self._numbers[row]
+      bits[owner] = max(bits[owner], 8, value.bit_length())
+    again = sorted(most)
+    most.clear()
+    take(again, count - len(again))
+    kept = np.delete(np.arange(count), sorted(reasons))
+    for i in np.flatnonzero(kept != np.arange(len(kept))):
+      images[i] = images[kept[i]]  # in place: there may be no room for two
     return Folders(
-        np.stack(images) if images else np.zeros((0, size, size, 3), np.uint8),
-        numbers[kept], np.array(list(skipped.values()), str))
+        images[:len(kept)], self._numbers[kept],
+        np.array(sorted(reasons), np.int64),
+        np.array([reasons[row] for row in sorted(reasons)], str), bits, notes)
 
-  def decode_rows(rows: np.ndarray) -> np.ndarray:
+  def _decoded(self, row: int, bits: int) -> image_files.Decoded | str | int:
+    """An image; or why there is none; or the largest value, if bits lack."""
     try:
-      return np.stack([decode(paths[i], size) for i in rows])
+      return decode(self.paths[row], self._how, int(bits))
     except Unreadable as error:
-      raise _unskippable(error) from error
+      return str(error)
+    except Undeclared as error:
+      return error.most
 
-  def read_rows() -> Folders:
-    return Folders(Lazy((len(paths), size, size, 3), np.uint8, decode_rows),
-                   numbers, np.array([], str))
+  def lazily(self) -> Folders:
+    """Decodes rows when they are asked for."""
+    size = self._how.size
 
-  def fits(found: Folders) -> bool:
-    return (cache.is_images(found.images, size)
-            and found.owners.shape == (len(found.images),)
+    @functools.cache
+    def bits_of(owner: int) -> int:
+      """Asks all images of an owner, which one host alone trains on."""
+      rows = np.flatnonzero(self._numbers == owner)
+      return max(8, *(x.bit_length() for _, x in _parallel(
+          rows, lambda row: self._decoded(row, 0)) if isinstance(x, int)))
+
+    def decode_rows(rows: np.ndarray) -> np.ndarray:
+      found = []
+      for row, result in _parallel(rows, lambda row: self._decoded(row, 0)):
+        if isinstance(result, int):
+          result = self._decoded(row, bits_of(int(self._numbers[row])))
+        if not isinstance(result, image_files.Decoded):
+          raise self.unskippable(row, str(result))
+        found.append(result.pixels)
+      return np.stack(found)
+    return Folders(
+        Lazy((len(self.paths), size, size, 3), np.uint8, decode_rows),
+        self._numbers, np.array([], np.int64), np.array([], str),
+        np.zeros(len(self._found.owners), np.int32), np.zeros(2, np.int64))
+
+  def fits(self, found: Folders) -> bool:
+    """Whether arrays are such as `at_once` could give for these files."""
+    count = len(self.paths)
+    if not (cache.is_images(found.images, self._how.size)
+            and found.skipped.dtype == np.int64 and found.skipped.ndim == 1
+            and found.reasons.dtype.kind == 'U'
+            and found.reasons.shape == found.skipped.shape
+            and found.bits.shape == (len(self._found.owners),)
+            and found.bits.dtype == np.int32
+            and found.notes.shape == (2,) and found.notes.dtype == np.int64):
+      return False
+    rows = found.skipped
+    if len(rows) and not (0 <= rows[0] and rows[-1] < count
+                          and (np.diff(rows) > 0).all()):
+      return False
+    owners = np.delete(self._numbers, rows)
+    return (len(found.images) == len(owners)
             and found.owners.dtype == np.int32
-            and found.skipped.dtype.kind == 'U' and found.skipped.ndim == 1
-            and len(found.skipped) + len(found.images) == len(paths)
-            and bool(np.isin(found.owners, numbers).all()))
+            and np.array_equal(found.owners, owners))
 
-  key = root, f'images-{size}', _state(paths), Folders
-  found = (cache.mapped(*key, read_rows, fits) if lazy
-           else cache.kept(*key, decode_all, fits))
-  if lazy and len(found.skipped):
-    raise _unskippable(found.skipped[0])
-  for i, owner in enumerate(owners):
-    if not (found.owners == i).any():
-      one = next(x for x in found.skipped
-                 if x.startswith(f'{shown(owner.name)}/'))
-      raise BadInput(f'data.source folder: none of the {len(files[i])} images '
-                     f'in {shown(owner)} can be read, such as {one}: repair '
-                     'them, or remove the folder')
-  return found, tuple(shown(owner.name) for owner in owners)
+  def unskippable(self, row: int, reason: str) -> BadInput:
+    """What is raised where hosts read their own images only."""
+    return BadInput(f'data.source folder: {self._shown(self.paths[row])} '
+                    f'({reason}) is not a readable image, and several hosts '
+                    'skip none: repair or remove it')
+
+  def refuse_empty(self, found: Folders) -> None:
+    """Refuses an owner of whom nothing could be read."""
+    for i, owner in enumerate(self._found.owners):
+      if not (found.owners == i).any():
+        n = int(np.flatnonzero(self._numbers[found.skipped] == i)[0])
+        one = self._shown(self.paths[found.skipped[n]])
+        raise BadInput(
+            f'data.source folder: none of the {len(self._found.files[i])} '
+            f'images in {shown(owner)} can be read, such as {one} '
+            f'({found.reasons[n]}): repair them, or remove the folder')
+
+  def told(self, found: Folders) -> tuple[Files, tuple[str, ...]]:
+    """What was read and what was not, in numbers and in words."""
+    passed = self._found.passed
+    not_read = [(x.path, x.reason, x.folder) for x in passed] + [
+        (self.paths[row], str(reason), False)
+        for row, reason in zip(found.skipped, found.reasons)]
+    files = Files(
+        read=len(found.images),
+        total=len(self.paths) + sum(not x.folder for x in passed),
+        pixels=self._how.size,
+        asked=self._asked,
+        files=collections.Counter(x.reason for x in passed if not x.folder),
+        folders=collections.Counter(x.reason for x in passed if x.folder),
+        damaged=tuple(f'{self._shown(self.paths[row])} ({reason})'
+                      for row, reason in zip(found.skipped, found.reasons)),
+        tests=tuple(map(self._shown, self._found.tests)),
+        twice=tuple(map(self._shown, self._found.twice)),
+        bits={shown(owner.name): int(x) for owner, x in zip(
+            self._found.owners, found.bits) if x},
+        pages=int(found.notes[0]), cropped=int(found.notes[1]))
+    return files, tuple(
+        f'{self._shown(path)}{"/" * folder} ({tally.in_words(reason)})'
+        for path, reason, folder in sorted(not_read))
+
+  def _shown(self, path: pathlib.Path) -> str:
+    return shown(path.relative_to(self._root))
 
 
-def _unskippable(what: object) -> BadInput:
-  return BadInput(f'data.source folder: {what} is not a readable image, and '
-                  'several hosts skip none: repair or remove it')
+def _parallel(rows: Sequence[int] | np.ndarray, act: Callable[[int], Any]
+              ) -> Iterator[tuple[int, Any]]:
+  """Acts on rows in threads; yields rows and results in their order."""
+  threads = _threads()
+  with (image_files.quiet(),
+        concurrent.futures.ThreadPoolExecutor(threads) as pool):
+    for first in range(0, len(rows), threads * _AHEAD):
+      some = rows[first:first + threads * _AHEAD]
+      yield from zip(map(int, some), pool.map(act, some))
 
 
-def _listed(root: pathlib.Path
-            ) -> tuple[list[pathlib.Path], list[list[pathlib.Path]]]:
-  """The owners' folders, and the files of each that are called images."""
-  if not root.is_dir():
-    raise BadInput(f'data.source folder: there is no folder {root}')
-  kinds = Image.registered_extensions()
-  try:
-    owners = sorted(p for p in root.iterdir()
-                    if p.is_dir() and not p.name.startswith('.'))
-    files = [sorted(p for p in owner.rglob('*') if p.suffix.lower() in kinds
-                    and not p.name.startswith('.') and not p.is_dir())
-             for owner in owners]
-  except OSError as error:
-    raise BadInput(f'data.source folder: {root} cannot be listed ({error})'
-                   ) from error
-  if not owners:
-    raise BadInput(f'data.source folder: {root} has no folders; it needs one '
-                   'folder of images for each client')
-  for owner, mine in zip(owners, files):
-    if not mine:
-      raise BadInput(f'data.source folder: {shown(owner)} has no images')
-  return owners, files
+def _threads() -> int:
+  """How many decode at once: as many as there are cores for this process."""
+  return min(_MOST_THREADS, len(os.sched_getaffinity(0)) if hasattr(
+      os, 'sched_getaffinity') else os.cpu_count() or 1)
 
 
 def _state(paths: list[pathlib.Path]) -> str:
@@ -222,11 +265,4 @@ def _state(paths: list[pathlib.Path]) -> str:
   try:
     return cache.state_of(paths)
   except OSError as error:
-    raise BadInput(f'data.source folder: {shown(error.filename)} cannot be '
-                   f'read ({error.strerror}): repair or remove it') from error
-
-
-def shown(name: object) -> str:
-  """A file's name as it can be printed: some hold bytes that are no text."""
-  text = os.fsencode(str(name)).decode(errors='replace')
-  return ''.join(c if c.isprintable() else '?' for c in text)
+    raise unreadable(error.filename, error) from error

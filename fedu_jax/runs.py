@@ -14,6 +14,7 @@ from rich.console import Console
 from fedu_jax import memory
 from fedu_jax import networks
 from fedu_jax import program
+from fedu_jax import reading
 from fedu_jax import settings
 from fedu_jax import sources
 from fedu_jax import trees
@@ -43,13 +44,22 @@ class Member(NamedTuple):
   console: Console
 
 
-def data_of(config: ml_collections.ConfigDict, *,
-            lazy: bool = False) -> sources.Dataset:
-  """Reads the data that a config names; `lazy`, its images only when used."""
-  return sources.load(
-      config.data.source, data_dir=config.data.dir,
-      image_size=config.data.image_size, max_examples=config.data.max_examples,
-      lazy=lazy)
+def data_of(config: ml_collections.ConfigDict, *, lazy: bool = False,
+            console: Console | None = None) -> sources.Dataset:
+  """Reads the data that a config names.
+
+  Args:
+    config: the run's.
+    lazy: whether images are read only when they are used.
+    console: where to show how far the reading is; None: nowhere.
+  """
+  with reading.shown(console or Console(quiet=True)) as progress:
+    return sources.load(
+        config.data.source, data_dir=config.data.dir,
+        image_size=config.data.image_size,
+        max_examples=config.data.max_examples, lazy=lazy, fit=config.data.fit,
+        depth=config.data.depth, leave_out=config.data.leave_out,
+        progress=progress)
 
 
 def parts_of(config: ml_collections.ConfigDict,
@@ -217,7 +227,7 @@ def restore(config: ml_collections.ConfigDict, folder: pathlib.Path,
       score it on.
   """
   where = None if encoder == 'untrained' else _saved_in(folder, encoder)
-  data = data_of(config)
+  data = data_of(config, console=console)
   nets, online = networks_of(config, data)
   scorer = scorer_of(config, nets, data)
   if scorer is None:

@@ -18,7 +18,9 @@ from fedu_jax import folders
 from fedu_jax import lazy as lazy_lib
 from fedu_jax import memory
 from fedu_jax.errors import BadInput
+from fedu_jax.image_files import How
 from fedu_jax.lazy import Images, Lazy
+from fedu_jax.tally import Files
 
 # Labels are below it: the largest sets have some 22,000 classes, and of a label
 # that is a slip, tables and classifiers would be made of its size.
@@ -33,22 +35,31 @@ class Dataset(NamedTuple):
   test_labels: np.ndarray | None = None
   owners: np.ndarray | None = None  # [N] i32, where the source names them
   owner_names: tuple[str, ...] = ()
-  skipped: tuple[str, ...] = ()  # files that could not be read, and why
+  skipped: tuple[str, ...] = ()  # what of a folder was not read, and why
+  files: Files | None = None  # the same in numbers
 
 
 def load(source: str, *, data_dir: str = '', image_size: int = 0,
-         max_examples: int = 0, lazy: bool = False) -> Dataset:
+         max_examples: int = 0, lazy: bool = False, fit: str = 'crop',
+         depth: int = 0, leave_out: str = '',
+         progress: folders.Progress = lambda done, total: None) -> Dataset:
   """Reads a source.
 
   Args:
     source: 'digits', or a kind and what it reads: 'tfds:cifar10'.
     data_dir: for tfds, its root; '' for TFDS's default.
-    image_size: pixels of a side; 0 keeps the images' own.
+    image_size: pixels of a side; 0 keeps the images' own, and of a folder,
+      where each image may have another, is `folders.DEFAULT_SIZE`.
     max_examples: keep this many training examples, evenly over classes (or
       owners) and the first of each; 0 keeps all.
     lazy: whether images are read, decoded and resized only when they are
       indexed. Of an npz file and of what is cached, rows are mapped into
       memory; a compressed npz is passed over; digits are few, and read.
+    fit: of a folder, how an image becomes square: 'crop' or 'pad'.
+    depth: of a folder, the bits of images of more than 8; 0: see `folders`.
+    leave_out: of a folder, names of folders in it that are not read, with
+      commas between them.
+    progress: is told how many files of a folder are decoded, and of how many.
 
   Raises:
     BadInput: whatever of it is missing, unreadable or malformed. What is wrong
@@ -58,7 +69,15 @@ def load(source: str, *, data_dir: str = '', image_size: int = 0,
     raise BadInput(f'data.source is {source!r}: use digits, tfds:<builder>, '
                    'npz:<file> or folder:<dir>')
   kind, _, what = source.partition(':')
-  data = _SOURCES[kind](what, data_dir, image_size, lazy)
+  if kind == 'folder':
+    data = _folder(what, How(image_size, fit, depth), leave_out, lazy, progress)
+  elif wrong := [name for name, value, usual in (
+      ('fit', fit, 'crop'), ('depth', depth, 0),
+      ('leave_out', leave_out, '')) if value != usual]:
+    raise BadInput(f'data.{wrong[0]} is set, which is for folder:<dir>, and '
+                   f'data.source is {source}: leave it as it was')
+  else:
+    data = _SOURCES[kind](what, data_dir, image_size, lazy)
   data = data._replace(
       train_labels=_labels(data.train_labels, 'training', source),
       test_labels=_labels(data.test_labels, 'test', source))
@@ -66,17 +85,17 @@ def load(source: str, *, data_dir: str = '', image_size: int = 0,
     memory.refuse(len(data.train_images) * image_size**2 * 3,
                   f'{source} at {image_size} pixels')
   if image_size and data.train_images.shape[1:3] != (image_size,) * 2:
-    fit = functools.partial(resize, size=image_size)
-    data = data._replace(train_images=lazy_lib.each(fit, data.train_images))
+    sized = functools.partial(resize, size=image_size)
+    data = data._replace(train_images=lazy_lib.each(sized, data.train_images))
     if data.test_images is not None:
-      data = data._replace(test_images=lazy_lib.each(fit, data.test_images))
+      data = data._replace(test_images=lazy_lib.each(sized, data.test_images))
   return _first(data, max_examples) if max_examples else data
 
 
 def known(source: str) -> bool:
   """Whether a source is called as one is; it may still not be there."""
   kind, _, what = source.partition(':')
-  return kind in _SOURCES and bool(what) != (kind == 'digits')
+  return kind in (*_SOURCES, 'folder') and bool(what) != (kind == 'digits')
 
 
 def import_reader(source: str) -> None:
@@ -231,13 +250,14 @@ def _npz(what: str, data_dir: str, image_size: int, lazy: bool) -> Dataset:
   return Dataset(**arrays)
 
 
-def _folder(what: str, data_dir: str, image_size: int, lazy: bool) -> Dataset:
+def _folder(what: str, how: How, leave_out: str, lazy: bool,
+            progress: folders.Progress) -> Dataset:
   """One folder of images a client, unlabelled, in the order of their names."""
-  del data_dir
-  found, names = folders.read(
-      pathlib.Path(what), image_size or folders.DEFAULT_SIZE, lazy)
-  return Dataset(found.images, owners=found.owners, owner_names=names,
-                 skipped=tuple(map(str, found.skipped)))
+  names = tuple(x.strip().strip('/') for x in leave_out.split(',') if x)
+  found, owner_names, files, skipped = folders.read(
+      pathlib.Path(what), how, names, lazy, progress)
+  return Dataset(found.images, owners=found.owners, owner_names=owner_names,
+                 skipped=skipped, files=files)
 
 
-_SOURCES = {'digits': _digits, 'tfds': _tfds, 'npz': _npz, 'folder': _folder}
+_SOURCES = {'digits': _digits, 'tfds': _tfds, 'npz': _npz}

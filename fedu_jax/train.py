@@ -24,6 +24,7 @@ from fedu_jax import report
 from fedu_jax import runs
 from fedu_jax import settings
 from fedu_jax import sources
+from fedu_jax import tally
 from fedu_jax.errors import BadInput, Unsaved
 from fedu_jax.scores import best, Scorer
 from fedu_jax.state import Online
@@ -37,6 +38,7 @@ class Trained(NamedTuple):
   alone: list[Online]  # of clients that trained by themselves
   speed: dict[str, float]
   unsaved: str  # what could not be written in the end; '' if all was
+  files: dict[str, Any] | None  # what was read of a folder, in numbers
 
   def network(self, encoder: str) -> Online:
     """By its name: 'federation', 'untrained', or 'alone0' and so on."""
@@ -96,7 +98,7 @@ def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
   folders = [claims.claim(pathlib.Path(workdir), own)
              for workdir, own in zip(workdirs, configs)]
   asked, config = config, _as_begun(config, folders)
-  data = runs.data_of(config, lazy=hosts.several())
+  data = runs.data_of(config, lazy=hosts.several(), console=consoles[0])
   runs.examples_of(config, data)  # that there are labels, if they are needed
   parts = [runs.parts_of(own, data) for own in configs]
   drawn = [runs.networks_of(own, data) for own in configs]
@@ -137,7 +139,8 @@ def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
       unsaved += _write_data(member.folder, data, member.parts)
     found.append(Trained(
         member.scorer, member.online, ended[i].online,
-        [own[i].online for own in alone], ended[i].speed, _joined(unsaved)))
+        [own[i].online for own in alone], ended[i].speed, _joined(unsaved),
+        data.files and data.files.summary()))
   return found
 
 
@@ -156,14 +159,13 @@ def _write(path: pathlib.Path, value: Any) -> str:
 
 def _show_data(data: sources.Dataset, parts: Sequence[np.ndarray],
                console: Console) -> None:
-  """Prints who holds how much, and which files were skipped."""
-  shown, _ = _counts(data, parts)
-  if shown is not None:
-    console.print(report.client_table(shown, list(parts), data.owner_names))
-  if data.skipped:
-    console.print(
-        report.skipped_line(data.skipped, len(data.train_images)),
-        markup=False, soft_wrap=True)
+  """Prints who holds how much, and what was read of a folder."""
+  table = report.client_table(data.train_labels, list(parts), data.owners,
+                              data.owner_names)
+  if table is not None:
+    console.print(table)
+  for line in tally.lines(data.files) if data.files else ():
+    console.print(line, markup=False, soft_wrap=True)
 
 
 def _write_data(folder: pathlib.Path, data: sources.Dataset,
@@ -252,6 +254,8 @@ def _train_and_evaluate(config: ml_collections.ConfigDict, workdir: str,
   else:
     console.print('the data has no labelled test images: nothing to score')
   summary = _summary(config, scores, trained.speed, time.time() - began)
+  if trained.files:
+    summary['files'] = trained.files
   unsaved = [trained.unsaved]
   if hosts.first():
     unsaved.append(_write(pathlib.Path(workdir) / 'summary.json', summary))

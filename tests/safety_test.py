@@ -96,8 +96,9 @@ def ran(tmp_path_factory):
 def test_a_run_needs_no_network_and_says_what_it_skipped(ran):
   root, done = ran
   assert done.stderr == ''
-  assert ('skipped 1 images that cannot be read, beside 10 that are used: '
-          'bob/[x.png (no image of a kind that is read)') in done.stdout
+  assert ('data: read 10 of 11 files at 8 pixels; skipped 1 that cannot be '
+          'read: bob/[x.png (no image of a kind that is read); skipped.json '
+          'names each') in done.stdout
   skipped, = json.loads((root / 'new' / 'run' / 'skipped.json').read_text())
   assert skipped.startswith('bob/[x.png')
 

@@ -172,7 +172,7 @@ def test_an_unreadable_image_is_skipped_and_named(clients, content, reason):
     assert data.owners.tolist() == [0] * 2 + [1] * 2 + [2] * 8
     np.testing.assert_array_equal(
         data.train_images, np.delete(whole.train_images, 3, 0))
-    line, = data.skipped
+    line, = data.files.damaged
     assert line.startswith('client1/1.jpg (') and reason in line
   # Hosts that read their own clients only could not agree on it.
   with pytest.raises(BadInput, match='client1/1.jpg.*several hosts skip none'):

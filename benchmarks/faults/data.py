@@ -18,13 +18,13 @@ from benchmarks.faults.specimens import encoded, READ, SKIPPED
 
 BROKEN = {
     'image files of every kind': attack.Break(
-        'fedu_jax/folders.py', "warnings.simplefilter('ignore')",
+        'fedu_jax/image_files.py', "warnings.simplefilter('ignore')",
         "warnings.simplefilter('always')"),
     'images with bytes changed': attack.Break(
-        'fedu_jax/folders.py', 'except Exception as error:  # damage',
+        'fedu_jax/image_files.py', 'except Exception as error:  # damage',
         'except SyntaxError as error:  # damage'),
     'folders that cannot be read': attack.Break(
-        'fedu_jax/folders.py', 'if not path.is_file() and path.exists():',
+        'fedu_jax/image_files.py', 'if not stat.S_ISREG(found.st_mode):',
         'if not path.name:'),
     'npz files that are wrong': attack.Break(
         'fedu_jax/sources.py',

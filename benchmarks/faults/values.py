@@ -30,7 +30,7 @@ WRONG_FLAGS = {
             '(1.0,0.5)', '(-1.0,1.0)', '(0.0,1.0)', '(1e308,1e308)',
             '__import__("os").abort()']}
 # Fields of texts that any text may stand in, or that are paths.
-FREE = {'data.dir'}
+FREE = {'data.dir', 'data.leave_out'}
 # Whole numbers and others for which 0 is wrong.
 POSITIVE = {
     'rounds', 'local_epochs', 'batch_size', 'clients', 'devices_per_client',
@@ -50,7 +50,7 @@ LEGAL = {
     'participation.dropout': ['0', '1'], 'participation.stragglers': ['0', '1'],
     'participation.least': ['1e-9', '1'], 'devices': ['1', '1000000', 'auto'],
     'clients_per_device': ['0', '1000000'], 'distributed.timeout': ['1'],
-    'data.image_size': ['0', '1', '4096'],
+    'data.image_size': ['0', '1', '4096'], 'data.depth': ['0'],
     'data.max_examples': ['0', '1', str(10**9)], 'data.dir': ['', '/nowhere'],
     'partition.classes_per_client': ['1'],
     'partition.alpha': ['1e-300', '1000000'],

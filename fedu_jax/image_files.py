@@ -1,0 +1,257 @@
+"""Decodes image files: upright, RGB, 8 bits, square.
+
+Images of 8 bits keep their values. Those of more are divided by a power of two,
+so that the largest value that their depth allows becomes 255. A file that is
+damaged, or no image of a kind that is read here, is `Unreadable`.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import functools
+import io
+import logging
+import pathlib
+import stat
+import sys
+import threading
+from typing import Any, NamedTuple
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from fedu_jax.tally import unreadable
+
+FITS = ('crop', 'pad')
+DEPTHS = (0, *range(8, 17))  # bits; 0: see `folders`
+
+# What Pillow decodes by itself, from bytes alone; of other formats some start
+# programs (EPS) and some are no pictures.
+_FORMATS = ('AVIF', 'BMP', 'GIF', 'ICO', 'JPEG', 'JPEG2000', 'PCX', 'PNG',
+            'PPM', 'SGI', 'TGA', 'TIFF', 'WEBP')
+_MOST_BYTES = 2**30  # of a file
+_COLOURS = 'RGB', 'RGBA', 'RGBX', 'CMYK'  # modes that may be of 16 bits
+_PREFIX = 16  # bytes by which a format is told
+# Pixels that all threads hold at once, unless one image alone has more; each
+# takes some 10 bytes while it is decoded.
+_MOST_PIXELS = 2**27
+
+
+class Unreadable(ValueError):
+  """A file holds no image that we read; the message is the reason."""
+
+
+class Undeclared(Exception):
+  """An image has more than 8 bits, and its file does not say how many.
+
+  Attributes:
+    most: its largest value.
+  """
+
+  def __init__(self, most: int):
+    super().__init__(most)
+    self.most = most
+
+
+class How(NamedTuple):
+  """How images are read."""
+  size: int  # pixels of a side
+  fit: str = 'crop'  # to a square in the middle; 'pad': with black around it
+  depth: int = 0  # bits, where a file does not say; 0: see `folders`
+
+
+class Decoded(NamedTuple):
+  """An image, and what of its file is not in it."""
+  pixels: np.ndarray  # [size, size, 3] u8
+  pages: bool  # whether the file has further pages, of a TIFF
+  cropped: bool  # whether more than half of it was cropped
+
+
+def decode(path: pathlib.Path, how: How, bits: int = 0) -> Decoded:
+  """Decodes one file.
+
+  Of an animation or of several pages the first is taken. Warnings are printed
+  unless `quiet` holds.
+
+  Args:
+    path: the file.
+    how: as what.
+    bits: of images that have more than 8, where neither the file nor `how` says
+      how many; 0: not known.
+
+  Raises:
+    Unreadable: it holds no image, a damaged one, or one too large.
+    Undeclared: `bits` is needed.
+    BadInput: the system does not let us read it.
+  """
+  try:
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+      raise Unreadable('no file')  # to open a pipe would be to wait for ever
+    if found.st_size > _MOST_BYTES:
+      raise Unreadable(f'more than {_MOST_BYTES:,} bytes')
+    content = path.read_bytes()
+  except OSError as error:
+    raise unreadable(path, error) from error
+  if not content:
+    raise Unreadable('empty')
+  try:
+    with Image.open(io.BytesIO(content), formats=_formats()) as file, _room(
+        file.width * file.height):
+      pages = file.format == 'TIFF' and getattr(file, 'is_animated', False)
+      image = _eight_bits(file, content, how.depth or bits)
+      short, long = sorted(image.size)
+      cropped = how.fit == 'crop' and long > 2 * short
+      return Decoded(_square(image, how), pages, cropped)
+  except (Unreadable, Undeclared):
+    raise
+  except Image.UnidentifiedImageError as error:
+    raise Unreadable('no image of a kind that is read') from error
+  except Exception as error:  # damage leads Pillow's decoders to anything
+    reason = ' '.join(str(error).split())[:100] or type(error).__name__
+    raise Unreadable(reason) from error
+
+
+def is_image(path: pathlib.Path, by_content: bool) -> bool:
+  """Whether a file is called an image; or, by content, begins as one.
+
+  Raises:
+    BadInput: the system does not let us read it.
+  """
+  if not by_content:
+    return path.suffix.lower() in Image.registered_extensions()
+  try:
+    with open(path, 'rb') as file:
+      prefix = file.read(_PREFIX)
+  except OSError as error:
+    raise unreadable(path, error) from error
+  # Formats without a mark of their own are not told from anything else.
+  marks = [Image.OPEN[name][1] for name in _formats()]
+  return len(prefix) == _PREFIX and any(mark and mark(prefix) is True
+                                        for mark in marks)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+  """Without Pillow's words on what is odd: it is read, or we say why not.
+
+  To be entered where no other thread decodes: warnings are the process's.
+  """
+  logger = logging.getLogger('PIL')
+  level = logger.level
+  logger.setLevel(logging.CRITICAL)
+  _formats()
+  try:
+    with warnings.catch_warnings():
+      warnings.simplefilter('ignore')
+      yield
+  finally:
+    logger.setLevel(level)
+
+
+@functools.cache
+def _formats() -> list[str]:
+  """Those of `_FORMATS` that this Pillow has."""
+  Image.init()
+  return [name for name in _FORMATS if name in Image.OPEN]
+
+
+_pixels = 0  # that all threads hold
+_changed = threading.Condition()
+
+
+@contextlib.contextmanager
+def _room(pixels: int) -> Iterator[None]:
+  """Waits until other threads leave room for so many pixels."""
+  global _pixels
+  with _changed:
+    _changed.wait_for(lambda: not _pixels or _pixels + pixels <= _MOST_PIXELS)
+    _pixels += pixels
+  try:
+    yield
+  finally:
+    with _changed:
+      _pixels -= pixels
+      _changed.notify_all()
+
+
+def _eight_bits(file: Image.Image, content: bytes, bits: int) -> Image.Image:
+  """Decodes an open file: upright, RGB, of 8 bits."""
+  tiles = list(getattr(file, 'tile', ()))
+  rawmodes = [_rawmode(tile) for tile in tiles]
+  # Large ones are not copied without need: Pillow lets 178 million pixels pass.
+  ImageOps.exif_transpose(file, in_place=True)
+  image = file
+  if image.mode.startswith(('I', 'F')):  # one channel that is not of 8 bits
+    deep = np.asarray(image)
+    if deep.dtype.kind == 'f' or not 0 <= deep.min() <= deep.max() < 2**16:
+      raise Unreadable('neither 8 nor 16 bits')
+    if 'I;12' in rawmodes:
+      bits = 12
+    elif any(tile[0] == 'ppm' for tile in tiles):
+      bits = 16  # to which Pillow has scaled it
+    image = Image.fromarray(_shifted(deep, bits))  # convert() clips
+  elif image.mode in _COLOURS and any(';16' in x for x in rawmodes):
+    image = _deep_colours(image, content, bits)
+  return image if image.mode == 'RGB' else image.convert('RGB')
+
+
+def _deep_colours(image: Image.Image, content: bytes, bits: int) -> Image.Image:
+  """Of colours of 16 bits Pillow keeps the higher byte; this takes both."""
+  mode = 'CMYK' if image.mode == 'CMYK' else 'RGB'
+  high = np.asarray(image)[..., :len(mode)]
+  if not bits:
+    raise Undeclared(int(high.max()) << 8 | 255)
+  if bits == 16:
+    return image
+  with Image.open(io.BytesIO(content), formats=_formats()) as file:
+    grey = _rawmode(file.tile[0]).startswith('LA')
+    try:
+      tiles: Any = [(*tile[:3], _of_lower(tile[3])) for tile in file.tile]
+      file.tile = tiles
+      ImageOps.exif_transpose(file, in_place=True)
+    except (ValueError, KeyError, OSError) as error:
+      raise Unreadable('colours of fewer bits than the file') from error
+    low = np.asarray(file)[..., 1:2] if grey else np.asarray(file)
+  deep = high.astype(np.uint16) << 8 | low[..., :len(mode)]
+  return Image.frombytes(mode, image.size, _shifted(deep, bits).tobytes())
+
+
+def _rawmode(tile: Any) -> str:
+  """How Pillow takes the bytes of a tile apart."""
+  args = tile[3] if isinstance(tile[3], str) else (tile[3] or ('',))[0]
+  return args if isinstance(args, str) else ''
+
+
+def _of_lower(args: Any) -> Any:
+  """Makes of a tile's arguments those that give the lower byte of each value.
+  """
+  if not isinstance(args, str):
+    return (_of_lower(args[0]), *args[1:])
+  if args == 'LA;16B':
+    return 'RGBA'  # four bytes, the second of which is the lower one of grey
+  if args.startswith('RGBa'):
+    raise ValueError('multiplied by alpha')
+  native = 'L' if sys.byteorder == 'little' else 'B'
+  order = args[-1].replace('N', native)
+  return args[:-1] + {'B': 'L', 'L': 'B'}[order]
+
+
+def _shifted(deep: np.ndarray, bits: int) -> np.ndarray:
+  """Makes 8 bits of `bits`; what is brighter becomes white."""
+  if not bits:
+    raise Undeclared(int(deep.max()))
+  return np.minimum(deep >> bits - 8, 255).astype(np.uint8)
+
+
+def _square(image: Image.Image, how: How) -> np.ndarray:
+  size = how.size
+  if how.fit == 'crop':
+    return np.asarray(ImageOps.fit(image, (size, size),
+                                   Image.Resampling.BILINEAR))
+  width, height = (max(1, round(x * size / max(image.size)))
+                   for x in image.size)
+  padded = Image.new('RGB', (size, size))
+  padded.paste(image.resize((width, height), Image.Resampling.BILINEAR),
+               ((size - width) // 2, (size - height) // 2))
+  return np.asarray(padded)

@@ -1,0 +1,35 @@
+"""How far a reading is: a bar on a terminal, lines elsewhere."""
+
+import io
+
+from rich.console import Console
+
+from fedu_jax import reading
+
+
+def shown(terminal, every):
+  text = io.StringIO()
+  console = Console(file=text, force_terminal=terminal, width=80)
+  with reading.shown(console, every) as progress:
+    for done in range(1, 5):
+      progress(done, 4)
+  return text.getvalue()
+
+
+def test_a_line_now_and_then_where_there_is_no_terminal():
+  assert shown(False, 0).splitlines()[0].startswith(
+      'read 1 of 4 files, about 0 s left')
+  assert len(shown(False, 0).splitlines()) == 3  # none when all are read
+  assert shown(False, 60) == ''
+
+
+def test_a_bar_with_the_time_left_on_a_terminal():
+  text = shown(True, 0)
+  assert '4/4' in text and 'left' in text and 'about' not in text
+
+
+def test_nothing_is_drawn_if_nothing_is_read():
+  text = io.StringIO()
+  with reading.shown(Console(file=text, force_terminal=True)):
+    pass
+  assert text.getvalue() == ''
