@@ -100,7 +100,8 @@ def _to_rgb(hue: Array, saturation: Array, value: Array) -> Array:
   A channel is value (1 - saturation / 255 * weight / 85), where the weight is
   the distance of the hue from the part of the circle where the channel is full.
   """
-  away = 2 * hue[..., None] + _SIXTH * jnp.array([[[5., 3., 1.]]])
+  away = 2 * hue[..., None] + _SIXTH * jnp.array(
+      [[[5., 3., 1.]]], hue.dtype)
   away = jnp.where(away >= 6 * _SIXTH, away - 6 * _SIXTH, away)
   weight = jnp.clip(jnp.minimum(away, 4 * _SIXTH - away), 0, _SIXTH)
   whole = 255 * _SIXTH

@@ -183,11 +183,11 @@ def linear_probe(train: Array, train_labels: Array, test: Array,
   dims = train.shape[-1]
   bound = dims ** -0.5
   rng_kernel, rng_bias = jax.random.split(rng)
+  draw = functools.partial(jax.random.uniform, dtype=train.dtype,
+                           minval=-bound, maxval=bound)
   params = {
-      'kernel': jax.random.uniform(rng_kernel, (dims, num_classes),
-                                   minval=-bound, maxval=bound),
-      'bias': jax.random.uniform(rng_bias, (1, num_classes), minval=-bound,
-                                 maxval=bound)}
+      'kernel': draw(rng_kernel, (dims, num_classes)),
+      'bias': draw(rng_bias, (1, num_classes))}
   tx = optax.adam(learning_rate)
 
   def logits(params, x):

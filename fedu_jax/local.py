@@ -101,10 +101,13 @@ def make_batches(arrays: ClientArrays, rng: Array, round: Array, *,
                      f'largest client has {rows}')
 
   def shuffle(key):
-    bits = jax.random.bits(key, (rows,))
+    # Explicitly of 32 bits: with jax_enable_x64 the default has 64, among which
+    # the mark of padding would be a small number.
+    bits = jax.random.bits(key, (rows,), jnp.uint32)
     padding = jnp.arange(rows) >= arrays.num_examples
     # Stable sorts by random bits, padding behind: a permutation of the real.
-    order = jnp.argsort(jnp.where(padding, jnp.uint32(2**32 - 1), bits))
+    order = jnp.argsort(jnp.where(padding, jnp.uint32(2**32 - 1), bits),
+                        stable=True)
     return order.astype(jnp.int32)
 
   orders = jax.vmap(shuffle)(jax.random.split(rng, epochs))
@@ -155,7 +158,7 @@ def local_update(client: ClientState, batches: Batches, rng: Array, *,
   numbers = jnp.arange(len(batches.mask))
   state, metrics = jax.lax.scan(
       step, state, (numbers, batches.index, batches.mask))
-  steps = batches.mask.sum()
+  steps = batches.mask.sum(dtype=jnp.int32)
   metrics = {name: x.sum(0) / jnp.maximum(steps, 1).astype(x.dtype)
              for name, x in metrics.items()}
 

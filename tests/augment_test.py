@@ -181,3 +181,14 @@ def test_views_are_per_image_in_range_and_repeatable():
   np.testing.assert_array_equal(views, view(images, jax.random.key(0)))
   same = view(jnp.broadcast_to(images[:1], images.shape), jax.random.key(0))
   assert len(np.unique(np.asarray(same).reshape(64, -1), axis=0)) == 64
+
+
+@pytest.mark.parametrize('eight_bit', [False, True])
+def test_views_are_the_same_in_double_precision(eight_bit):
+  images = np.random.RandomState(0).randint(0, 256, (8, 8, 8, 3), np.uint8)
+  view = augment.make_view(eight_bit=eight_bit)
+  single = view(images, jax.random.key(0))
+  with jax.enable_x64(True):
+    double = view(images, jax.random.key(0))
+  assert single.dtype == double.dtype == jnp.float32
+  np.testing.assert_allclose(single, double, atol=1e-5)

@@ -33,6 +33,23 @@ def test_each_epoch_visits_each_example_once(sizes, epochs, batch, seed):
     assert batches.round == 3
 
 
+@pytest.mark.parametrize('double', [False, True])
+def test_padding_is_never_visited(double):
+  """Neither in single precision nor with jax_enable_x64, and in equal order."""
+  arrays = ClientArrays(jnp.zeros((12, 1, 1, 3), jnp.uint8), jnp.int32(5))
+
+  def orders():
+    return np.asarray(jax.vmap(lambda seed: fedu_jax.make_batches(
+        arrays, jax.random.key(seed), jnp.int32(0), batch_size=2,
+        epochs=2).index[:4])(jnp.arange(50)))
+  with jax.enable_x64(double):
+    found = orders()
+  assert found.max() < 5
+  for epoch in found.reshape(100, 4):  # two batches: a permutation's beginning
+    assert len(set(epoch)) == 4
+  np.testing.assert_array_equal(found, orders())
+
+
 def test_epochs_and_keys_shuffle_differently():
   arrays = ClientArrays(jnp.zeros((64, 1, 1, 3), jnp.uint8), jnp.int32(64))
   def order(seed):

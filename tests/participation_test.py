@@ -128,3 +128,21 @@ def test_samplings_depend_on_the_key(name):
   cohorts = {tuple(sample(jax.random.key(i), jnp.ones(10)).tolist())
              for i in range(20)}
   assert len(cohorts) > 10
+
+
+@pytest.mark.parametrize('name', ['uniform', 'by_size'])
+def test_draws_are_the_same_in_double_precision(name):
+  sizes = jnp.arange(1, 21, dtype=jnp.float32)
+
+  def draws():
+    rng = jax.random.key(3)
+    batches = Batches(jnp.zeros(1), jnp.zeros((10, 2), jnp.int32),
+                      jnp.ones(10, bool), jnp.int32(0))
+    late = participation.shorten(batches, rng, stragglers=1.0, least=0.1)
+    return [np.asarray(x) for x in (
+        getattr(participation, name)(rng, sizes, size=7), late.mask,
+        participation.arrives(rng, dropout=0.5))]
+  with jax.enable_x64(True):
+    double = draws()
+  for ours, theirs in zip(draws(), double):
+    np.testing.assert_array_equal(ours, theirs)
