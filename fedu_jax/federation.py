@@ -142,16 +142,16 @@ def _rounds(members: Sequence[runs.Member], saved: Sequence[Checkpoints],
       if text := _begins(done, config.rounds, own, reported):
         member.console.print(f'{member.name}: {text}', soft_wrap=True)
     if done < config.rounds:
-      began = time.time()
+      began = time.perf_counter()
       federation.compile()
-      compile_seconds = time.time() - began
+      compile_seconds = time.perf_counter() - began
       say(f'compiled{federation.where} in {compile_seconds:.0f} s' + (
           f', {len(members)} seeds as one program' if members[1:] else ''))
       stack.enter_context(stops.held_back())
     while done < config.rounds:
-      began = time.time()
+      began = time.perf_counter()
       metrics = federation.advance()
-      seconds = time.time() - began
+      seconds = time.perf_counter() - began
       done = federation.done
       last = done == config.rounds
       # Whose server was told nothing that it could use.

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import sys
 import time
 from typing import Any
@@ -140,7 +141,13 @@ class Board:
     self._writer: EventsWriter | None = None
     with self._or_without():
       folder.mkdir(parents=True, exist_ok=True)
-      self._writer = EventsWriter(str(folder / 'events'))
+      # TensorBoard reads files by name, and the writer names them by the clock
+      # and the host: one of a clock set back would be read too early, and one
+      # of the same second would be emptied. Starts are numbered before that.
+      starts = [int(match[1]) for path in folder.iterdir()
+                if (match := re.match(r'events\.start(\d+)\.', path.name))]
+      name = f'events.start{1 + max(starts, default=0):06d}'
+      self._writer = EventsWriter(str(folder / name))
       for event in (
           event_pb2.Event(file_version='brain.Event:2'),
           event_pb2.Event(session_log=event_pb2.SessionLog(

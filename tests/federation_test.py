@@ -1,14 +1,17 @@
 """Several seeds as one program: each as if it had run by itself."""
 
 import io
+import itertools
 import json
+import time
+import types
 
 import jax
 import numpy as np
 import pytest
 from rich.console import Console
 
-from fedu_jax import runs, train
+from fedu_jax import federation, runs, traffic, train
 import tiny
 
 SEEDS = [3, 4]
@@ -91,6 +94,48 @@ def test_a_seed_goes_on_by_itself(together):
   _, online = runs.restore(runs.config_of(folders[1]), folders[1], 'alone0',
                            Console(quiet=True))
   jax.tree.map(np.testing.assert_array_equal, online, done[1].alone[0])
+
+
+def test_a_clock_that_is_set_back_changes_no_duration(tmp_path, monkeypatch):
+  """Nor ends a run: images per second are of time that went by."""
+  clock = itertools.count(2e9, -3600)
+  monkeypatch.setattr(time, 'time', lambda: next(clock))
+
+  class Rounds:
+    """Two rounds, of which nothing is computed."""
+    done, where = 0, ''
+
+    def compile(self):
+      pass
+
+    def advance(self):
+      self.done += 1
+      return [{name: np.ones(2, bool) for name in (
+          'arrived', 'sound', 'global_predictor')} | {
+              'cohort': np.arange(2), 'steps': np.ones(2, int),
+              'loss': np.ones(2), 'divergence': np.ones(2)}]
+
+    def state(self, i):
+      return runs.Run({'round': np.int32(self.done + i)}, (), ())
+
+    def online(self, i):
+      return i
+
+    def named(self, i):
+      return [i]
+
+    def saved(self, oldest):
+      pass
+  saved = types.SimpleNamespace(damaged={}, save=lambda *_: None,
+                                oldest=lambda: 0)
+  member = runs.Member('federation', tmp_path, [], None, 0, None,
+                       Console(quiet=True))
+  ended, = federation._rounds([member], [saved], Rounds(), config_of(),
+                              traffic.Sent(1, 1))
+  assert 0 < ended.speed['seconds'] < 60
+  assert ended.speed['images_per_second'] > 0
+  assert 0 <= ended.speed['compile_seconds'] < 60
+  assert all(row['seconds'] > 0 for row in rows(tmp_path))
 
 
 def test_what_differs_in_shape_runs_one_by_one(tmp_path):
