@@ -39,19 +39,22 @@ def by_class(labels: np.ndarray, num_clients: int, rng: np.random.RandomState,
   Each of C classes is cut into ceil(classes_per_client * K / C) equal random
   parts. The clients, in turn, take one part each of the classes that have been
   taken from least, lower classes first. Five clients of two of ten classes hold
-  {0, 1}, {2, 3}, ...
+  {0, 1}, {2, 3}, ... Only labels that occur are classes: they may begin with 1,
+  or have gaps. A class of fewer examples than parts has empty parts, as in the
+  reference.
 
   Raises:
     BadInput: there are fewer classes than a client should have.
   """
-  num_classes = int(labels.max()) + 1
+  classes = np.unique(labels)
+  num_classes = len(classes)
   if not 1 <= classes_per_client <= num_classes:
     raise BadInput(
         f'partition.classes_per_client is {classes_per_client}, but the data '
         f'has {num_classes} classes: choose 1 to {num_classes}')
   count = math.ceil(classes_per_client * num_clients / num_classes)
   parts = [_equal_parts(np.flatnonzero(labels == c), count, rng)
-           for c in range(num_classes)]
+           for c in classes]
   taken = [(0, c) for c in range(num_classes)]
   clients = []
   for _ in range(num_clients):

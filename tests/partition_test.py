@@ -39,6 +39,17 @@ def test_four_classes_a_client():
                          {2, 3, 4, 5}, {6, 7, 8, 9}]
 
 
+def test_classes_are_the_labels_that_occur():
+  """From 1, or with gaps, clients hold as many classes as from 0."""
+  want = partition.by_class(LABELS, 5, rng(), classes_per_client=2)
+  for labels in (LABELS + 1, 7 * LABELS + 3):
+    got = partition.by_class(labels, 5, rng(), classes_per_client=2)
+    assert [len(set(labels[part])) for part in got] == [2] * 5
+    assert all((a == b).all() for a, b in zip(got, want))
+  with pytest.raises(BadInput, match='has 10 classes: choose 1 to 10'):
+    partition.by_class(LABELS + 1, 5, rng(), classes_per_client=11)
+
+
 def test_by_class_draws_what_the_reference_draws():
   """Index by index: shuffles one class after the other with the global RNG."""
   labels = np.random.RandomState(1).randint(0, 3, 50)
@@ -59,7 +70,7 @@ def test_by_class_draws_what_the_reference_draws():
 @settings(max_examples=200, deadline=None)
 def test_by_class_is_disjoint_and_holds_few_classes(labels, k, per, seed):
   labels = np.array(labels)
-  classes = labels.max() + 1
+  classes = len(set(labels))
   if per > classes:
     with pytest.raises(BadInput, match='classes_per_client'):
       partition.by_class(labels, k, rng(seed), classes_per_client=per)
