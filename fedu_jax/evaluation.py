@@ -64,6 +64,7 @@ def embed(apply: Callable[..., Array], module: nn.Module, variables: Variables,
 @functools.partial(jax.jit, static_argnames=('k', 'temperature', 'num_classes'))
 def _knn(bank, bank_labels, queries, query_labels, *, k, temperature,
          num_classes):
+  sound = _sound(bank, queries)
   bank = unit(bank)
 
   def hit(query):
@@ -73,13 +74,15 @@ def _knn(bank, bank_labels, queries, query_labels, *, k, temperature,
     return jnp.argmax(votes)
 
   guesses = jax.lax.map(hit, queries, batch_size=256)
-  return jnp.mean(guesses == query_labels)
+  return jnp.where(sound, jnp.mean(guesses == query_labels), jnp.nan)
 
 
 def knn_accuracy(bank: ArrayLike, bank_labels: ArrayLike, queries: ArrayLike,
                  query_labels: ArrayLike, *, k: int = 200,
                  temperature: float = 0.1) -> Array:
   """Weighted k-nearest-neighbour accuracy by cosine similarity, [] f32.
+
+  It is NaN where embeddings are not finite: no vote could be counted.
 
   Each of the k nearest votes with exp(similarity / temperature) (Wu et al.
   2018; EasyFL fedssl, knn_monitor.py, which reads the projector's output).
@@ -100,10 +103,26 @@ def knn_accuracy(bank: ArrayLike, bank_labels: ArrayLike, queries: ArrayLike,
 
 
 def standardise(train: Array, test: Array) -> tuple[Array, Array]:
-  """Gives each feature mean 0 and deviation 1 over `train`, [N, D] x2."""
+  """Gives each feature mean 0 and deviation 1 over `train`, [N, D] x2.
+
+  A feature that does not vary over `train` becomes 0 in both halves: a probe
+  learns nothing of it, and what it has in `test` would otherwise be divided by
+  almost nothing. Such is a deviation that rounding explains, or one below
+  1e-4 of the widest feature's.
+  """
   mean, deviation = train.mean(0, keepdims=True), train.std(0, keepdims=True)
-  deviation = jnp.maximum(deviation, 1e-6)
-  return (train - mean) / deviation, (test - mean) / deviation
+  still = deviation <= jnp.maximum(1e-6 * jnp.abs(mean),
+                                   1e-4 * deviation.max())
+
+  def scaled(x):
+    return jnp.where(still, 0 * x, (x - mean) / jnp.where(still, 1, deviation))
+  return scaled(train), scaled(test)
+
+
+def _sound(*features: Array) -> Array:
+  """Whether features [N, D], and the sum of their squares, are finite: []."""
+  return jnp.isfinite(jnp.stack(
+      [jnp.sum(jnp.square(x)) for x in features])).all()
 
 
 def alignment(z1: Array, z2: Array) -> Array:
@@ -113,7 +132,8 @@ def alignment(z1: Array, z2: Array) -> Array:
     z1: [N, D], features of one view of each image.
     z2: [N, D], of another (Wang & Isola 2020, alpha = 2).
   """
-  return jnp.mean(jnp.sum(jnp.square(unit(z1) - unit(z2)), axis=-1))
+  distance = jnp.mean(jnp.sum(jnp.square(unit(z1) - unit(z2)), axis=-1))
+  return jnp.where(_sound(z1, z2), distance, jnp.nan)
 
 
 def uniformity(z: Array, *, temperature: float = 2.0) -> Array:
@@ -123,13 +143,14 @@ def uniformity(z: Array, *, temperature: float = 2.0) -> Array:
     z: [N, D], features of different images (Wang & Isola 2020).
     temperature: t in exp(-t distance^2).
   """
+  sound = _sound(z)
   z = unit(z)
 
   def potential(row):
     distance = 2 - 2 * z @ row
     return jnp.sum(jnp.exp(-temperature * distance)) - 1  # not with itself
   total = jnp.sum(jax.lax.map(potential, z, batch_size=256))
-  return jnp.log(total / (len(z) * (len(z) - 1)))
+  return jnp.where(sound, jnp.log(total / (len(z) * (len(z) - 1))), jnp.nan)
 
 
 def _batched(x, batch_size):
@@ -145,7 +166,8 @@ def _batched(x, batch_size):
 def accuracy(logits: Array, labels: Array, batch_size: int) -> Array:
   """The mean over batches of each batch's accuracy, [] f32, as released.
 
-  With an incomplete last batch it is not exactly the share of hits.
+  With an incomplete last batch it is not exactly the share of hits. It is NaN
+  where a logit is not finite: the largest of such logits is no answer.
 
   Args:
     logits: [N, C].
@@ -154,7 +176,8 @@ def accuracy(logits: Array, labels: Array, batch_size: int) -> Array:
   """
   hits, mask = _batched(jnp.argmax(logits, -1) == labels,
                         min(batch_size, len(labels)))
-  return jnp.mean((hits & mask).sum(1) / mask.sum(1))
+  return jnp.where(jnp.isfinite(logits).all(), jnp.mean(
+      (hits & mask).sum(1) / mask.sum(1)), jnp.nan)
 
 
 @functools.partial(jax.jit, static_argnames=(
@@ -167,7 +190,8 @@ def linear_probe(train: Array, train_labels: Array, test: Array,
 
   Adam with a constant rate and no decay, batches in the order of the data, and
   as score the mean over test batches of each batch's accuracy after the last
-  epoch (EasyFL fedssl, linear_evaluation.py).
+  epoch (EasyFL fedssl, linear_evaluation.py). It is NaN where features or what
+  the layer makes of them are not finite.
 
   Args:
     train: [N, D] features.
@@ -211,4 +235,6 @@ def linear_probe(train: Array, train_labels: Array, test: Array,
 
   (params, _), _ = jax.lax.scan(
       epoch, (params, tx.init(params)), length=epochs)
-  return accuracy(logits(params, test), test_labels, batch_size)
+  found = accuracy(logits(params, test), test_labels, batch_size)
+  # Adam's moments hold squares: where they overflow, nothing is learnt.
+  return jnp.where(_sound(train, test), found, jnp.nan)

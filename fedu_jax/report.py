@@ -145,6 +145,14 @@ def score_table(scores: dict[str, Row]) -> Table:
   return table
 
 
+def unsound_line(scores: dict[str, Row]) -> str:
+  """Names the scores that are NaN, by encoder; '' if there are none."""
+  found = [f'{encoder} ({", ".join(names)})' for encoder, row in scores.items()
+           if (names := [name for name, x in row.items() if math.isnan(x)])]
+  return (f'warning: no score for {"; ".join(found)}: features or logits are '
+          'not finite there, so they tell of no class') if found else ''
+
+
 def plain_table(title: str, scores: Row) -> Table:
   """Tabulates scores by name: accuracies in per cent, others as they are."""
   table = Table(box=box.SIMPLE, title=title, show_header=False)
@@ -267,8 +275,10 @@ def _line(row: Row) -> str:
     return 'nan' if value is None else f'{value:.{digits}f}'
   drift = [x for x in row['clients']['divergence'] if x is not None]
   low, high = (min(drift), max(drift)) if drift else (None, None)
-  knn = (f"knn {100 * row['knn_accuracy']:.2f}  "
-         if row.get('knn_accuracy') is not None else '')
+  knn = ''
+  if 'knn_accuracy' in row:
+    accuracy = row['knn_accuracy']
+    knn = f'knn {number(accuracy and 100 * accuracy, 2)}  '
   lost = len(row['arrived']) - sum(row['arrived'])
   dropped = f"dropped {lost}/{len(row['arrived'])}  " if lost else ''
   if row['left_out']:

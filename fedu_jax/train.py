@@ -234,7 +234,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str, *,
 def _train_and_evaluate(config: ml_collections.ConfigDict, workdir: str,
                         holds: contextlib.ExitStack,
                         console: Console) -> dict[str, Any]:
-  began = time.time()
+  began = time.perf_counter()
   settings.check(config)  # that there is a seed, too
   trained, = train_seeds(config, [config.seed], [workdir], consoles=[console],
                          holds=holds)
@@ -251,9 +251,12 @@ def _train_and_evaluate(config: ml_collections.ConfigDict, workdir: str,
           for name in scores['client 0 alone']}
     scores['federation'] = scorer.all(trained.federation)
     console.print(report.score_table(scores))
+    if unsound := report.unsound_line(scores):
+      console.print(unsound, soft_wrap=True, markup=False)
   else:
     console.print('the data has no labelled test images: nothing to score')
-  summary = _summary(config, scores, trained.speed, time.time() - began)
+  summary = _summary(config, scores, trained.speed,
+                     time.perf_counter() - began)
   if trained.files:
     summary['files'] = trained.files
   unsaved = [trained.unsaved]

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from sklearn import datasets
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
@@ -57,6 +58,55 @@ def test_probe_reaches_what_logistic_regression_does():
   got = fedu_jax.linear_probe(x[:400], y[:400], x[400:], y[400:],
                               jax.random.key(0), num_classes=3, batch_size=64)
   assert abs(got - want) < 0.02 and want < 0.99
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf, 1e25])
+def test_what_is_not_finite_has_no_score(value):
+  """Not the share of class 0, which the argmax of NaN would be; nor 0, which
+  unit vectors of an infinite norm would be apart. 1e25 squared overflows."""
+  x, y = blobs(100)
+  bad = x.copy()
+  bad[3] = value
+  for bank, queries in ((bad, x), (x, bad)):
+    assert np.isnan(fedu_jax.knn_accuracy(bank, y, queries, y, k=5))
+    assert np.isnan(fedu_jax.linear_probe(
+        bank, y, queries, y, jax.random.key(0), num_classes=3, epochs=2))
+    assert np.isnan(evaluation.alignment(bank, queries))
+  assert np.isnan(evaluation.uniformity(bad))
+  logits = np.eye(3, dtype=np.float32)[y]
+  assert evaluation.accuracy(logits, y, 10) == 1
+  logits[0, 0] = np.nan if np.isnan(value) else np.inf
+  assert np.isnan(evaluation.accuracy(logits, y, 10))
+
+
+@pytest.mark.parametrize('train, test', [
+    (0, 0.05), (14.62, 14.63), (1e-7 * np.arange(400), 3)])
+def test_a_feature_that_does_not_vary_counts_for_nothing(train, test):
+  """A dead unit that some test images wake, a constant that float32 cannot
+  hold, and one that hardly varies: divided by almost nothing, each would
+  decide what the probe says."""
+  x, y = blobs(600, spread=1.0)
+
+  def score(x):
+    known, asked = evaluation.standardise(x[:400], x[400:])
+    return float(fedu_jax.linear_probe(
+        known, y[:400], asked, y[400:], jax.random.key(0), num_classes=3,
+        batch_size=64)), float(jnp.abs(asked).max())
+  beside = np.empty((600, 1), np.float32)
+  beside[:400, 0], beside[400::2, 0], beside[401::2, 0] = train, test, 0
+  (want, _), (got, largest) = score(x), score(np.hstack([x, beside]))
+  assert abs(got - want) < 0.01 and largest < 5 and want > 0.95
+
+
+def test_standardised_features_have_mean_0_and_deviation_1():
+  """At any scale: features of 1e-8 are no constants."""
+  x, _ = blobs(300)
+  for scale in (1e-8, 1, 1e8):
+    known, asked = evaluation.standardise(scale * x[:200], scale * x[200:])
+    np.testing.assert_allclose(known.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(known.std(0), 1, rtol=1e-5)
+    np.testing.assert_allclose(
+        asked, (x[200:] - x[:200].mean(0)) / x[:200].std(0), atol=1e-5)
 
 
 def test_probe_scores_the_mean_of_batches():
