@@ -23,7 +23,7 @@ from fedu_jax import runs
 from fedu_jax import semi_supervised
 from fedu_jax import sources
 from fedu_jax.errors import BadInput, Unsaved
-from fedu_jax.scores import best, Scorer
+from fedu_jax.scores import best, mixed, Scorer
 from fedu_jax.state import Online
 
 Protocol = Callable[[Scorer, Online, str], dict[str, float]]
@@ -73,8 +73,9 @@ def semi(scorer: Scorer, online: Online, choice: str, *,
   name = 'finetune' if fine_tune else 'semi'
   ratio, _, how = choice.partition(':')
   try:
-    rows = semi_supervised.labelled_rows(
-        scorer.train_labels, float(ratio), balanced=how == 'balanced')
+    order = mixed(scorer.train_labels, scorer.seed)
+    rows = order[semi_supervised.labelled_rows(
+        scorer.train_labels[order], float(ratio), balanced=how == 'balanced')]
     if how not in ('', 'balanced'):
       raise ValueError(f'{how!r} is not balanced')
   except (ValueError, OverflowError) as error:
@@ -215,6 +216,8 @@ def ask(workdir: str | pathlib.Path, protocol: str, *,
   scores = {key: value for name, _, _ in asked
             for key, value in mine[name].items()}
   console.print(report.plain_table(encoder, scores))
+  if unsound := report.unsound_line({encoder: scores}):
+    console.print(unsound, soft_wrap=True, markup=False)
   if unwritten:
     raise Unsaved(f'{path} could not be written ({files.reason(unwritten)}): '
                   'make room, or the scores are computed again')

@@ -2,6 +2,7 @@
 """
 
 from collections.abc import Sequence
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -63,24 +64,31 @@ class Scorer(NamedTuple):
         batch_size=self.settings.probe_batch_size,
         learning_rate=self.settings.probe_learning_rate))
 
+  def _probe_of_all(self, train, test, rng) -> float:
+    """The probe on all training examples, which it takes in their order."""
+    order = mixed(self.train_labels, self.seed)
+    return self._probe(train[order], jnp.asarray(self.train_labels[order]),
+                       test, rng)
+
   def _features(self, encoder: Variables):
     """Of training and test images, as the probes want them."""
     train, test = self._both(encoder, True)
     if self.settings.probe_standardise:
       train, test = evaluation.standardise(train, test)
-    return train, test, jnp.asarray(self.train_labels)
+    return train, test
 
   def linear(self, encoder: Variables) -> float:
     """The linear probe on features below the projector."""
-    train, test, labels = self._features(encoder)
-    return self._probe(train, labels, test, jax.random.key(self.seed))
+    train, test = self._features(encoder)
+    return self._probe_of_all(train, test, jax.random.key(self.seed))
 
   def all(self, online: Online) -> dict[str, float]:
     """kNN, the linear probe and, if asked for, the probe on few labels."""
-    train, test, labels = self._features(online.encoder)
+    train, test = self._features(online.encoder)
     rng = jax.random.key(self.seed)
-    scores = {'linear': self._probe(train, labels, test, rng)}
+    scores = {'linear': self._probe_of_all(train, test, rng)}
     if self.settings.labels_per_class:
+      labels = jnp.asarray(self.train_labels)
       rows = self._few(self.num_classes)
       few = [self._probe(train[x], labels[x], test, key)
              for x, key in zip(rows, jax.random.split(rng, len(rows)))]
@@ -95,7 +103,8 @@ class Scorer(NamedTuple):
     z = self.embed(online.encoder, self.test_images, below_projector=False)
     logits: Any = self.nets.predictor.apply(online.predictor._asdict(), z,
                                        train=False)
-    return float(jnp.mean(jnp.argmax(logits, -1) == self.test_labels))
+    labels = jnp.asarray(self.test_labels)
+    return float(evaluation.accuracy(logits, labels, len(labels)))
 
   def _few(self, classes: int) -> np.ndarray:
     """Draws the few labelled examples, several times: [draws, examples]."""
@@ -124,7 +133,38 @@ class Scorer(NamedTuple):
     return online._replace(encoder=encoder)
 
 
+def mixed(labels: np.ndarray, seed: int) -> np.ndarray:
+  """Chooses the order of examples in which a protocol takes batches or parts.
+
+  The released protocols take them in the order of the file, and their files
+  are in no order. Of a file that holds one class after the other, every batch
+  would be of one class, and the first share of the file too: such examples are
+  shuffled, the others stay in their order.
+
+  Args:
+    labels: [N] i32, in the order of the file.
+    seed: of the shuffling.
+
+  Returns:
+    [N], rows of `labels`.
+  """
+  count = len(labels)
+  share = np.unique(labels, return_counts=True)[1] / count
+  # How often the class changes from one example to the next, and how often it
+  # would if they were in no order.
+  changes = np.count_nonzero(np.diff(labels))
+  expected = (count - 1) * (1 - np.sum(share**2))
+  if changes >= expected / 2:
+    return np.arange(count)
+  return np.random.RandomState(seed).permutation(count)
+
+
 def best(found: Sequence[dict[str, float]]) -> dict[str, float]:
-  """Each accuracy's highest; of scores that are none, the first."""
+  """Each accuracy's highest; of scores that are none, the first.
+
+  An accuracy that is NaN counts for less than any other.
+  """
   return {name: value if name in report.PLAIN else max(
-      own[name] for own in found) for name, value in found[0].items()}
+      (own[name] for own in found),
+      key=lambda x: -math.inf if math.isnan(x) else x)
+          for name, value in found[0].items()}
