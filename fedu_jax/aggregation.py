@@ -88,6 +88,9 @@ def _upload_keys(client: ClientState, cohort: int) -> tuple[Online, PyTree,
   """What a client of `fedca` sends: of its keys those that the server keeps."""
   learner = client.memory.learner
   share = len(learner.keys) // cohort
+  if not share:
+    raise ValueError(f'a dictionary of {len(learner.keys)} entries has none '
+                     f'for each of {cohort} clients: raise queue_size')
   return client.online, learner.keys[:share], learner.tag
 
 
@@ -100,6 +103,9 @@ def fedca(server: ServerState, clients: ClientState) -> ServerState:
 
   The newest N / M keys of each client go before the server's entries, and the
   oldest fall out. Arguments as in `aggregate`; the clients' learner is `fedca`.
+
+  Raises:
+    ValueError: there are more clients than entries.
   """
   dictionary = clients.memory.learner.dictionary
   cohort, size = dictionary.entries.shape[:2]

@@ -57,7 +57,7 @@ def crop_box(rng: Array, height: int, width: int, *, scale: tuple[float, float],
 
   Ten tries at an area uniform in `scale` and an aspect log-uniform in `ratio`;
   the first that fits is placed uniformly, and if none fits, the largest central
-  crop with an admissible aspect is taken.
+  crop with an admissible aspect is taken, of one pixel's width at least.
   """
   rng_area, rng_ratio, rng_top, rng_left = jax.random.split(rng, 4)
   area = height * width * _uniform(
@@ -72,9 +72,9 @@ def crop_box(rng: Array, height: int, width: int, *, scale: tuple[float, float],
 
   whole = width / height
   if whole < ratio[0]:
-    central = (min(round(width / ratio[0]), height), width)
+    central = (max(min(round(width / ratio[0]), height), 1), width)
   elif whole > ratio[1]:
-    central = (height, min(round(height * ratio[1]), width))
+    central = (height, max(min(round(height * ratio[1]), width), 1))
   else:
     central = (height, width)
   found = fits[first]

@@ -59,6 +59,11 @@ def _method(flat: dict[str, Any], whole: Iterable[str]) -> None:
   if flat['learner.name'] == 'moco' and queue % enqueued:
     raise BadInput(f'config.learner.queue_size is {queue}; it must be a '
                    f'multiple of {enqueued}, twice batch_size')
+  cohort = flat['cohort'] or flat['clients']
+  if flat['aggregation.name'] == 'fedca' and cohort > queue:
+    raise BadInput(f'config.learner.queue_size is {queue}, but {cohort} '
+                   'clients train in a round and each adds to the dictionary: '
+                   'raise it, or lower cohort')
 
 
 def _data(flat: dict[str, Any], labelled: bool) -> None:

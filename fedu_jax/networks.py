@@ -9,13 +9,14 @@ None means the parameters'. In bfloat16 parameters, BatchNorm's statistics and
 normalisation, the pooled features and all that leaves an MLP stay in float32.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import functools
 from typing import Any, NamedTuple
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from fedu_jax.batchnorm import BatchNorm
 from fedu_jax.layers import Conv, MLP
@@ -183,3 +184,43 @@ def forward(module: nn.Module, variables: Variables,
   y, changed = module.apply(variables._asdict(), x, train=True,
                             mutable=['batch_stats'])
   return y, variables._replace(batch_stats=changed.get('batch_stats', {}))
+
+
+def with_statistics_of(batches: Iterable[ArrayLike], module: nn.Module,
+                       variables: Variables) -> Variables:
+  """Gives a network the exact mean over batches of the batches' statistics.
+
+  Each layer's statistics are those of one pass in training mode, in which all
+  layers below normalise by the same batch; each batch counts the same ("precise
+  BatchNorm", Wu & Johnson 2021, section 3). What the network tracked before
+  leaves no trace.
+
+  A module tracks (1 - m) * old + m * batch and keeps m to itself. Out of zeros
+  comes m * batch; and m follows from what becomes of a large number.
+
+  Args:
+    batches: each [B, H, W, C] f32, at least one.
+    module: the network.
+    variables: its parameters, and any statistics.
+  """
+  def tracked(stats, x):
+    return forward(module, variables._replace(batch_stats=stats), x)[
+        1].batch_stats
+  filled = lambda value: jax.tree.map(
+      lambda x: jnp.full_like(x, value), variables.batch_stats)
+  add = jax.jit(lambda total, x: jax.tree.map(
+      jnp.add, total, tracked(filled(0), x)))
+
+  @jax.jit
+  def momentum(x):
+    large = 2.**20  # beside which a batch's statistics are rounding
+    return jax.tree.map(lambda high, low: 1 - (high - low) / large,
+                        tracked(filled(large), x), tracked(filled(0), x))
+  total, count, shares = filled(0), 0, None
+  for x in batches:
+    shares = momentum(x) if shares is None else shares
+    total, count = add(total, jnp.asarray(x)), count + 1
+  stats = jax.tree.map(
+      lambda t, m, old: jnp.where(m > 0, t / jnp.where(m > 0, m, 1) / count,
+                                  old), total, shares, variables.batch_stats)
+  return variables._replace(batch_stats=stats)

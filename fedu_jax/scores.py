@@ -122,15 +122,13 @@ class Scorer(NamedTuple):
     As drawn, BatchNorm's statistics fit no data and features hardly vary, which
     a probe suffers from: it is scored both ways, and `best` of them counts.
     """
-    encoder = online.encoder
     images = self.train_images
-    order = np.random.RandomState(self.seed).permutation(len(images))
-    forward = jax.jit(lambda v, x: networks.forward(
-        self.nets.encoder, v, x.astype(jnp.float32) / 255)[1])
     size = min(128, len(images))
-    for start in range(0, min(len(images) - size + 1, 64 * size), size):
-      encoder = forward(encoder, images[order[start:start + size]])
-    return online._replace(encoder=encoder)
+    order = np.random.RandomState(self.seed).permutation(len(images))
+    return online._replace(encoder=networks.with_statistics_of(
+        (images[order[i:i + size]].astype(np.float32) / 255
+         for i in range(0, len(images) - size + 1, size)),
+        self.nets.encoder, online.encoder))
 
 
 def mixed(labels: np.ndarray, seed: int) -> np.ndarray:

@@ -150,6 +150,17 @@ def test_crop_box_falls_back_to_the_centre():
   assert [float(x) for x in box] == [0, 0, 16, 16]
 
 
+@pytest.mark.parametrize('ratio', [(900.0, 1000.0), (0.001, 0.002)])
+def test_no_crop_is_empty(ratio):
+  """An aspect that would round a side to no pixel keeps one."""
+  images = np.full((4, 8, 8, 3), 100, np.uint8)
+  *_, height, width = augment.crop_box(jax.random.key(0), 8, 8,
+                                       scale=(0.1, 0.2), ratio=ratio)
+  assert height >= 1 and width >= 1
+  views = augment.make_view(ratio=ratio)(images, jax.random.key(0))
+  assert np.isfinite(views).all()
+
+
 def test_probabilities():
   """Flip, jitter and greyscale happen as often as they should."""
   off = dict(scale=(1.0, 1.0), ratio=(1.0, 1.0), jitter=0.0, flip=0.0,

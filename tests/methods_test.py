@@ -235,6 +235,20 @@ def test_fedcas_dictionary_travels():
   small.check_equal(got.online, after.online)
 
 
+def test_fedcas_dictionary_has_room_for_every_client():
+  size = 2
+  _, clients, _ = small.federation(sizes=(8, 8, 8))
+  memory = make('fedca', queue_size=size).memory(
+      small.online(), jax.random.key(3), jnp.zeros((1, small.SIZE, small.SIZE,
+                                                    3)))
+  clients = clients._replace(memory=Memory(jax.tree.map(
+      lambda x: jnp.stack([x] * 3), memory)))
+  server = ServerState(small.online(), jnp.int32(0),
+                       fedu_jax.aggregation.fedca.memory(clients))
+  with pytest.raises(ValueError, match='2 entries.*3 clients'):
+    fedu_jax.aggregation.fedca(server, clients)
+
+
 def test_fedca_minds_the_dictionary():
   """Its loss is SimCLR's with the entries as further negatives."""
   learner = make('fedca', queue_size=4)

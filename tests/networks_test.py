@@ -1,5 +1,6 @@
 """Sizes, initialisation and BatchNorm's conventions."""
 
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -120,3 +121,30 @@ def test_bfloat16_reaches_every_product(make):
         module, v, x))(variables)
     found = list(operands(jaxpr.jaxpr))
     assert len(found) >= 4 and set(found) == {jnp.dtype('bfloat16')}
+
+
+def test_fitted_statistics_are_the_batches_mean_and_keep_no_trace():
+  """Of any tracked before, for our BatchNorm and for one of Flax's momentum."""
+  draw = np.random.RandomState(0)
+  batches = [draw.randn(8, 5).astype(np.float32) * 3 + 50 for _ in range(4)]
+
+  class Flaxen(nn.Module):
+    """A stranger's network, which forgets more slowly."""
+    @nn.compact
+    def __call__(self, x, *, train):
+      return nn.BatchNorm(use_running_average=not train, momentum=0.97)(x)
+
+  for module, unbiased in [(batchnorm.BatchNorm(), 1), (Flaxen(), 0)]:
+    start = networks.variables(module.init(
+        jax.random.key(0), batches[0], train=True))
+    wild = start._replace(batch_stats=jax.tree.map(
+        lambda x: x * 0 + 1e3, start.batch_stats))
+    ours, theirs = (networks.with_statistics_of(batches, module, x)
+                    for x in (start, wild))
+    small.check_equal(ours.batch_stats, theirs.batch_stats)
+    stats = ours.batch_stats.get('BatchNorm_0', ours.batch_stats)
+    np.testing.assert_allclose(
+        stats['mean'], np.mean([x.mean(0) for x in batches], 0), rtol=1e-5)
+    np.testing.assert_allclose(
+        stats['var'], np.mean([x.var(0, ddof=unbiased) for x in batches], 0),
+        rtol=1e-4)

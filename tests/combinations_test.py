@@ -1,0 +1,23 @@
+"""Values of a config that are right alone and wrong together."""
+
+import pytest
+
+from configs import cifar10
+from configs import methods
+from fedu_jax import settings
+from fedu_jax.errors import BadInput
+
+
+@pytest.mark.parametrize('clients, cohort, fits', [
+    (64, 0, True), (65, 0, False), (1000, 64, True), (1000, 65, False)])
+def test_a_dictionary_has_an_entry_for_each_client_that_trains(
+    clients, cohort, fits):
+  config = cifar10.get_config()
+  methods.METHODS['fedca'](config)
+  config.clients, config.cohort = clients, cohort
+  config.learner.queue_size = 64
+  if fits:
+    settings.check(config)
+    return
+  with pytest.raises(BadInput, match='queue_size is 64.*65 clients'):
+    settings.check(config)
