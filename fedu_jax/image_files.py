@@ -63,7 +63,7 @@ class How(NamedTuple):
 class Decoded(NamedTuple):
   """An image, and what of its file is not in it."""
   pixels: np.ndarray  # [size, size, 3] u8
-  pages: bool  # whether the file has further pages, of a TIFF
+  pages: bool  # whether the file has further pages or frames
   cropped: bool  # whether more than half of it was cropped
 
 
@@ -98,11 +98,10 @@ def decode(path: pathlib.Path, how: How, bits: int = 0) -> Decoded:
   try:
     with Image.open(io.BytesIO(content), formats=_formats()) as file, _room(
         file.width * file.height):
-      pages = file.format == 'TIFF' and getattr(file, 'is_animated', False)
       image = _eight_bits(file, content, how.depth or bits)
       short, long = sorted(image.size)
       cropped = how.fit == 'crop' and long > 2 * short
-      return Decoded(_square(image, how), pages, cropped)
+      return Decoded(_square(image, how), _has_more(file), cropped)
   except (Unreadable, Undeclared):
     raise
   except Image.UnidentifiedImageError as error:
@@ -242,6 +241,14 @@ def _shifted(deep: np.ndarray, bits: int) -> np.ndarray:
   if not bits:
     raise Undeclared(int(deep.max()))
   return np.minimum(deep >> bits - 8, 255).astype(np.uint8)
+
+
+def _has_more(file: Image.Image) -> bool:
+  """Whether a file has further pages or frames than the first."""
+  try:
+    return bool(getattr(file, 'is_animated', False))
+  except Exception:  # what comes after the first may be damaged
+    return False
 
 
 def _square(image: Image.Image, how: How) -> np.ndarray:

@@ -105,7 +105,8 @@ class _Lister:
       mine.sort()
       if not mine:
         raise BadInput(f'data.source folder: {shown(owner)} has no images: '
-                       f'add some, or remove the folder{self._instead(owner)}')
+                       f'add some, remove it, or name it '
+                       f'in data.leave_out{self._instead(owner)}')
     return Listing(owners, list(files.values()), self._passed,
                    sorted(self._tests), twice)
 
@@ -139,7 +140,7 @@ class _Lister:
     if not owners:
       raise BadInput(f'data.source folder: {shown(self._root)} has no folders '
                      'that are read; it needs one folder of images for each '
-                     'client')
+                     f'client{self._instead(self._root)}')
     return sorted(owners), twice
 
   def _walk(self, top: pathlib.Path, files: list[pathlib.Path],

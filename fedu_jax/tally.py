@@ -22,7 +22,7 @@ class Files(NamedTuple):
   tests: tuple[str, ...] = ()  # folders that are read, named like a test split
   twice: tuple[str, ...] = ()  # clients' folders that are links to others
   bits: Mapping[str, int] = {}  # client -> of its images of more than 8
-  pages: int = 0  # files of several pages
+  pages: int = 0  # files of several pages or frames
   cropped: int = 0  # images that lost more than half to the crop
 
   def summary(self) -> dict[str, Any]:
@@ -65,8 +65,8 @@ def lines(files: Files) -> list[str]:
     found.append(f'data: images of 16 bits are read as of {same}, by their '
                  'largest value; data.depth sets another number')
   if files.pages:
-    found.append(f'data: of {files.pages:,} files with several pages the first '
-                 'is read')
+    found.append(f'data: of {files.pages:,} files with several pages or frames '
+                 'the first is read')
   if files.cropped:
     found.append(f'data: more than half of {files.cropped:,} long images is '
                  'cropped; data.fit=pad keeps whole images')

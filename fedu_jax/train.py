@@ -25,6 +25,7 @@ from fedu_jax import runs
 from fedu_jax import settings
 from fedu_jax import sources
 from fedu_jax import tally
+from fedu_jax.client_table import client_table
 from fedu_jax.errors import BadInput, Unsaved
 from fedu_jax.scores import best, Scorer
 from fedu_jax.state import Online
@@ -160,7 +161,7 @@ def _write(path: pathlib.Path, value: Any) -> str:
 def _show_data(data: sources.Dataset, parts: Sequence[np.ndarray],
                console: Console) -> None:
   """Prints who holds how much, and what was read of a folder."""
-  table = report.client_table(data.train_labels, list(parts), data.owners,
+  table = client_table(data.train_labels, list(parts), data.owners,
                               data.owner_names)
   if table is not None:
     console.print(table)

@@ -13,6 +13,7 @@ FLOORS = [
     {'eight_bit', 'memory', 'watch', 'stops', 'journal', 'reading', 'tally'},
     {'hosts', 'listing', 'image_files'},
     {'trees', 'losses', 'winograd', 'rows', 'augment', 'partition', 'report',
+     'client_table',
      'checkpoint', 'cache', 'cifar', 'participation',
      'devices', 'store', 'estimate'},
     {'conv_cpu', 'batchnorm', 'health', 'traffic'},

@@ -307,9 +307,13 @@ def test_pages_that_are_not_read_are_told(root):
   Image.fromarray(PIXELS).save(
       root / 'a' / '2.tif', save_all=True,
       append_images=[Image.fromarray(255 - PIXELS)])
+  for name in ('3.gif', '4.webp'):
+    Image.fromarray(PIXELS).save(
+        root / 'a' / name, save_all=True, duration=100,
+        append_images=[Image.fromarray(255 - PIXELS)])
   np.testing.assert_array_equal(load(root).train_images[2], PIXELS)
   for _ in range(2):  # decoded, and from the cache
-    assert 'of 1 files with several pages the first is read' in said(root)
+    assert 'of 3 files with several pages or frames the first is' in said(root)
 
 
 # --- threads -----------------------------------------------------------------
