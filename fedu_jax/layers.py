@@ -8,7 +8,6 @@ from typing import Any
 
 from flax import linen as nn
 import jax
-import jax.numpy as jnp
 
 from fedu_jax import conv
 from fedu_jax.batchnorm import BatchNorm
@@ -21,7 +20,7 @@ _kernel_init = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 def _bias_init(fan_in: int) -> Any:
   """PyTorch's default for biases: uniform in +-1/sqrt(fan_in)."""
   bound = 1 / math.sqrt(fan_in)
-  return lambda rng, shape, dtype=jnp.float32: jax.random.uniform(
+  return lambda rng, shape, dtype=float: jax.random.uniform(
       rng, shape, dtype, -bound, bound)
 
 

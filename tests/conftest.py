@@ -36,7 +36,8 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 # the others have nothing left to do.
 _LONG = ('numbers_test', 'sharding_test', 'experiments_test', 'train_test',
          'kill_test', 'benchmarks_test', 'hosts_test', 'checkpoint_test',
-         'parity_test', 'plan_test', 'laws_test', 'methods_test', 'store_test')
+         'parity_test', 'parity_rounds_test', 'plan_test', 'laws_test',
+         'methods_test', 'store_test')
 
 
 def pytest_collection_modifyitems(items):
