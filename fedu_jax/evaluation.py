@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 import numpy as np
 import optax
 
+from fedu_jax import networks
 from fedu_jax.losses import unit
 from fedu_jax.state import Array, Variables
 
@@ -25,7 +26,7 @@ def _embed(images, variables, *, apply, module, batch_size):
 def features(module: nn.Module, variables: Variables, images: Array) -> Array:
   """What lies below the projector: [B, H, W, C] f32 -> [B, D]."""
   z: Any = module.apply(variables._asdict(), images, train=False,
-                        method='features')
+                        method=networks.features_method(module))
   return z
 
 

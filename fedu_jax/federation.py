@@ -264,13 +264,16 @@ def _row(done: int, metrics: Metrics, seconds: float,
   arrived = per_client.pop('arrived')
   sound = per_client.pop('sound')
   # Of whom the mean is; of all, if there is none.
-  loss, drift = (per_client[name][sound if sound.any() else ...]
-                 for name in ('loss', 'divergence'))
-  with np.errstate(invalid='ignore', over='ignore'):
-    mean = np.mean(loss)  # not finite, if nobody's is
+  counted = sound if sound.any() else ...
+  drift = per_client['divergence'][counted]
+  mean = {}
+  if 'loss' in per_client:  # not every learner has one
+    with np.errstate(invalid='ignore', over='ignore'):
+      # Not finite, if nobody's is.
+      mean = {'loss': np.mean(per_client['loss'][counted])}
   images = int(per_client['steps'].sum()) * config.batch_size
   return {
-      'round': done, 'loss': mean,
+      'round': done, **mean,
       'divergence_min': drift.min(), 'divergence_max': drift.max(),
       # An upload that did not arrive is not counted; one left out for its
       # numbers is, since it was sent.

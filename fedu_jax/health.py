@@ -33,6 +33,8 @@ class Collapse:
     spread = clients.get('feature_std')
     if self._told or spread is None or row['round'] < SETTLED:
       return ''
+    # A learner of one's own may report several numbers a client.
+    spread = np.asarray(spread).reshape(len(spread), -1).min(1)
     low = (spread < COLLAPSED) & (clients['steps'] > 0)
     if not low.any():
       return ''

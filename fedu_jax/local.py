@@ -29,7 +29,8 @@ def init_clients(online: Online, num_examples: ArrayLike, *,
     The clients' state; every leaf has a leading axis [K].
   """
   num_clients = len(jnp.asarray(num_examples))
-  dtype = jnp.result_type(*jax.tree.leaves(online.encoder.params))
+  dtype = jnp.result_type(*jax.tree.leaves(online.encoder.params)
+                          or [jnp.float32])
   client = ClientState(
       online=online, target=online.encoder, num_examples=jnp.float32(0),
       divergence=jnp.array(jnp.inf, dtype), last_round=jnp.int32(-1),
@@ -138,6 +139,7 @@ def local_update(client: ClientState, batches: Batches, rng: Array, *,
   Returns:
     The trained client, and its metrics: the means over its steps of what the
     learner reports, 'divergence' [], 'steps' [], and 'divergence/<layer>' [].
+    The learner may report nothing, and arrays of any shape.
   """
   start = client.online.encoder.params
   state = learner.init(client, batches.round)
@@ -159,8 +161,7 @@ def local_update(client: ClientState, batches: Batches, rng: Array, *,
   state, metrics = jax.lax.scan(
       step, state, (numbers, batches.index, batches.mask))
   steps = batches.mask.sum(dtype=jnp.int32)
-  metrics = {name: x.sum(0) / jnp.maximum(steps, 1).astype(x.dtype)
-             for name, x in metrics.items()}
+  metrics = {name: _mean(x, steps) for name, x in metrics.items()}
 
   client = learner.final(client, state)
   end = client.online.encoder.params
@@ -171,3 +172,10 @@ def local_update(client: ClientState, batches: Batches, rng: Array, *,
   metrics |= {f'divergence/{layer}': x
               for layer, x in trees.conv_distances(start, end).items()}
   return client, metrics | {'divergence': client.divergence, 'steps': steps}
+
+
+def _mean(x: Array, steps: Array) -> Array:
+  """The mean over those of the steps [S, ...] that were done."""
+  if not jnp.issubdtype(x.dtype, jnp.inexact):  # a count, or whether
+    x = x.astype(jnp.float32)
+  return x.sum(0) / jnp.maximum(steps, 1).astype(x.dtype)

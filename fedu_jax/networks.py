@@ -172,6 +172,24 @@ def init_online(nets: Nets, rng: Array, images: Array) -> Online:
   return draw(rng)
 
 
+def embeddings(nets: Nets, online: Online, images: Array
+               ) -> tuple[Array, Array]:
+  """What encoder and predictor put out, in evaluation mode: [B, D] each."""
+  z: Any = nets.encoder.apply(online.encoder._asdict(), images, train=False)
+  prediction: Any = nets.predictor.apply(online.predictor._asdict(), z,
+                                         train=False)
+  return z, prediction
+
+
+def features_method(module: nn.Module) -> str:
+  """The method that gives the representation below the projector.
+
+  A module without a method `features` has no projector: its output counts.
+  """
+  named = callable(getattr(type(module), 'features', None))
+  return 'features' if named else '__call__'
+
+
 def variables(collections: Mapping[str, Any]) -> Variables:
   """A head without layers, or without BatchNorm, lacks a collection."""
   return Variables(collections.get('params', {}),

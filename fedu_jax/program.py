@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 import ml_collections
 import optax
 
+from fedu_jax import contracts
 from fedu_jax import devices
 from fedu_jax import local
 from fedu_jax import networks
@@ -157,9 +158,9 @@ def make_sampling(config: ml_collections.ConfigDict
                   ) -> Callable[[Array, Array, Array], Array]:
   """Builds what draws cohorts: (rng, round, num_examples [K]) -> ids [M]."""
   sample = settings.bind(config, 'sampling', size=config.cohort)
-  return lambda rng, round_, num_examples: sample(
+  return lambda rng, round_, num_examples: contracts.cohort(sample(
       jax.random.fold_in(jax.random.fold_in(rng, _COHORT), round_),
-      num_examples)
+      num_examples), name=config.sampling.name, size=config.cohort)
 
 
 def make_round(config: ml_collections.ConfigDict, nets: networks.Nets,

@@ -212,7 +212,7 @@ class RoundReport(NoReport):
     for name, values in per_client.items():
       shown |= {f'client{i}/{name}': value
                 for i, value in zip(row['cohort'], values)
-                if value is not None and i < _CURVES}
+                if isinstance(value, (int, float)) and i < _CURVES}
     self._board.add(row['round'], shown)
     self._progress.update(self._task, completed=row['round'],
                           speed=f"{row['images_per_second']:.0f} images/s")
@@ -238,7 +238,8 @@ def _line(row: Row) -> str:
   if not any(came and client not in row['left_out'] for client, came in
              zip(row['cohort'], row['arrived'])):
     dropped += 'the server stays as it was  '
-  return (f"round {row['round']:>4}  loss {number(row['loss'], 4)}  {knn}"
+  loss = f"loss {number(row['loss'], 4)}  " if 'loss' in row else ''
+  return (f"round {row['round']:>4}  {loss}{knn}"
           f'divergence {number(low, 3)}-{number(high, 3)}  '
           f"global predictor {sum(row['global_predictor'])}"
           f"/{len(row['global_predictor'])}  {dropped}"

@@ -11,6 +11,7 @@ import ml_collections
 import numpy as np
 from rich.console import Console
 
+from fedu_jax import contracts
 from fedu_jax import memory
 from fedu_jax import networks
 from fedu_jax import program
@@ -74,8 +75,11 @@ def parts_of(config: ml_collections.ConfigDict,
         f'partition {config.partition.name} needs '
         f'{"owners" if natural else "labels"}, and {config.data.source} has '
         f'none: set --config.partition.name={"iid" if natural else "natural"}')
-  parts = settings.bind(config, 'partition')(
-      labels, config.clients, np.random.RandomState(config.seed))
+  parts = contracts.parts(
+      settings.bind(config, 'partition')(
+          labels, config.clients, np.random.RandomState(config.seed)),
+      name=config.partition.name, num_clients=config.clients,
+      num_examples=len(data.train_images))
   for i, part in enumerate(parts):
     if len(part) < config.batch_size:
       raise BadInput(
@@ -91,7 +95,8 @@ def networks_of(config: ml_collections.ConfigDict, data: sources.Dataset
 
   Raises:
     BadInput: they are larger than memory, or what they put out is not what the
-      learner compares, or too little for its classes.
+      learner compares, or too little for its classes; or a network or a
+      divergence of one's own does not keep to its contract.
   """
   nets = settings.bind(config, 'model')()
   rng = jax.random.fold_in(jax.random.key(config.seed), program.INIT)
@@ -101,7 +106,9 @@ def networks_of(config: ml_collections.ConfigDict, data: sources.Dataset
     size = trees.num_bytes(jax.eval_shape(
         lambda: networks.init_online(nets, rng, images)))
     memory.refuse(size, 'a network of this config.model')
-  online = networks.init_online(nets, rng, images)
+  online = contracts.online(nets, rng, images, name=config.model.name)
+  contracts.divergence(settings.bind(config, 'divergence'),
+                       online.encoder.params, name=config.divergence.name)
   _check_outputs(config, nets, online, data)
   return nets, online
 
@@ -113,11 +120,9 @@ def _check_outputs(config, nets, online, data) -> None:
       config.model.projector_layers, config.model.predictor_layers)):
     return
 
-  def outputs():
-    z = nets.encoder.apply(online.encoder._asdict(), jnp.zeros(
-        (1, *data.train_images.shape[1:])), train=False)
-    return z, nets.predictor.apply(online.predictor._asdict(), z, train=False)
-  z, prediction = (x.shape[-1] for x in jax.eval_shape(outputs))
+  z, prediction = (x.shape[-1] for x in jax.eval_shape(
+      lambda: networks.embeddings(nets, online, jnp.zeros(
+          (1, *data.train_images.shape[1:])))))
   if labelled and prediction <= (most := int(data.train_labels.max())):
     raise BadInput(f'the classifier has {prediction} outputs, but labels go up '
                    f'to {most}: set config.model.features to {most + 1}')

@@ -128,10 +128,10 @@ def _epoch(state: PyTree, inputs: Array, labels: Array, order: Array, *,
     if mode == 'head':
       return head.apply(top._asdict(), x, train=False), (encoder, top)
     z, changed = module.apply(
-        encoder._asdict(), _scaled(x), train=True, method='features',
-        mutable=['batch_stats'])
+        encoder._asdict(), _scaled(x), train=True,
+        method=networks.features_method(module), mutable=['batch_stats'])
     # The projector is not run, and keeps its statistics.
-    stats = {**encoder.batch_stats, **changed['batch_stats']}
+    stats = {**encoder.batch_stats, **changed.get('batch_stats', {})}
     encoder = encoder._replace(batch_stats=stats)
     y, top = networks.forward(head, top, z)
     return y, (encoder, top)

@@ -1,5 +1,7 @@
 """Arithmetic on pytrees: choose, index, average, measure."""
 
+from typing import Any
+
 import jax
 import jax.flatten_util
 import jax.numpy as jnp
@@ -111,15 +113,24 @@ def conv_distances(a: PyTree, b: PyTree) -> Metrics:
     b: encoder parameters of the same structure.
 
   Returns:
-    A dict from the layer's path, joined by '/', to its distance [].
+    A dict from the layer's path, joined by '/', to its distance []; empty if
+    there is no such layer, in whatever containers the parameters are.
   """
   distances = {}
   rows = jax.tree_util.tree_leaves_with_path(a)
   for (path, x), y in zip(rows, jax.tree.leaves(b), strict=True):
-    names = [str(getattr(key, 'key', key)) for key in path]
-    if names[-1] == 'kernel' and 'conv' in names[-2]:
-      distances['/'.join(names[:-1])] = jnp.sqrt(jnp.sum(jnp.square(x - y)))
+    *layer, last = map(_name, path) if path else ['']
+    if last == 'kernel' and layer and 'conv' in layer[-1]:
+      distances['/'.join(layer)] = jnp.sqrt(jnp.sum(jnp.square(x - y)))
   return distances
+
+
+def _name(key: Any) -> str:
+  """What a dict, a sequence or an object calls a part, as JAX hands it out."""
+  for attribute in ('key', 'name', 'idx'):
+    if hasattr(key, attribute):
+      return str(getattr(key, attribute))
+  return str(key)
 
 
 def conv_distance(a: PyTree, b: PyTree) -> Array:
@@ -134,8 +145,9 @@ def conv_distance(a: PyTree, b: PyTree) -> Array:
 
 def squared_distance(a: PyTree, b: PyTree) -> Array:
   """The paper's divergence: the squared L2 norm over all parameters, [] f32."""
-  squares = jax.tree.map(lambda x, y: jnp.sum(jnp.square(x - y)), a, b)
-  return jnp.sum(jnp.stack(jax.tree.leaves(squares)))
+  squares = jax.tree.leaves(
+      jax.tree.map(lambda x, y: jnp.sum(jnp.square(x - y)), a, b))
+  return jnp.sum(jnp.stack(squares or [jnp.float32(0)]))
 
 
 def scaled_by_cosine(tree: PyTree, centre: PyTree) -> PyTree:

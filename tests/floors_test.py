@@ -21,7 +21,7 @@ FLOORS = [
     {'layers'},
     {'networks', 'local', 'aggregation', 'tfds_reader', 'folders'},
     {'learners.descent', 'rules', 'evaluation', 'rounds', 'sources'},
-    {'semi_supervised', 'command'},
+    {'contracts', 'semi_supervised', 'command'},
     {'learners.byol', 'learners.fedca', 'learners.fedsc',
      'learners.moco', 'learners.simclr', 'learners.simsiam',
      'learners.supervised'},
