@@ -1,4 +1,4 @@
-"""The work that is timed: steps of the paper's setting, on random images."""
+"""The work that is timed: steps of configs/cifar10.py, on random images."""
 
 import argparse
 from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ class Work(NamedTuple):
 
 def make(args: argparse.Namespace, *, first_target: str = 'copy',
          **learner: Any) -> Work:
-  """The paper's setting with the flags' network; `learner` swaps its pieces."""
+  """configs/cifar10.py with the flags' network; `learner` swaps its pieces."""
   config = cifar10.get_config()
   config.batch_size = args.batch
   for name in ('width', 'hidden', 'features', 'dtype'):

@@ -2,8 +2,10 @@
 
   python -m fedu_jax.main --config=configs/cifar100.py --workdir=/tmp/cifar100
 
-Published for this setting (ResNet-18, linear probe): 57.08 (Zhuang et al. 2021,
-poster) and 57.21 +- 0.31 (Zhuang et al. 2022, table 3). Needs an accelerator.
+Printed for FedU on this data, split and network (ResNet-18, linear probe):
+57.08 (Zhuang et al. 2021, poster) and 57.21 +- 0.31 (Zhuang et al. 2022, table
+3). configs/cifar10.py says which values the papers state, and which only the
+released code has. Needs an accelerator.
 """
 
 import ml_collections

@@ -3,9 +3,9 @@
   python -m fedu_jax.main --config=configs/cifar10_small.py \
       --config.data.dir=../shared/tfds --workdir=/tmp/cifar10_small
 
-Five clients of two classes, 2,000 images each. What differs from the paper's
-setting, and why: that one is tuned for 39,000 steps a client, and in a run of
-minutes its networks do not leave their initial state.
+Five clients of two classes, 2,000 images each. What differs from
+configs/cifar10.py, and why: that one is for 39,000 steps a client, and in a run
+of minutes its networks do not leave their initial state.
 
 - 16 pixels and a ResNet-10 of width 16 with small heads: 2 ms an image;
 - batches of 32 and one epoch a round, 62 steps, for 60 rounds. With few steps

@@ -159,7 +159,7 @@ METHODS: dict[str, Callable[[ml_collections.ConfigDict], None]] = {
 
 
 def get_config(name: str = 'fedu') -> ml_collections.ConfigDict:
-  """Returns the paper's setting on CIFAR-10, changed for a method."""
+  """Returns configs/cifar10.py, changed for a method."""
   if name not in METHODS:
     raise ValueError(f'no method {name!r}: choose {", ".join(METHODS)}')
   config = cifar10.get_config()

@@ -3,7 +3,7 @@
   python -m fedu_jax.main --config=configs/quickstart.py --workdir=/tmp/digits
 
 The 1,797 handwritten digits of scikit-learn, 8x8 pixels; five clients of two
-digits each. What differs from the paper's setting, and why:
+digits each. What differs from configs/cifar10.py, and why:
 
 - a narrow ResNet-10: an 8x8 image leaves a deeper one nothing to look at;
 - views without flips (a mirrored digit is another sign), without hue or

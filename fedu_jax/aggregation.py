@@ -57,7 +57,10 @@ def fedavg_target(server: ServerState, clients: ClientState, *,
                   add: Add = trees.weighted_sum) -> ServerState:
   """Averages the target encoders in place of the online ones (FedU's ablation).
 
-  The predictors are averaged as ever. Arguments as in `aggregate`.
+  The predictors are averaged as ever. A client that trains for the first time
+  begins with the mean of the targets, as all do. In the released code one that
+  joins after the second round loads the server's whole model, and so begins
+  with the mean of the online encoders. Arguments as in `aggregate`.
   """
   uploads = _upload_target(clients, len(clients.num_examples))
   return aggregate(server, clients._replace(online=uploads), add=add)

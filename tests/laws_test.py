@@ -36,6 +36,20 @@ def a_server(seed=2):
   return ServerState(small.noise(small.online(), seed), jnp.int32(3))
 
 
+def test_who_joins_late_gets_the_mean_of_the_targets():
+  """Where targets are aggregated; the released code hands out another mean."""
+  _, clients, _ = small.federation()
+  clients = small.noise(clients)._replace(num_examples=clients.num_examples)
+  server = aggregation.fedavg_target(
+      ServerState(small.online(), jnp.int32(3)), clients)
+  late = small.client(0, fedu_jax.init_clients(small.online(), np.array([8])))
+  for rule in (RULES['dapu'], fedu_jax.global_predictor):
+    joined = rule(late, server)
+    want = weighted_mean(clients.target, clients.num_examples)
+    small.check_close(joined.online.encoder, want)
+    small.check_close(joined.target, want)
+
+
 # --- means -----------------------------------------------------------------
 
 def weighted_mean(stacked, weights):

@@ -377,8 +377,9 @@ def test_a_workdir_with_something_else_in_it_is_refused(tmp_path):
 # --- configs ---------------------------------------------------------------
 
 
-def test_cifar10_is_the_papers_setting():
-  """The letter of facts B1 to B4."""
+def test_cifar10_is_the_papers_and_else_the_released_codes_setting():
+  """Clients, classes, rounds and network are the papers', the rest the code's.
+  """
   flat = settings.flatten(cifar10.get_config())
   want = {
       'rounds': 100, 'local_epochs': 5, 'batch_size': 128, 'clients': 5,

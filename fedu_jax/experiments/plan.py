@@ -60,7 +60,7 @@ SCALES = {
         'colour jitter; probes on standardised features, in batches of 512',
         {'CIFAR-10': 'tfds:cifar10'}, _cpu, arms='some'),
     'paper': Scale(
-        'paper', "the paper's setting: 50,000 images of 32 pixels, a ResNet-18 "
+        'paper', 'configs/cifar10.py: 50,000 images of 32 pixels, a ResNet-18 '
         'of width 64, 100 rounds of five epochs',
         {'CIFAR-10': 'tfds:cifar10', 'CIFAR-100': 'tfds:cifar100'},
         cifar10.get_config)}

@@ -49,8 +49,9 @@ def fedca(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,
   the linear probe falls with the size, and by own entries: after 30 rounds of
   batches of 32 (one seed) it was 42.4 % without a dictionary, 41.8 with 256
   entries and 36.1 with own ones among them, 33.4 with 4,096 and 22.3 with own,
-  untrained 31.7 (benchmarks/results/README.md). Nothing was measured at the
-  paper's batches of 128. Goes with the aggregation and the rule `fedca`.
+  untrained 31.7 (benchmarks/results/README.md). Nothing was measured at
+  batches of 128, the FedU code's. Goes with the aggregation and the rule
+  `fedca`.
 
   Args:
     nets: the encoder's and the predictor's modules.
