@@ -24,6 +24,11 @@ class Unsaved(Ending):
   code = 4
 
 
+class OutOfMemory(Ending):
+  """The memory of the host or of a device ran out; what is saved stays."""
+  code = 7
+
+
 class Diverged(Ending):
   """Numbers went wrong in a round, so that no other can follow."""
   code = 6

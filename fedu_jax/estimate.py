@@ -60,12 +60,40 @@ def peak_memory(compiled: jax.stages.Compiled) -> int:
           - found.alias_size_in_bytes + found.temp_size_in_bytes)
 
 
-def device_memory(sizes: Sizes, program: int) -> Line:
+def arguments(compiled: jax.stages.Compiled) -> int:
+  """Bytes of a program's arguments on a device."""
+  found: Any = compiled.memory_analysis()
+  return found.argument_size_in_bytes
+
+
+def program_at_least(sizes: Sizes) -> int:
+  """Bytes that a round's program holds on a device, but the working memory.
+
+  The server, and the clients with their images; of those that train, new states
+  as well, which are written beside the old ones, and uploads. A cohort drawn
+  from clients on the device is copied, with its images.
+  """
+  drawn = sizes.store == 'device' and sizes.cohort < sizes.clients
+  copied = sizes.at_once * (sizes.state + sizes.images) if drawn else 0
+  return (sizes.server + copied + sizes.at_once * (sizes.state + sizes.upload)
+          + (sizes.clients if drawn else sizes.at_once)
+          * (sizes.state + sizes.images))
+
+
+def device_memory(sizes: Sizes, program: int = 0) -> Line:
   """What a device holds while a round's program, of so many bytes, runs.
 
   The network that the server sent out first stays, to be scored; of clients in
   a store, those that come next are there already.
+
+  Args:
+    sizes: the federation.
+    program: what `peak_memory` says of it; 0: `program_at_least`, before the
+      program is compiled.
   """
+  if not program:
+    line = device_memory(sizes, program_at_least(sizes))
+    return line._replace(how='at least, before working memory')
   if sizes.store == 'device':
     return Line('memory of a device', program + sizes.network,
                 "the round's program, and O")

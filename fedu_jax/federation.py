@@ -42,7 +42,7 @@ class Ended(NamedTuple):
 
 def federate(members: Sequence[runs.Member], *,
              config: ml_collections.ConfigDict, nets: networks.Nets,
-             data: sources.Dataset) -> list[Ended]:
+             data: sources.Dataset, compiling: float = 0.0) -> list[Ended]:
   """Runs all rounds, or what is left of them.
 
   Federations whose arrays have the same shapes and that have done as many
@@ -54,13 +54,15 @@ def federate(members: Sequence[runs.Member], *,
     config: of all of them, but for the seed.
     nets: likewise.
     data: whose rows they own.
+    compiling: seconds that went into compiling their round before.
 
   Returns:
     For each what came of it.
 
   Raises:
     BadInput: the learner needs labels and the data has none; or what an
-      earlier start left is not sound, or no longer fits in.
+      earlier start left is not sound, or no longer fits in; or a round does
+      not fit the memory.
     Diverged: a round's numbers went wrong for all clients, or for the server.
     Interrupted: a signal came in a round, which is saved.
     Unsaved: a signal came, and what it ended could not be saved.
@@ -95,7 +97,8 @@ def federate(members: Sequence[runs.Member], *,
           make_store=_stores(members[first])[where.store])
       ended += _rounds(members[some], saved[some], begin(
           config=config, nets=nets, examples=examples, layout=where.layout),
-          config, sent)
+          config, sent, where, compiling)
+      compiling = 0.0
   return ended
 
 
@@ -125,13 +128,14 @@ def _stores(member: runs.Member) -> dict[str, Callable[..., store.Store]]:
 def _rounds(members: Sequence[runs.Member], saved: Sequence[Checkpoints],
             federation: resident.Resident | travelling.Travelling,
             config: ml_collections.ConfigDict,
-            sent: traffic.Sent) -> list[Ended]:
+            sent: traffic.Sent, where: place.Place,
+            compiling: float) -> list[Ended]:
   """Runs what is left of federations at the same round."""
   def say(text):
     for member in members:
       member.console.print(f'{member.name}: {text}', soft_wrap=True)
   done = federation.done
-  compile_seconds = 0.0
+  compile_seconds = compiling
   unsaved = [''] * len(members)
   with contextlib.ExitStack() as stack:
     reports = [stack.enter_context(report.RoundReport(
@@ -144,7 +148,9 @@ def _rounds(members: Sequence[runs.Member], saved: Sequence[Checkpoints],
     if done < config.rounds:
       began = time.perf_counter()
       federation.compile()
-      compile_seconds = time.perf_counter() - began
+      compile_seconds += time.perf_counter() - began
+      place.check(config, where, federation.compiled, together=len(members),
+                  begun=True)
       say(f'compiled{federation.where} in {compile_seconds:.0f} s' + (
           f', {len(members)} seeds as one program' if members[1:] else ''))
       stack.enter_context(stops.held_back())

@@ -15,13 +15,12 @@ from fedu_jax import devices
 from fedu_jax import estimate
 from fedu_jax import networks
 from fedu_jax import pace
-from fedu_jax import place
 from fedu_jax import program
+from fedu_jax import room
 from fedu_jax import runs
 from fedu_jax import settings
 from fedu_jax import sources
 from fedu_jax import travelling
-from fedu_jax import trees
 from fedu_jax.errors import BadInput
 from fedu_jax.state import ClientArrays, ClientState, ServerState
 
@@ -35,6 +34,11 @@ class Machine(NamedTuple):
   chips: int  # 0: config.devices, or as many as are here
   memory: float  # bytes of a device
   host_memory: float  # bytes
+  shared_by: int = 0  # devices that have no memory but the host's: CPUs
+
+  @property
+  def memories(self) -> room.Machine:
+    return room.Machine(*self[1:])
 
 
 class Forecast(NamedTuple):
@@ -93,8 +97,7 @@ def forecast(config: ml_collections.ConfigDict, data: sources.Dataset,
   Raises:
     BadInput: what a run would refuse there, too.
   """
-  sizes_of_clients = [len(part) for part in runs.parts_of(config, data)]
-  most, batch = max(sizes_of_clients), config.batch_size
+  lengths = [len(part) for part in runs.parts_of(config, data)]
   shape = data.train_images.shape[1:]
   group = config.devices_per_client
   chips = machine.chips or (len(jax.devices()) if config.devices == 'auto'
@@ -103,38 +106,22 @@ def forecast(config: ml_collections.ConfigDict, data: sources.Dataset,
     raise BadInput(f'config.devices_per_client is {group}, but there are '
                    f'{chips} devices: at most that')
   sampled = program.is_sampled(config, config.clients)
-  cohort = config.cohort if sampled else config.clients
-  groups, share = devices.spread(cohort, chips // group)
-  at_once = min(share, config.clients_per_device or share)
+  groups, share = devices.spread(
+      config.cohort if sampled else config.clients, chips // group)
   state = shapes(config, shape)
   server, client, _ = state
-  image_bytes = most * int(np.prod(shape))
-  store = place.store_of(
-      config, config.clients, sliced=at_once < share, meshed=groups * group > 1,
-      state=config.clients * trees.num_bytes(client),
-      data=config.clients * image_bytes,
-      device_memory=int(machine.memory), host_memory=int(machine.host_memory))
-  steps = [config.local_epochs * (size // batch) for size in sizes_of_clients]
-  if config.execution == 'vmap':  # a skipped step costs what a step does
-    worked = share * max(steps)
-  elif sampled:
-    worked = share * float(np.mean(steps))
-  else:
-    worked = max(sum(steps[i:i + share])
-                 for i in range(0, len(steps), share))
-  sent = program.sent(config, server, client, config.clients)
-  sizes = estimate.Sizes(
-      config.clients, cohort, groups, group, share, at_once, store,
-      trees.num_bytes(client), sent.up, sent.down,
-      trees.num_bytes(server.online), trees.num_bytes(server), image_bytes,
-      data.train_images.size, batch * worked, worked, config.rounds,
-      config.checkpoint.keep, config.checkpoint.every)
-  here = config.clients if store == 'device' and sampled else at_once
-  peak, note = _memory(config, state, sizes, here, (most, *shape))
+  sizes = room.sizes_of(
+      config, server, client, lengths, image=int(np.prod(shape)),
+      data=data.train_images.size, groups=groups,
+      at_once=config.clients_per_device or share)
+  sizes = sizes._replace(store=room.store_of(config, sizes, machine.memories))
+  here = config.clients if sizes.store == 'device' and sampled else (
+      sizes.at_once)
+  peak, note = _memory(config, state, sizes, here, (max(lengths), *shape))
   lying = sizes.server + here * (sizes.state + sizes.images)
   return Forecast(sizes, peak, peak - lying,
-              pace.per_image(config, client, shape),
-              settings.takes(config, 'aggregation', 'add'), note)
+                  pace.per_image(config, client, shape),
+                  settings.takes(config, 'aggregation', 'add'), note)
 
 
 def shapes(config: ml_collections.ConfigDict, shape: tuple[int, ...]
@@ -150,6 +137,49 @@ def shapes(config: ml_collections.ConfigDict, shape: tuple[int, ...]
       nets, jax.random.key(0), jnp.zeros((2, *shape))))
 
   return program.shapes(config, nets, online, shape)
+
+
+def compile_round(config: ml_collections.ConfigDict, nets: networks.Nets,
+                  state: tuple[ServerState, ClientState, Any],
+                  images: tuple[int, ...], *, layout: devices.Layout,
+                  rows: int, store: str, together: int = 1
+                  ) -> jax.stages.Compiled:
+  """Compiles what a device does in a round, for arrays that are not there.
+
+  A run that begins with arrays of these shapes does not compile it again.
+
+  Args:
+    config: the whole config.
+    nets: the networks.
+    state: what `program.shapes` returns.
+    images: [N, H, W, C] of a client, padded to the largest.
+    layout: of the clients that train at once.
+    rows: clients that lie on all devices together, and padding.
+    store: device, host or disk.
+    together: federations that run as one program.
+  """
+  several = (together,) if together > 1 else ()
+  by_client, everywhere = map(layout.sharding, (devices.BY_CLIENT,
+                                                devices.EVERYWHERE))
+
+  def of_all(x):
+    return jax.ShapeDtypeStruct((*several, *x.shape), x.dtype,
+                                sharding=everywhere)
+
+  def stacked(x):
+    return jax.ShapeDtypeStruct((*several, rows, *x.shape), x.dtype,
+                                sharding=by_client)
+  server, client, rng = state
+  server, rng = jax.tree.map(of_all, (server, rng))
+  clients = jax.tree.map(stacked, client)
+  arrays = ClientArrays(pace.examples(config, images, stacked),
+                        stacked(jax.ShapeDtypeStruct((), jnp.int32)))
+  if store == 'device':
+    return program.compile_round(config, nets, server, clients, arrays, rng,
+                                 layout=layout)
+  return travelling.compile_slice(
+      config, nets, server, clients, arrays, arrays.num_examples, rng,
+      layout=layout)[0]
 
 
 def _memory(config, state, sizes, here, images) -> tuple[int, str]:
@@ -169,25 +199,8 @@ def _memory(config, state, sizes, here, images) -> tuple[int, str]:
   layout = devices.layout(
       str(groups * sizes.group), groups * here,
       devices_per_client=sizes.group)
-  by_client, everywhere = map(layout.sharding, (devices.BY_CLIENT,
-                                                devices.EVERYWHERE))
-
-  def stacked(x):
-    return jax.ShapeDtypeStruct((groups * here, *x.shape), x.dtype,
-                                sharding=by_client)
-  server, client, rng = state
-  server, rng = jax.tree.map(lambda x: jax.ShapeDtypeStruct(
-      x.shape, x.dtype, sharding=everywhere), (server, rng))
-  clients = jax.tree.map(stacked, client)
-  arrays = ClientArrays(pace.examples(config, images, stacked),
-                        stacked(jax.ShapeDtypeStruct((), jnp.int32)))
-  if sizes.store == 'device':
-    compiled = program.compile_round(config, nets, server, clients, arrays, rng,
-                                     layout=layout)
-  else:
-    compiled, _ = travelling.compile_slice(
-        config, nets, server, clients, arrays, arrays.num_examples, rng,
-        layout=layout)
+  compiled = compile_round(config, nets, state, images, layout=layout,
+                           rows=groups * here, store=sizes.store)
   peak = estimate.peak_memory(compiled)
   if not settings.takes(config, 'aggregation', 'add'):
     # Each device gathers all clients, of which two groups' are in the program.

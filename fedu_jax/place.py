@@ -3,19 +3,18 @@
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
 from fedu_jax import devices
+from fedu_jax import estimate
 from fedu_jax import hosts
 from fedu_jax import memory
 from fedu_jax import networks
 from fedu_jax import program
-from fedu_jax import settings
-from fedu_jax import trees
+from fedu_jax import room
+from fedu_jax.lazy import Images, Lazy
 from fedu_jax.errors import BadInput
-from fedu_jax.lazy import Images
 from fedu_jax.state import Online
 
 # Share of a memory that clients who do not train may take: the rest is for
@@ -27,6 +26,7 @@ class Place(NamedTuple):
   """Where clients lie, and the devices of those that train at once."""
   store: str  # device, host or disk
   layout: devices.Layout
+  sizes: estimate.Sizes
 
 
 def choose(config: ml_collections.ConfigDict, nets: networks.Nets,
@@ -47,7 +47,8 @@ def choose(config: ml_collections.ConfigDict, nets: networks.Nets,
 
   Raises:
     BadInput: the config asks for devices that there are not, or for a store
-      that cannot hold the clients or cannot do what else it asks for.
+      that cannot hold the clients or cannot do what else it asks for; or the
+      devices have no room for clients that must all be there.
   """
   num_clients = len(parts)
   sampled = program.is_sampled(config, num_clients)
@@ -55,90 +56,73 @@ def choose(config: ml_collections.ConfigDict, nets: networks.Nets,
   # Several share a device, rather than that each is spread over all.
   wanted = '1' if config.devices == 'auto' and num_members > 1 else (
       config.devices)
-  each = config.clients_per_device
-  layout = devices.layout(wanted, cohort, clients_per_device=each,
+  layout = devices.layout(wanted, cohort,
+                          clients_per_device=config.clients_per_device,
                           devices_per_client=config.devices_per_client)
-  sliced = layout.num_clients < cohort
-  travels = sliced or (sampled and layout.mesh is not None)
+  travels = layout.num_clients < cohort or (sampled and layout.mesh is not None)
   if hosts.several() and (travels or config.store in ('host', 'disk')):
     raise BadInput('clients that come and go are for one host: set cohort and '
                    'clients_per_device to 0, and store to auto')
-  state, data = _bytes(config, nets, online, images, parts)
-  store = store_of(
-      config, num_clients, sliced=sliced, meshed=layout.mesh is not None,
-      state=state, data=data, device_memory=device_bytes(),
-      host_memory=memory.host_bytes())
-  if store == 'device':
-    _check_room(state)
-  return Place(store, layout)
+  groups = layout.mesh.shape[devices.AXIS] if layout.mesh else 1
+  shape = images.shape[1:]
+  server, client, _ = program.shapes(config, nets, online, shape)
+  sizes = room.sizes_of(
+      config, server, client, [len(part) for part in parts],
+      image=int(np.prod(shape)),
+      data=0 if isinstance(images, Lazy) else images.size,
+      groups=groups, at_once=layout.padded // groups)
+  here = machine(layout)
+  sizes = sizes._replace(store=room.store_of(config, sizes, here, share=_SHARE))
+  found = Place(sizes.store, layout, sizes)
+  if sizes.store == 'device':
+    check(config, found, together=1)
+  return found
 
 
-def store_of(config: ml_collections.ConfigDict, num_clients: int, *,
-             sliced: bool, meshed: bool, state: int, data: int,
-             device_memory: int, host_memory: int) -> str:
-  """Chooses where clients lie: 'device', 'host' or 'disk'.
+def check(config: ml_collections.ConfigDict, where: Place,
+          compiled: jax.stages.Compiled | None = None, *, together: int,
+          begun: bool = False) -> None:
+  """Refuses a federation that does not fit the memory here.
 
   Args:
     config: of the federation.
-    num_clients: K.
-    sliced: whether a cohort trains in slices.
-    meshed: whether it trains on several devices.
-    state: bytes of all clients' state.
-    data: bytes of all their images.
-    device_memory: a device's memory.
-    host_memory: the host's.
+    where: it is to run.
+    compiled: its round, if that has been compiled; else only what every
+      compiler must make room for is asked of the devices.
+    together: federations that run as one program.
+    begun: whether the arrays that its program takes are there already.
 
   Raises:
-    BadInput: as `choose`.
+    BadInput: it says what is needed, what there is, and what to change.
   """
-  sampled = program.is_sampled(config, num_clients)
-  if sliced and not settings.takes(config, 'aggregation', 'add'):
-    raise BadInput(f'config.clients_per_device is {config.clients_per_device}, '
-                   f'but aggregation {config.aggregation.name} needs a whole '
-                   'cohort at once: set it to 0')
-  travels = sliced or (sampled and meshed)
-  if config.store == 'device' and travels:
-    raise BadInput(
-        'config.store is device, but a cohort that is drawn runs on one '
-        'device there, and at once: set store to auto, or devices to 1 and '
-        'clients_per_device to 0')
-  if config.store in ('device', 'disk'):
-    return config.store
-  if config.store == 'auto' and not travels and (
-      not sampled or state + data <= _SHARE * device_memory):
-    return 'device'
-  if state > _SHARE * host_memory:
-    if config.store == 'auto':
-      return 'disk'
-    raise BadInput(
-        f'the state of {num_clients} clients takes {state / 1e9:.0f} GB, more '
-        f'than half of the host\'s memory ({host_memory / 1e9:.0f} GB): set '
-        'config.store to disk')
-  return 'host'
+  here, sizes = machine(where.layout), where.sizes
+  # What is there already is no longer free: the images, and what has begun.
+  there = sizes.data
+  if begun and compiled:
+    there += here.shared_by * estimate.arguments(compiled)
+    there += sizes.clients * sizes.state * (sizes.store == 'host')
+  here = here._replace(host=min(here.host, memory.free_bytes() + there))
+  room.check(config, sizes, here,
+             estimate.peak_memory(compiled) if compiled else 0,
+             together=together)
 
 
-def _check_room(state: int) -> None:
-  """Refuses clients whose state no memory here can hold."""
-  room = max(memory.host_bytes(), len(jax.devices()) * device_bytes())
-  if state > room:
-    raise BadInput(
-        f'the state of all clients takes {state / 1e9:.0f} GB, more than all '
-        f'memory here ({room / 1e9:.0f} GB): choose a smaller config.model or '
-        'learner.queue_size, or draw a cohort with config.store disk')
-
-
-def _bytes(config, nets, online, images, parts) -> tuple[int, int]:
-  """What all clients' state takes, and all their images, in bytes."""
-  def one():
-    return program.init_state(
-        config, nets, online, np.ones(1), jax.random.key(0),
-        jnp.zeros((1, *images.shape[1:])))[1]
-  most = max(map(len, parts)) * int(np.prod(images.shape[1:]))
-  return (len(parts) * trees.num_bytes(jax.eval_shape(one)),
-          len(parts) * most)
+def machine(layout: devices.Layout) -> room.Machine:
+  """The memories of this host and of its devices."""
+  mine = [device for device in (layout.mesh.devices.flat if layout.mesh
+                                else jax.devices()[:1])
+          if device.process_index == jax.process_index()]
+  shared = not own_memory()
+  return room.Machine(device_bytes(), memory.host_bytes(),
+                      max(1, len(mine)) if shared else 0)
 
 
 def device_bytes() -> int:
-  """The memory of one device; the host's where JAX does not know."""
-  stats = jax.local_devices()[0].memory_stats() or {}
-  return stats.get('bytes_limit', memory.host_bytes())
+  """The memory of a device; of devices that share the host's, each one's part.
+  """
+  return own_memory() or memory.host_bytes() // len(jax.local_devices())
+
+
+def own_memory() -> int:
+  """The bytes of a device that JAX may take; 0 where it does not know."""
+  return (jax.local_devices()[0].memory_stats() or {}).get('bytes_limit', 0)

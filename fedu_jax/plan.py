@@ -27,8 +27,9 @@ from fedu_jax import forecast
 from fedu_jax import memory
 from fedu_jax import pace
 from fedu_jax import place
+from fedu_jax import room
 from fedu_jax import settings
-from fedu_jax.errors import BadInput
+from fedu_jax.errors import Ending
 
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'A file with get_config(), as for fedu_jax.main.',
@@ -59,11 +60,12 @@ _LINK = flags.DEFINE_float(
     'devices.', lower_bound=1)
 
 
-def show(found: forecast.Forecast, machine: forecast.Machine,
+def show(config: Any, found: forecast.Forecast, machine: forecast.Machine,
          rates: estimate.Rates, how_fast: str, console: Console) -> None:
   """Prints all of a plan, and what of it breaks first.
 
   Args:
+    config: the whole config.
     found: of the config.
     machine: whose memories are to suffice.
     rates: of the machine.
@@ -108,12 +110,14 @@ def show(found: forecast.Forecast, machine: forecast.Machine,
       "memory out in their own way; only a CPU's has been compared with runs.")
   parts = [x for x in times if x.what not in (estimate.ROUND,
                                               estimate.ALL_ROUNDS)]
-  broken = (estimate.exceeded(device, machine.memory)
-            + estimate.exceeded(host, machine.host_memory))
+  broken = room.lacking(sizes, machine.memories, found.program)
   console.print(
       f'breaks first: {", ".join(broken) or "no memory"}; of time, '
       f'{estimate.longest(parts)}; if clients were real, '
       f'{estimate.longest(parts + real)}')
+  if broken:
+    console.print('to make it fit: '
+                  + room.change(config, sizes, compiled=True))
 
 
 def _print(console, title, text, lines) -> None:
@@ -131,26 +135,37 @@ def main(_: list[str]) -> None:
   command.keep_compiled_programs()  # the run will want the same
   config: Any = _CONFIG.value
   try:
-    settings.check(config)
-    _see_enough_devices(config)
-    data = forecast.data_of(
-        config, examples=_EXAMPLES.value, image_size=_IMAGE_SIZE.value,
-        classes=_CLASSES.value)
-    machine = forecast.Machine(
-        _CHIPS.value, _MEMORY.value or place.device_bytes(),
-        _HOST_MEMORY.value or memory.host_bytes())
-    found = forecast.forecast(config, data, machine)
-    rate, how_fast = _RATE.value, 'as given'
-    if not rate:
-      rate = pace.measured(config, data.train_images.shape[1:],
-                           found.per_image)
-      how_fast = ('as measured on a device here '
-                  f'({jax.devices()[0].device_kind})')
-  except BadInput as error:
-    command.refuse(error)
-  show(found, machine, estimate.Rates(rate, _LINK.value, _NETWORK.value,
-                                      _UPLINK.value), how_fast,
-       Console(highlight=False))
+    with memory.watched('plan for fewer devices or a smaller config.model'):
+      found, machine, rate, how_fast = _plan(config)
+  except Ending as ending:
+    command.leave(ending)
+  show(config, found, machine, estimate.Rates(
+      rate, _LINK.value, _NETWORK.value, _UPLINK.value), how_fast,
+      Console(highlight=False))
+
+
+def _plan(config) -> tuple[forecast.Forecast, forecast.Machine, float, str]:
+  """The plan, what it is for, the rate of operations and where that is from."""
+  settings.check(config)
+  _see_enough_devices(config)
+  data = forecast.data_of(
+      config, examples=_EXAMPLES.value, image_size=_IMAGE_SIZE.value,
+      classes=_CLASSES.value)
+  shared_by = 0
+  if not (_CHIPS.value or _MEMORY.value or _HOST_MEMORY.value
+          or place.own_memory()):  # the CPUs here, not another machine's chips
+    shared_by = min(config.clients, len(jax.devices()) if config.devices
+                    == 'auto' else int(config.devices))
+  machine = forecast.Machine(
+      _CHIPS.value,
+      _MEMORY.value or place.own_memory() or memory.host_bytes(),
+      _HOST_MEMORY.value or memory.host_bytes(), shared_by)
+  found = forecast.forecast(config, data, machine)
+  if _RATE.value:
+    return found, machine, float(_RATE.value), 'as given'
+  return (found, machine,
+          pace.measured(config, data.train_images.shape[1:], found.per_image),
+          f'as measured on a device here ({jax.devices()[0].device_kind})')
 
 
 def _see_enough_devices(config) -> None:

@@ -18,6 +18,7 @@ from rich.console import Console
 from fedu_jax import augment
 from fedu_jax import evaluation
 from fedu_jax import files
+from fedu_jax import memory
 from fedu_jax import report
 from fedu_jax import runs
 from fedu_jax import semi_supervised
@@ -151,6 +152,8 @@ def parse(text: str) -> list[tuple[str, Protocol, str]]:
   return found
 
 
+@memory.watched('nothing of the run is lost: end other programs, or ask for '
+                'fewer or smaller protocols')
 def ask(workdir: str | pathlib.Path, protocol: str, *,
         encoder: str = 'federation', data_dir: str = '',
         console: Console | None = None,

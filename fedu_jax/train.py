@@ -19,7 +19,8 @@ from fedu_jax import claims
 from fedu_jax import federation
 from fedu_jax import files
 from fedu_jax import hosts
-from fedu_jax import place
+from fedu_jax import memory
+from fedu_jax import preflight
 from fedu_jax import report
 from fedu_jax import runs
 from fedu_jax import settings
@@ -69,6 +70,14 @@ def train(config: ml_collections.ConfigDict, workdir: str, *,
   return train_seeds(config, [config.seed], [workdir], consoles=[console])[0]
 
 
+# What can be changed in the same folder, and what asks for another.
+_CHANGE = ('what is saved stays, and a run goes on from it: start it again '
+           'with a lower config.clients_per_device, more devices, or other '
+           'programs ended; or choose a smaller config.batch_size or '
+           'config.model and another --workdir')
+
+
+@memory.watched(_CHANGE)
 def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
                 workdirs: Sequence[str], *, consoles: Sequence[Console],
                 holds: contextlib.ExitStack | None = None) -> list[Trained]:
@@ -106,8 +115,8 @@ def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
   for folder, mine in zip(folders, parts):
     _check_data_is_as_before(folder, data, mine)
   # Refuses what cannot be before a folder is touched.
-  place.choose(config, *drawn[0], data.train_images, parts[0],
-               num_members=len(seeds))
+  compiling = preflight.check(config, *drawn[0], data.train_images, parts,
+                              folders)
   hosts.barrier('all folders are claimed')
   members = []
   for own, folder, mine, (nets, online), console in zip(
@@ -121,9 +130,10 @@ def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
         'federation', folder, mine, online, own.seed, scorer, console))
   hosts.barrier('all folders are written')
 
-  def federate(members, config):
-    return federation.federate(members, config=config, nets=nets, data=data)
-  ended = federate(members, config)
+  def federate(members, config, compiling=0.0):
+    return federation.federate(members, config=config, nets=nets, data=data,
+                               compiling=compiling)
+  ended = federate(members, config, compiling)
   # Who is alone has nobody to lose an upload to.
   by_itself = _changed(asked, **{
       'participation.dropout': 0., 'participation.stragglers': 0.})
@@ -214,6 +224,9 @@ def _changed(config: ml_collections.ConfigDict,
   return config
 
 
+@memory.watched('the rounds that are saved stay, and their scores are computed '
+                'when it is started again: end other programs, or choose '
+                'fewer images')
 def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str, *,
                        console: Console | None = None) -> dict[str, Any]:
   """Trains as `train` does, and scores what came of it.

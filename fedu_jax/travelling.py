@@ -249,6 +249,25 @@ def compile_slice(config: ml_collections.ConfigDict, nets: networks.Nets,
     none.
   """
   aggregate = settings.bind(config, 'aggregation')
+  sums: PyTree = ()
+  if settings.takes(config, 'aggregation', 'add'):
+    sums = jax.eval_shape(functools.partial(aggregation.collect, aggregate),
+                          server, clients)
+  everywhere = layout.sharding(devices.EVERYWHERE)
+  start = jax.tree.map(lambda x: jax.ShapeDtypeStruct(
+      x.shape, x.dtype, sharding=everywhere), sums)
+  return _jitted(ml_collections.FrozenConfigDict(config), nets, layout,
+                 settings.functions(config)).lower(
+                     server, clients, arrays, ids, rng, start).compile(), sums
+
+
+@functools.lru_cache(maxsize=32)
+def _jitted(config: ml_collections.FrozenConfigDict, nets: networks.Nets,
+            layout: devices.Layout, functions: tuple[Callable, ...]
+            ) -> jax.stages.Wrapped:
+  """A slice, which JAX traces and compiles once for arguments like these."""
+  del functions  # another function of the same name is another slice
+  aggregate = settings.bind(config, 'aggregation')
   in_sums = settings.takes(config, 'aggregation', 'add')
   mesh = layout.mesh
   training = program.make_training(config, nets, meshed=mesh is not None)
@@ -266,13 +285,5 @@ def compile_slice(config: ml_collections.ConfigDict, nets: networks.Nets,
         train, mesh,
         in_specs=(all_, each, each, each, all_, all_),
         out_specs=(each, each, all_ if in_sums else each))
-  sums: PyTree = ()
-  if in_sums:
-    sums = jax.eval_shape(functools.partial(aggregation.collect, aggregate),
-                          server, clients)
-  everywhere = layout.sharding(devices.EVERYWHERE)
-  start = jax.tree.map(lambda x: jax.ShapeDtypeStruct(
-      x.shape, x.dtype, sharding=everywhere), sums)
   # As in `program`: what is consumed is donated, though it may be unused.
-  return jax.jit(train, donate_argnums=(1, 5), keep_unused=True).lower(
-      server, clients, arrays, ids, rng, start).compile(), sums
+  return jax.jit(train, donate_argnums=(1, 5), keep_unused=True)

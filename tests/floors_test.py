@@ -29,9 +29,11 @@ FLOORS = [
     {'fields', 'combinations'},
     {'settings'},
     {'program'},
+    {'room'},
     {'runs', 'place', 'claims'},
     {'protocols', 'resident', 'travelling', 'pace'},
     {'federation', 'forecast'},
+    {'preflight'},
     {'train'},
     {'main', 'evaluate', 'plan', '__init__', 'experiments',
      'experiments.published', 'experiments.spread'},
@@ -84,10 +86,10 @@ def test_only_the_top_knows_the_config():
   """Who imports ml_collections."""
   users = {name for name, path in modules()
            if 'ml_collections' in path.read_text()}
-  assert users == {'settings', 'program', 'scores', 'runs', 'place', 'claims',
-                   'resident', 'travelling', 'federation', 'pace', 'forecast',
-                   'train', 'main', 'plan', 'experiments.plan',
-                   'experiments.queue'}
+  assert users == {'settings', 'program', 'scores', 'room', 'runs', 'place',
+                   'claims', 'resident', 'travelling', 'federation', 'pace',
+                   'forecast', 'preflight', 'train', 'main', 'plan',
+                   'experiments.plan', 'experiments.queue'}
 
 
 @pytest.mark.parametrize('name, path', list(modules()))

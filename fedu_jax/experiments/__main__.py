@@ -11,6 +11,7 @@ from rich.console import Console
 from fedu_jax import command
 from fedu_jax import experiments
 from fedu_jax import files
+from fedu_jax import memory
 from fedu_jax import stops
 from fedu_jax.errors import Ending, Unsaved
 
@@ -67,14 +68,16 @@ def main(argv: list[str]) -> None:
   workdir = pathlib.Path(str(_WORKDIR.value))
   try:
     several = {name: modules[name].plan(scale) for name in names}
-    for name, results in queue.run(
-        several, workdir, seeds=int(_SEEDS.value or 1),
-        together=int(_TOGETHER.value or 1), data_dir=str(_DATA_DIR.value),
-        console=console):
-      where = page.write(several[name], results,
-                         workdir / f'{name}-{scale.name}', scale)
-      console.print((where.parent / 'tables.md').read_text(), markup=False)
-      console.print(f'written: {where}')
+    with memory.watched('what is done stays: end other programs, lower '
+                        '--seeds_together, or choose a smaller --scale'):
+      for name, results in queue.run(
+          several, workdir, seeds=int(_SEEDS.value or 1),
+          together=int(_TOGETHER.value or 1), data_dir=str(_DATA_DIR.value),
+          console=console):
+        where = page.write(several[name], results,
+                           workdir / f'{name}-{scale.name}', scale)
+        console.print((where.parent / 'tables.md').read_text(), markup=False)
+        console.print(f'written: {where}')
   except Ending as ending:
     command.leave(ending)
   except (FileExistsError, NotADirectoryError, PermissionError) as error:

@@ -1,0 +1,174 @@
+"""What a federation needs of memory, and a refusal where there is less.
+
+One formula serves a run before it compiles, a run that has compiled its round,
+and `fedu_jax.plan`.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import ml_collections
+import numpy as np
+
+from fedu_jax import estimate
+from fedu_jax import memory
+from fedu_jax import program
+from fedu_jax import settings
+from fedu_jax import trees
+from fedu_jax.errors import BadInput
+from fedu_jax.state import ClientState, ServerState
+
+
+class Machine(NamedTuple):
+  """The memories that a federation must fit, in bytes."""
+  device: float  # of one device
+  host: float
+  shared_by: int = 0  # devices that have no memory but the host's: CPUs
+
+
+def sizes_of(config: ml_collections.ConfigDict, server: ServerState,
+             client: ClientState, lengths: Sequence[int], *, image: int,
+             data: int, groups: int, at_once: int) -> estimate.Sizes:
+  """Puts together what the costs of a federation depend on, but its store.
+
+  Args:
+    config: the whole config.
+    server: the server, or its shapes.
+    client: one client, or its shapes.
+    lengths: how many images each client has.
+    image: bytes of an image.
+    data: bytes of all images on the host.
+    groups: of devices that train together.
+    at_once: clients that train at once on each group, if there are as many.
+  """
+  clients, batch = len(lengths), config.batch_size
+  sampled = program.is_sampled(config, clients)
+  cohort = config.cohort if sampled else clients
+  share = -(-cohort // groups)
+  steps = [config.local_epochs * (length // batch) for length in lengths]
+  if config.execution == 'vmap':  # a skipped step costs what a step does
+    worked = share * max(steps)
+  elif sampled:
+    worked = share * float(np.mean(steps))
+  else:
+    worked = max(sum(steps[i:i + share]) for i in range(0, clients, share))
+  sent = program.sent(config, server, client, clients)
+  return estimate.Sizes(
+      clients, cohort, groups, config.devices_per_client, share,
+      min(at_once, share), '', trees.num_bytes(client), sent.up, sent.down,
+      trees.num_bytes(server.online), trees.num_bytes(server),
+      max(lengths) * image, data, batch * worked, worked, config.rounds,
+      config.checkpoint.keep, config.checkpoint.every)
+
+
+def store_of(config: ml_collections.ConfigDict, sizes: estimate.Sizes,
+             machine: Machine, *, share: float = 0.5) -> str:
+  """Chooses where clients lie: 'device', 'host' or 'disk'.
+
+  Args:
+    config: of the federation.
+    sizes: of the federation.
+    machine: where it is to run.
+    share: of a memory that a federation may take where another store is at
+      hand: the rest is for what the compiler adds, and for copies.
+
+  Raises:
+    BadInput: the config asks for a store that cannot do what else it asks for,
+      or that has too little room.
+  """
+  sampled = sizes.cohort < sizes.clients
+  sliced = sizes.at_once < sizes.share
+  if sliced and not settings.takes(config, 'aggregation', 'add'):
+    raise BadInput(f'config.clients_per_device is {config.clients_per_device}, '
+                   f'but aggregation {config.aggregation.name} needs a whole '
+                   'cohort at once: set it to 0')
+  travels = sliced or (sampled and sizes.groups * sizes.group > 1)
+  if config.store == 'device' and travels:
+    raise BadInput(
+        'config.store is device, but a cohort that is drawn runs on one '
+        'device there, and at once: set store to auto, or devices to 1 and '
+        'clients_per_device to 0')
+  if config.store in ('device', 'disk'):
+    return config.store
+  here = estimate.device_memory(sizes._replace(store='device'))
+  if config.store == 'auto' and not travels and (
+      not sampled or here.value <= share * machine.device):
+    return 'device'
+  there = estimate.host_memory(sizes._replace(store='host', data=0)).value
+  if there > share * machine.host:
+    if config.store == 'auto':
+      return 'disk'
+    raise BadInput(
+        f'the state of {sizes.clients} clients takes {memory.shown(there)}, '
+        'more than half of the host\'s memory '
+        f'({memory.shown(machine.host)}): set config.store to disk')
+  return 'host'
+
+
+def lacking(sizes: estimate.Sizes, machine: Machine, program: int = 0, *,
+            together: int = 1) -> list[str]:
+  """Says which memories are too small, one text for each.
+
+  Args:
+    sizes: the federation, with its store.
+    machine: where it is to run.
+    program: bytes of the compiled round on a device; 0: at least what the
+      formula of `estimate.program_at_least` says.
+    together: federations that run as one program.
+  """
+  device = estimate.device_memory(sizes, program)
+  host = estimate.host_memory(sizes)
+  if not program:
+    device = device._replace(value=together * device.value)
+  if not machine.shared_by:
+    return (estimate.exceeded(device, machine.device)
+            + estimate.exceeded(host, machine.host))
+  # A store on a CPU's device is on the host; its copies are made while no
+  # round runs, and are smaller than what a round adds.
+  other = sizes.data if sizes.store == 'device' else host.value
+  each = device._replace(what='memory of the host',
+                         value=machine.shared_by * device.value + other)
+  return estimate.exceeded(each, machine.host)
+
+
+def check(config: ml_collections.ConfigDict, sizes: estimate.Sizes,
+          machine: Machine, program: int = 0, *, together: int = 1) -> None:
+  """Refuses a federation that does not fit. Arguments as in `lacking`.
+
+  Raises:
+    BadInput: it says what is needed, what there is, and what to change.
+  """
+  if short := lacking(sizes, machine, program, together=together):
+    raise BadInput('a round needs more memory than there is: '
+                   f'{"" if program else "at least "}{", ".join(short)}: '
+                   f'{change(config, sizes, bool(program), together)}')
+
+
+def change(config: ml_collections.ConfigDict, sizes: estimate.Sizes,
+           compiled: bool = False, together: int = 1) -> str:
+  """Says what makes a round smaller, what helps most before the rest."""
+  found = []
+  if together > 1:
+    found.append('run fewer seeds together')
+  drawn = sizes.cohort < sizes.clients
+  on_device = sizes.store == 'device'
+  if sizes.store == 'host':
+    found.append('set config.store to disk')
+  if drawn and on_device and sizes.cohort < sizes.clients / 2:
+    found.append('set config.store to host or disk')
+  if sizes.at_once > 1:
+    if settings.takes(config, 'aggregation', 'add'):
+      found.append('set config.clients_per_device below '
+                   f'{sizes.at_once}, with config.store host or disk')
+    if config.execution == 'vmap':
+      found.append('set config.execution to map')
+    found.append('use more devices')
+    found.append('lower config.cohort' if drawn else 'draw a config.cohort')
+  model = 'choose a smaller config.model'
+  if config.learner.name in ('moco', 'fedca'):
+    model += ' or learner.queue_size'
+  batch = 'lower config.batch_size'
+  if config.model.dtype != 'bfloat16':
+    batch += ', or set config.model.dtype to bfloat16'
+  found += [batch, model] if compiled else [model]
+  return '; or '.join(found)

@@ -1,0 +1,150 @@
+"""Limits on memory: of groups, of ulimit; what is said where it runs out."""
+
+import errno
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from fedu_jax import memory
+from fedu_jax.errors import BadInput, OutOfMemory
+
+ROOT = pathlib.Path(__file__).parents[1]
+NONE = 2**63 - 4096  # what version 1 says where there is no limit
+
+
+def tree(root, groups, files):
+  """Makes the files of control groups: {folder/name: content}."""
+  for name, text in {'proc/self/cgroup': groups, **files}.items():
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(str(text) + '\n')
+  return sorted(memory.group_limits(root))
+
+
+V1, V2 = 'sys/fs/cgroup/memory', 'sys/fs/cgroup'
+
+
+@pytest.mark.parametrize('groups, files, found', [
+    ('0::/', {f'{V2}/memory.max': 10**6}, [(10**6, 0)]),
+    ('0::/', {f'{V2}/memory.max': 'max', f'{V2}/memory.high': 'max'}, []),
+    ('0::/', {f'{V2}/memory.high': 7000}, [(7000, 0)]),
+    # SLURM: the job's limit is above the step's group, which has none.
+    ('0::/system/job_1/step_0', {
+        f'{V2}/system/job_1/memory.max': 9000,
+        f'{V2}/system/job_1/memory.current': 5000,
+        f'{V2}/system/job_1/memory.stat': 'anon 3\ninactive_file 1000',
+        f'{V2}/system/job_1/step_0/memory.max': 'max'}, [(9000, 4000)]),
+    # Each level may have one; the lowest counts for `host_bytes`.
+    ('0::/a/b', {f'{V2}/a/memory.max': 3000, f'{V2}/a/b/memory.max': 5000},
+     [(3000, 0), (5000, 0)]),
+    # Docker without a name space of its own: the path is that of the host.
+    ('4:memory:/docker/0a1b\n0::/', {
+        f'{V1}/memory.limit_in_bytes': 8000,
+        f'{V1}/memory.usage_in_bytes': 6000,
+        f'{V1}/memory.stat': 'total_inactive_file 500\ncache 2'},
+     [(8000, 5500)]),
+    ('9:cpu,memory:/x', {f'{V1}/x/memory.limit_in_bytes': 8000}, [(8000, 0)]),
+    ('9:cpu:/x', {f'{V1}/x/memory.limit_in_bytes': 8000}, []),
+    ('0::/../other', {f'{V2}/memory.max': 4000}, [(4000, 0)]),
+    ('0::/a', {'sys/fs/cgroup/unified/a/memory.max': 4000}, [(4000, 0)]),
+    ('0::/a:b', {f'{V2}/a:b/memory.max': 4000}, [(4000, 0)]),
+    ('nonsense', {f'{V2}/memory.max': 'many'}, [])])
+def test_limits_of_control_groups(groups, files, found, tmp_path):
+  assert tree(tmp_path, groups, files) == found
+
+
+def test_the_lowest_limit_counts(tmp_path):
+  plain = memory.host_bytes(tmp_path)  # without any group
+  assert plain == memory.host_bytes(tmp_path / 'nothing') > 10**8
+  tree(tmp_path, '4:memory:/x', {f'{V1}/x/memory.limit_in_bytes': NONE})
+  assert memory.host_bytes(tmp_path) == plain
+  tree(tmp_path, '4:memory:/x', {
+      f'{V1}/x/memory.limit_in_bytes': 10**8,
+      f'{V1}/x/memory.usage_in_bytes': 4 * 10**7})
+  assert memory.host_bytes(tmp_path) == 10**8
+  assert memory.free_bytes(tmp_path) == 6 * 10**7
+  tree(tmp_path, '4:memory:/x', {f'{V1}/x/memory.usage_in_bytes': 2 * 10**8})
+  assert memory.free_bytes(tmp_path) == 0
+
+
+def test_what_is_too_large_is_refused(monkeypatch):
+  monkeypatch.setattr(memory, 'host_bytes', lambda: 10**8)
+  memory.refuse(10**7, 'a thing')
+  with pytest.raises(BadInput, match='a thing takes 2 GB, more than the memory '
+                     r'here \(0.1 GB free of 0.1 GB\): read fewer'):
+    memory.refuse(2 * 10**9, 'a thing', 'read fewer')
+
+
+def numpys():
+  np.empty(2**50, np.uint8)
+
+
+def chained():
+  try:
+    raise MemoryError
+  except MemoryError as error:
+    raise ValueError('an image is damaged') from error
+
+
+def raises(error):
+  def act():
+    raise error
+  return act
+
+
+@pytest.mark.parametrize('act', [
+    numpys, chained, raises(MemoryError()), raises(OSError(errno.ENOMEM, 'x')),
+    raises(jax.errors.JaxRuntimeError(
+        'RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes.')),
+    raises(jax.errors.JaxRuntimeError('INTERNAL: CUDNN_STATUS_ALLOC_FAILED')),
+    raises(RuntimeError('std::bad_alloc'))])
+def test_where_memory_runs_out_a_line_says_what_to_change(act):
+  with pytest.raises(OutOfMemory, match='memory ran out .*: use less') as found:
+    with memory.watched('use less'):
+      act()
+  assert found.value.code == 7 and '\n' not in str(found.value)
+
+
+@pytest.mark.parametrize('error', [
+    ValueError('wrong'), OSError(errno.ENOSPC, 'full'), BadInput('no memory'),
+    KeyboardInterrupt()])
+def test_other_errors_pass(error):
+  with pytest.raises(type(error)) as found:
+    with memory.watched('use less'):
+      raise error
+  assert found.value is error
+
+
+LIMITED = '''
+import resource
+import numpy as np
+from fedu_jax import errors, memory
+for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
+  before = memory.free_bytes()
+  resource.setrlimit(kind, (2**31, resource.RLIM_INFINITY))
+  assert memory.host_bytes() == 2**31 and memory.free_bytes() < 2**31 < before
+  try:
+    memory.refuse(2**31, 'it')
+  except errors.BadInput as error:
+    print(error)
+  try:
+    with memory.watched('use less'):
+      np.ones(2**31, np.uint8)
+  except errors.OutOfMemory as error:
+    print(error)
+  resource.setrlimit(kind, (resource.RLIM_INFINITY,) * 2)
+'''
+
+
+def test_limits_of_ulimit():
+  """In a process of its own, as `ulimit -v` and `ulimit -d` set them."""
+  done = subprocess.run([sys.executable, '-c', LIMITED], cwd=ROOT, text=True,
+                        capture_output=True, check=False, timeout=60)
+  assert done.returncode == 0, done.stderr
+  lines = done.stdout.splitlines()
+  assert [line.split(' (')[0] for line in lines] == 2 * [
+      'it takes 2 GB, more than the memory here', 'memory ran out']

@@ -1,0 +1,175 @@
+"""What a federation needs of memory, and that it is refused where it is not."""
+
+import pathlib
+
+import jax
+import pytest
+from rich.console import Console
+
+from configs import cifar10
+from fedu_jax import (
+    checkpoint, estimate, forecast, memory, place, program, resident, room,
+    runs, settings, train)
+from fedu_jax.errors import BadInput
+import tiny
+
+HUGE = 10**15
+
+
+def config_of(module=tiny, **changes):
+  config = module.get_config()
+  config.update_from_flattened_dict(changes)
+  settings.check(config)
+  return config
+
+
+def needs(config, shape=(32, 32, 3), examples=10_000, groups=1):
+  """The sizes of a federation of equal clients, and that of the state."""
+  server, client, _ = forecast.shapes(config, shape)
+  sizes = room.sizes_of(
+      config, server, client, [examples] * config.clients,
+      image=shape[0] * shape[1] * 3, data=0, groups=groups,
+      at_once=config.clients_per_device or config.clients)
+  return sizes._replace(store=room.store_of(
+      config, sizes, room.Machine(80e9, 2e12)))
+
+
+def refusal(config, sizes, device=80e9, host=2e12, shared_by=0, **more):
+  with pytest.raises(BadInput) as found:
+    room.check(config, sizes, room.Machine(device, host, shared_by), **more)
+  return str(found.value)
+
+
+def test_256_clients_of_the_paper_do_not_fit_80_gb():
+  """K S does, 62 GB; a round takes K (2 S + U) and the images, 170 GB."""
+  config = config_of(cifar10, clients=256)
+  sizes = needs(config)
+  assert sizes.store == 'device'
+  assert 256 * sizes.state < 80e9 < 256 * (2 * sizes.state + sizes.upload)
+  said = refusal(config, sizes)
+  assert 'at least memory of a device (171 GB of 80 GB)' in said
+  for words in ('clients_per_device below 256', 'config.cohort',
+                'more devices', 'smaller config.model'):
+    assert words in said
+  room.check(config, needs(config_of(cifar10, clients=100)),
+             room.Machine(80e9, 2e12))
+
+
+@pytest.mark.parametrize('changes, groups, fits', [
+    ({'clients_per_device': 8}, 1, True),
+    ({'clients_per_device': 8, 'store': 'disk'}, 1, True),
+    ({'clients_per_device': 200}, 1, False),
+    ({'cohort': 10}, 1, True),  # `auto` leaves the others on the host
+    ({'cohort': 10, 'store': 'device'}, 1, True),  # 62 GB, and 10 train
+    ({'cohort': 100, 'store': 'device'}, 1, False),
+    ({}, 4, True), ({}, 2, False)])
+def test_what_makes_it_fit(changes, groups, fits):
+  config = config_of(cifar10, clients=256, **changes)
+  sizes = needs(config, groups=groups)
+  found = room.lacking(sizes, room.Machine(80e9, 2e12))
+  assert bool(found) != fits, found
+
+
+def test_the_compilers_figure_counts_once_it_is_known():
+  """Working memory, which no formula knows: batches are to be smaller."""
+  config = config_of(cifar10)
+  sizes = needs(config)
+  assert not room.lacking(sizes, room.Machine(80e9, 2e12))
+  said = refusal(config, sizes, program=int(90e9))
+  assert 'memory of a device (90.2 GB of 80 GB)' in said
+  assert 'at least' not in said
+  assert 'lower config.batch_size, or set config.model.dtype' in said
+
+
+def test_seeds_that_run_together_take_as_many_times_as_much():
+  config = config_of(cifar10, clients=60)
+  sizes = needs(config)
+  room.check(config, sizes, room.Machine(80e9, 2e12))
+  assert 'run fewer seeds together' in refusal(config, sizes, together=3)
+
+
+def test_devices_without_memory_of_their_own_share_the_hosts():
+  """Eight CPU devices of one process: the host must hold all eight's."""
+  config = config_of(cifar10, clients=64, devices='8')
+  sizes = needs(config, groups=8)
+  each = estimate.device_memory(sizes).value
+  assert each < 10e9
+  assert not room.lacking(sizes, room.Machine(10e9, 2e12))
+  assert 'memory of the host' in refusal(
+      config, sizes, device=10e9, host=4 * each, shared_by=8)
+  room.check(config, sizes, room.Machine(10e9, 9 * each, 8))
+
+
+def test_a_host_without_room_for_the_store():
+  config = config_of(cifar10, clients=1000, cohort=10, store='host')
+  sizes = needs(config)
+  said = refusal(config, sizes, host=200e9)
+  assert 'the host (246 GB of 200 GB): set config.store to disk' in said
+
+
+def member(config, folder):
+  data = runs.data_of(config)
+  nets, online = runs.networks_of(config, data)
+  return data, nets, runs.Member(
+      'federation', folder, runs.parts_of(config, data), online, config.seed,
+      None, Console(quiet=True))
+
+
+def test_a_round_is_compiled_once_and_is_no_smaller_than_the_formula(tmp_path):
+  """The run finds the program by which its memory was checked."""
+  config = config_of(**{'model.hidden': 512, 'model.features': 256})
+  data, nets, one = member(config, tmp_path)
+  where = place.choose(config, nets, one.online, data.train_images, one.parts,
+                       num_members=1)
+  shape = data.train_images.shape[1:]
+  foreseen = forecast.compile_round(
+      config, nets, program.shapes(config, nets, one.online, shape),
+      (max(map(len, one.parts)), *shape), layout=where.layout, rows=len(
+          one.parts), store='device')
+  saved = checkpoint.Checkpoints(tmp_path / 'checkpoints', keep=1)
+  run = resident.Resident([one], [saved], config=config, nets=nets,
+                          examples=data.train_images, layout=where.layout)
+  run.compile()
+  saved.close()
+  assert (run.compiled.runtime_executable()
+          is foreseen.runtime_executable())
+  sizes = where.sizes
+  assert (sizes.clients * (2 * sizes.state + sizes.upload)
+          < estimate.program_at_least(sizes)
+          < estimate.peak_memory(foreseen)
+          < 2 * estimate.program_at_least(sizes))
+
+
+@pytest.mark.parametrize('free, compiles', [(10**4, 0), (10**6, 1)])
+def test_a_refusal_touches_nothing(free, compiles, tmp_path, monkeypatch):
+  """By the formula before anything is compiled, else by the compiler."""
+  seen = []
+  monkeypatch.setattr(forecast, 'compile_round', lambda *_, **__: seen.append(
+      0) or 'compiled')
+  monkeypatch.setattr(estimate, 'peak_memory', lambda _: HUGE)
+  monkeypatch.setattr(memory, 'free_bytes', lambda: free)
+  folder = tmp_path / 'run'
+  with pytest.raises(BadInput, match='a round needs more memory than there is'):
+    train.train(config_of(), str(folder), console=Console(quiet=True))
+  assert not folder.exists() and len(seen) == compiles
+
+
+def test_memory_that_runs_out_in_a_round_leaves_a_run(tmp_path, monkeypatch):
+  """In one line with a code of its own; what was saved is as it was."""
+  folder = tmp_path / 'run'
+  config = config_of(rounds=2)
+  advance = resident.Resident.advance
+
+  def runs_out(self):
+    if self.done == 1:
+      raise jax.errors.JaxRuntimeError(
+          'RESOURCE_EXHAUSTED: Out of memory allocating 12345 bytes.')
+    return advance(self)
+  with monkeypatch.context() as patched:
+    patched.setattr(resident.Resident, 'advance', runs_out)
+    with pytest.raises(memory.OutOfMemory, match='ran out .*12345 bytes.*'
+                       'what is saved stays'):
+      train.train(config, str(folder), console=Console(quiet=True))
+  assert runs.rounds_of(pathlib.Path(folder), 'federation') == 1
+  train.train(config, str(folder), console=Console(quiet=True))
+  assert runs.rounds_of(pathlib.Path(folder), 'federation') == 2
