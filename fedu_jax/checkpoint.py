@@ -118,8 +118,16 @@ class Checkpoints:
                      f'than this version makes, in {name}: choose another '
                      '--workdir')
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-    return self._handler.restore(self._state(), args=ocp.args.StandardRestore(
-        abstract, strict=False))
+    try:
+      return self._handler.restore(self._state(), args=ocp.args.StandardRestore(
+          abstract, strict=False))
+    except TypeError as error:
+      if 'PRNG' not in str(error):
+        raise
+      raise BadInput(
+          f'{self._folder} was written while JAX drew by another generator '
+          '(JAX_DEFAULT_PRNG_IMPL), whose numbers this version does not draw: '
+          'choose another --workdir') from error
 
   def restore_plain(self) -> PyTree | None:
     """Returns the newest sound state as nested dicts of arrays, or None.

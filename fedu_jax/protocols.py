@@ -16,6 +16,7 @@ import numpy as np
 from rich.console import Console
 
 from fedu_jax import augment
+from fedu_jax import draws
 from fedu_jax import evaluation
 from fedu_jax import files
 from fedu_jax import memory
@@ -154,6 +155,7 @@ def parse(text: str) -> list[tuple[str, Protocol, str]]:
 
 @memory.watched('nothing of the run is lost: end other programs, or ask for '
                 'fewer or smaller protocols')
+@draws.fixed()
 def ask(workdir: str | pathlib.Path, protocol: str, *,
         encoder: str = 'federation', data_dir: str = '',
         console: Console | None = None,

@@ -12,6 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from fedu_jax import contracts
+from fedu_jax import draws
 from fedu_jax import memory
 from fedu_jax import networks
 from fedu_jax import program
@@ -217,6 +218,7 @@ def _saved_in(folder: pathlib.Path, encoder: str) -> pathlib.Path:
   return saved
 
 
+@draws.fixed()
 def restore(config: ml_collections.ConfigDict, folder: pathlib.Path,
             encoder: str, console: Console) -> tuple[Scorer, Online]:
   """Loads a network of a run, and what scores it.

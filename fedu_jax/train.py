@@ -16,6 +16,7 @@ import numpy as np
 from rich.console import Console
 
 from fedu_jax import claims
+from fedu_jax import draws
 from fedu_jax import federation
 from fedu_jax import files
 from fedu_jax import hosts
@@ -78,6 +79,7 @@ _CHANGE = ('what is saved stays, and a run goes on from it: start it again '
 
 
 @memory.watched(_CHANGE)
+@draws.fixed()
 def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
                 workdirs: Sequence[str], *, consoles: Sequence[Console],
                 holds: contextlib.ExitStack | None = None) -> list[Trained]:
@@ -245,6 +247,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str, *,
             quiet=not hosts.first()))
 
 
+@draws.fixed()
 def _train_and_evaluate(config: ml_collections.ConfigDict, workdir: str,
                         holds: contextlib.ExitStack,
                         console: Console) -> dict[str, Any]:

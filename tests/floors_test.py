@@ -9,7 +9,8 @@ ROOT = pathlib.Path(__file__).parents[1] / 'fedu_jax'
 
 # A module may import only from floors below its own.
 FLOORS = [
-    {'state', 'errors', 'lazy', 'files', 'noise', 'surroundings'},
+    {'state', 'errors', 'lazy', 'files', 'noise', 'surroundings',
+     'draws'},
     {'eight_bit', 'memory', 'watch', 'stops', 'journal', 'reading', 'tally'},
     {'hosts', 'listing', 'image_files'},
     {'trees', 'losses', 'winograd', 'rows', 'augment', 'partition', 'report',
