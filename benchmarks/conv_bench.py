@@ -4,7 +4,9 @@
 
 Milliseconds for one batch through one layer of each kind that a ResNet has at
 this width: forward, to the input, to the kernel. XLA's stands twice, as a call
-from Python and inside a `lax.scan`, which is where training needs it.
+from Python and inside a `lax.scan`, which is where training needs it. With
+--convolution=exact, `model.convolution=exact` stands beside them in the same
+run.
 """
 
 from collections.abc import Callable
@@ -23,6 +25,7 @@ from fedu_jax.state import Array
 
 PARTS = ('forward', 'to the input', 'to the kernel')
 WAYS = ('ours', 'XLA', 'XLA in a scan')
+EXACT = 'ours, exact'
 
 
 def parts(fn: Callable[[Array, Array], Array], part: str
@@ -54,8 +57,11 @@ def main(argv: list[str] | None = None) -> None:
   flags.add_argument('--unlooped', action='store_true',
                      help="leave out XLA's in a scan: at width 64 it takes "
                      'seconds a layer')
+  measure.add_convolution(flags)
   args = measure.parse(flags, argv)
-  ways = WAYS[:2] if args.unlooped else WAYS
+  ways = [*WAYS[:2]] if args.unlooped else [*WAYS]
+  if args.convolution == 'exact':
+    ways.append(EXACT)
   runs: dict[str, Callable[[], Any]] = {}
   compile_seconds = 0.0
   for stage in range(4 if args.size >= 16 else 2):
@@ -78,10 +84,14 @@ def main(argv: list[str] | None = None) -> None:
             jnp.abs(jax.jit(mine)(*arrays) - expected).max()
             / jnp.abs(expected).max()), 1e-3)
         began = time.time()
-        fns: Any = (looped(mine, args.steps), theirs,
-                    looped(parts(xla, part), args.steps))
-        for way, fn in zip(ways, fns):
-          program = fn.lower(*arrays).compile()
+        fns: Any = dict(zip(
+            (*WAYS, EXACT), (
+                looped(mine, args.steps), theirs,
+                looped(parts(xla, part), args.steps),
+                looped(parts(functools.partial(ours, exact=True), part),
+                       args.steps)), strict=True))
+        for way in ways:
+          program = fns[way].lower(*arrays).compile()
           runs[f'{name} {part}, {way}'] = functools.partial(program, *arrays)
         compile_seconds += time.time() - began
   seconds = measure.interleave(runs, args.repetitions)

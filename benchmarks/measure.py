@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fedu_jax.conv import CONVOLUTIONS
+
 # What every benchmark's JSON object holds; null is what it does not measure.
 FIELDS = (
     'device', 'jax', 'dtype', 'model', 'width', 'batch', 'size',
@@ -47,6 +49,12 @@ def parser(description: str) -> argparse.ArgumentParser:
   flags.add_argument('--json', action='store_true',
                      help='print one JSON object and nothing else')
   return flags
+
+
+def add_convolution(flags: argparse.ArgumentParser) -> None:
+  """The flag of benchmarks that time exact convolutions beside the fast."""
+  flags.add_argument('--convolution', default='fast', choices=CONVOLUTIONS,
+                     help='exact: time model.convolution=exact as well')
 
 
 def parse(flags: argparse.ArgumentParser, argv: list[str] | None = None,

@@ -28,6 +28,7 @@ def main(argv: list[str] | None = None) -> None:
   flags.add_argument(
       '--executions', default='map,vmap',
       help='how five clients run; vmap takes 2.7 times as long on CPU')
+  measure.add_convolution(flags)
   args = measure.parse(flags, argv, executions='map')
   executions = args.executions.split(',')
   work = work_lib.make(args)
@@ -56,14 +57,20 @@ def main(argv: list[str] | None = None) -> None:
   runs = {'matmul': product, 'augment': lambda: view(images[0], rngs[0]),
           'unlooped': work_lib.repeated(unlooped, first, images, rngs),
           'scan': work_lib.repeated(scan, first, images, rngs)}
+  if args.convolution == 'exact':
+    slow = work_lib.make(args, convolution='exact')
+    exact = work_lib.compiled(
+        lambda *x: work_lib.steps(slow, *x), copy(first), images, rngs)
+    runs['scan, exact'] = work_lib.repeated(exact, first, images, rngs)
   runs |= {name: work_lib.repeated(fn, *stacked)
            for name, fn in programs.items()}
   seconds = measure.interleave(runs, args.repetitions)
 
   count = args.steps * args.batch
   show = measure.quiet(args)
-  for name in ('unlooped', 'scan'):
-    show(name, seconds[name], 'ms/image', 1e3 / count)
+  for name in ('unlooped', 'scan', 'scan, exact'):
+    if name in seconds:
+      show(name, seconds[name], 'ms/image', 1e3 / count)
   for name in executions:
     show(f'{_CLIENTS} clients, {name}', seconds[name], 'ms/image',
          1e3 / count / _CLIENTS)
@@ -84,6 +91,8 @@ def main(argv: list[str] | None = None) -> None:
       scan_over_unlooped=measure.ratio(seconds['scan'], seconds['unlooped']),
       clients5_over_single=measure.ratio(
           seconds[executions[0]], seconds['scan'], 1 / _CLIENTS),
+      exact_over_fast=measure.ratio(seconds['scan, exact'], seconds['scan'])
+      if 'scan, exact' in seconds else None,
       augment_fraction=measure.ratio(
           seconds['augment'], seconds['scan'], args.steps),
       fraction_of_matmul_peak=needed / statistics.median(seconds['scan']),

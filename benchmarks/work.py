@@ -31,13 +31,14 @@ class Work(NamedTuple):
 
 
 def make(args: argparse.Namespace, *, first_target: str = 'copy',
-         **learner: Any) -> Work:
+         convolution: str = 'fast', **learner: Any) -> Work:
   """configs/cifar10.py with the flags' network; `learner` swaps its pieces."""
   config = cifar10.get_config()
   config.batch_size = args.batch
   for name in ('width', 'hidden', 'features', 'dtype'):
     config.model[name] = getattr(args, name)
   config.model.name = args.model
+  config.model.convolution = convolution
   config.learner.first_target = first_target
   settings.check(config)
   nets = settings.bind(config, 'model')()

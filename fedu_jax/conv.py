@@ -21,6 +21,14 @@ medians of five and more, ms):
 
 `benchmarks/conv_bench.py` measures each part beside XLA's.
 
+What it costs in accuracy: Winograd's method rounds about ten times as much as
+plain sums. Of a full-size ResNet-18 (width 64, 32x32, batch 16, float32) the
+3x3 layers of stride 1 are this far from float64, by the norm, forward / to the
+input / to the kernel: 1e-6 to 3e-6 / 2e-6 to 4e-6 / 1e-6 to 3e-6. With
+`exact=True`, which leaves Winograd's method out, it is 3e-7 / 4e-7 / 3e-7, and
+in PyTorch 2e-7 / 2e-7 / 2e-7 to 1e-6. All other layers are the same either way.
+`benchmarks/precision_bench.py` measures it, `benchmarks/RECORDS.md` has it all.
+
 Delete `conv_cpu.py` (but for `xla`), `rows.py` and `winograd.py` when
 `lax.conv_general_dilated` with autodiff costs the same inside a scan as outside
 and XLA has Winograd's method. Every other backend takes XLA's convolution and
@@ -38,8 +46,12 @@ from fedu_jax import conv_cpu
 from fedu_jax.state import Array, PyTree
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def conv(x: Array, kernel: Array, stride: int, padding: int) -> Array:
+CONVOLUTIONS = ('fast', 'exact')
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def conv(x: Array, kernel: Array, stride: int, padding: int,
+         exact: bool = False) -> Array:
   """Convolves with explicit, symmetric padding (PyTorch's, not 'SAME').
 
   Args:
@@ -47,15 +59,19 @@ def conv(x: Array, kernel: Array, stride: int, padding: int) -> Array:
     kernel: [k, k, C, F].
     stride: of both axes.
     padding: zeros added on each side of both axes, less than k.
+    exact: sums products in float32 without shortcuts: no Winograd's method on
+      CPU, no TF32 or bfloat16 products on accelerators. The gradients too.
 
   Returns:
     [B, H', W', F] with H' = (H + 2 padding - k) // stride + 1.
   """
   pads = ((padding, padding),) * 2
-  on_cpu = functools.partial(conv_cpu.forward, stride=stride, pads=pads)
+  on_cpu = functools.partial(conv_cpu.forward, stride=stride, pads=pads,
+                             exact=exact)
   return lax.platform_dependent(
       x, kernel, cpu=functools.partial(_at_least_float32, on_cpu),
-      default=functools.partial(conv_cpu.xla, stride=stride, pads=pads))
+      default=functools.partial(conv_cpu.xla, stride=stride, pads=pads,
+                                exact=exact))
 
 
 def _at_least_float32(fn: Callable[..., PyTree], *args: Array) -> PyTree:
@@ -68,19 +84,20 @@ def _at_least_float32(fn: Callable[..., PyTree], *args: Array) -> PyTree:
                       fn(*(x.astype(jnp.float32) for x in args)))
 
 
-def _forward(x, kernel, stride, padding):
-  return conv(x, kernel, stride, padding), (x, kernel)
+def _forward(x, kernel, stride, padding, exact):
+  return conv(x, kernel, stride, padding, exact), (x, kernel)
 
 
-def _backward(stride, padding, saved, d_y):
+def _backward(stride, padding, exact, saved, d_y):
   def autodiff(x, kernel, d_y):
     pads = ((padding, padding),) * 2
-    return jax.vjp(functools.partial(conv_cpu.xla, stride=stride, pads=pads),
-                   x, kernel)[1](d_y)
+    xla = functools.partial(conv_cpu.xla, stride=stride, pads=pads, exact=exact)
+    return jax.vjp(xla, x, kernel)[1](d_y)
 
   def by_hand(*args):
-    return tuple(gradient(*args, stride=stride, padding=padding) for gradient in
-                 (conv_cpu.input_gradient, conv_cpu.kernel_gradient))
+    return tuple(
+        gradient(*args, stride=stride, padding=padding, exact=exact)
+        for gradient in (conv_cpu.input_gradient, conv_cpu.kernel_gradient))
   return lax.platform_dependent(
       *saved, d_y, cpu=functools.partial(_at_least_float32, by_hand),
       default=autodiff)

@@ -31,17 +31,23 @@ _PATCHES = 2**19  # numbers in a slice of patches or rows
 Pads = tuple[tuple[int, int], ...]  # (before, behind) of height, of width
 
 
-def xla(x: Array, kernel: Array, *, stride: int, pads: Pads) -> Array:
+def xla(x: Array, kernel: Array, *, stride: int, pads: Pads,
+        exact: bool = False) -> Array:
   """XLA's convolution: [B, H, W, C], [k, k, C, F] -> [B, H', W', F]."""
   return lax.conv_general_dilated(
       x, kernel, (stride, stride), pads,
-      dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+      precision=lax.Precision.HIGHEST if exact else None)
 
 
-@functools.partial(jax.jit, static_argnames=('stride', 'pads'))
-def forward(x: Array, kernel: Array, *, stride: int, pads: Pads) -> Array:
-  """The forward convolution, by what is fastest for its shape."""
-  method = _method(x, kernel, stride, pads)
+@functools.partial(jax.jit, static_argnames=('stride', 'pads', 'exact'))
+def forward(x: Array, kernel: Array, *, stride: int, pads: Pads,
+            exact: bool = False) -> Array:
+  """The forward convolution, by what is fastest for its shape.
+
+  `exact` leaves Winograd's method out, here and in the gradients.
+  """
+  method = _method(x, kernel, stride, pads, exact)
   if method == 'winograd':
     return winograd.convolve(x, kernel)
   if method == 'rows':
@@ -54,11 +60,12 @@ def forward(x: Array, kernel: Array, *, stride: int, pads: Pads) -> Array:
   return y.reshape(len(x), *size, -1)
 
 
-def _method(x: Array, kernel: Array, stride: int, pads: Pads) -> str:
+def _method(x: Array, kernel: Array, stride: int, pads: Pads,
+            exact: bool) -> str:
   few, many = sorted(kernel.shape[2:])
   side = max(_output_size(x, kernel, stride, pads))
   if _keeps_size(kernel, stride, pads):
-    if winograd.tile(*x.shape[1:3]) and (
+    if not exact and winograd.tile(*x.shape[1:3]) and (
         few >= _MANY or few >= _FEW and side <= _MEDIUM):
       return 'winograd'
     if few < _FEW and many <= _NARROW and side > _SMALL:
@@ -88,9 +95,9 @@ def _patches(x: Array, kernel: Array, stride: int, pads: Pads, height: int,
   return jnp.concatenate(taps, axis=-1).reshape(-1, kernel[..., 0].size)
 
 
-@functools.partial(jax.jit, static_argnames=('stride', 'padding'))
+@functools.partial(jax.jit, static_argnames=('stride', 'padding', 'exact'))
 def input_gradient(x: Array, kernel: Array, d_y: Array, *, stride: int,
-                   padding: int) -> Array:
+                   padding: int, exact: bool = False) -> Array:
   """One convolution of `d_y` for each of the stride's phases, interleaved.
 
   Input pixel stride * q + phase is seen by those taps i of the kernel for which
@@ -115,11 +122,11 @@ def input_gradient(x: Array, kernel: Array, d_y: Array, *, stride: int,
     if not down or not across:
       return jnp.zeros((len(x), *counts, x.shape[-1]), x.dtype)
     part = back[down[0]::-stride, across[0]::-stride]
-    return forward(d_y, part, stride=1, pads=(row_pad, column_pad))
+    return forward(d_y, part, stride=1, pads=(row_pad, column_pad), exact=exact)
 
   if stride == 1:
     pads = ((k - 1 - padding,) * 2,) * 2
-    if _method(d_y, back, 1, pads) == 'winograd':
+    if _method(d_y, back, 1, pads, exact) == 'winograd':
       return winograd.convolve(d_y, jnp.flip(kernel, (0, 1)), transposed=True)
     return phase(0, 0)
   lines = [jnp.stack([phase(i, j) for j in range(stride)], axis=3)
@@ -129,9 +136,9 @@ def input_gradient(x: Array, kernel: Array, d_y: Array, *, stride: int,
   return d_x[:, :x.shape[1], :x.shape[2]]
 
 
-@functools.partial(jax.jit, static_argnames=('stride', 'padding'))
+@functools.partial(jax.jit, static_argnames=('stride', 'padding', 'exact'))
 def kernel_gradient(x: Array, kernel: Array, d_y: Array, *, stride: int,
-                    padding: int) -> Array:
+                    padding: int, exact: bool = False) -> Array:
   """Products of tiles, rows or patches with `d_y`.
 
   Summed over slices of the batch: [k, k, C, F].
@@ -141,7 +148,7 @@ def kernel_gradient(x: Array, kernel: Array, d_y: Array, *, stride: int,
   few = min(kernel.shape[2:])
   if _keeps_size(kernel, stride, pads):
     tile = winograd.tile(height, width)
-    if few > _FEW and tile:
+    if few > _FEW and tile and not exact:
       return _over_slices(winograd.kernel_gradient, x, d_y,
                           _TILES * tile**2 // (height * width))
     if few <= _FEW and max(height, width) > _SMALL:

@@ -10,6 +10,7 @@ import functools
 from typing import Any
 
 from fedu_jax import image_files
+from fedu_jax import conv
 from fedu_jax import rounds
 from fedu_jax import rules
 from fedu_jax import sources
@@ -132,6 +133,7 @@ FIELDS: dict[str, Check] = {
     'model.projector_layers': _count(0, 2),
     'model.predictor_layers': _count(0, 2),
     'model.dtype': _one_of('float32', 'bfloat16'),
+    'model.convolution': _one_of(*conv.CONVOLUTIONS),
     'view.scale': _range(1e-6, 1),
     'view.ratio': _range(1e-3, 1e3),
     'view.flip': _real(0, 1),

@@ -30,6 +30,7 @@ class Conv(nn.Module):
   size: int = 3
   stride: int = 1
   dtype: str | None = None
+  convolution: str = 'fast'  # one of conv.CONVOLUTIONS
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
@@ -37,7 +38,7 @@ class Conv(nn.Module):
     kernel = self.param('kernel', _kernel_init, shape)
     dtype = self.dtype or kernel.dtype
     return conv.conv(x.astype(dtype), kernel.astype(dtype), self.stride,
-                     self.size // 2)
+                     self.size // 2, self.convolution == 'exact')
 
 
 class Linear(nn.Module):

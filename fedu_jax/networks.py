@@ -28,11 +28,13 @@ class BasicBlock(nn.Module):
   width: int
   stride: int
   dtype: str | None = None
+  convolution: str = 'fast'
   expansion = 1
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool) -> Array:
-    conv = functools.partial(Conv, self.width, dtype=self.dtype)
+    conv = functools.partial(Conv, self.width, dtype=self.dtype,
+                             convolution=self.convolution)
     y = conv(3, self.stride, name='conv1')(x)
     y = nn.relu(BatchNorm(name='bn1')(y, train=train))
     y = conv(3, name='conv2')(y)
@@ -45,11 +47,13 @@ class Bottleneck(nn.Module):
   width: int
   stride: int
   dtype: str | None = None
+  convolution: str = 'fast'
   expansion = 4
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool) -> Array:
-    conv = functools.partial(Conv, dtype=self.dtype)
+    conv = functools.partial(Conv, dtype=self.dtype,
+                             convolution=self.convolution)
     y = conv(self.width, 1, name='conv1')(x)
     y = nn.relu(BatchNorm(name='bn1')(y, train=train))
     y = conv(self.width, 3, self.stride, name='conv2')(y)
@@ -64,7 +68,8 @@ def _shortcut(block, x, train):
   features = block.expansion * block.width
   if block.stride == 1 and x.shape[-1] == features:
     return x
-  x = Conv(features, 1, block.stride, block.dtype, name='shortcut')(x)
+  x = Conv(features, 1, block.stride, block.dtype, block.convolution,
+           name='shortcut')(x)
   return BatchNorm(name='shortcut_bn')(x, train=train)
 
 
@@ -74,16 +79,19 @@ class ResNet(nn.Module):
   stages: Sequence[int]
   width: int
   dtype: str | None = None
+  convolution: str = 'fast'
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool) -> Array:
-    x = Conv(self.width, dtype=self.dtype, name='conv1')(x)
+    x = Conv(self.width, dtype=self.dtype, convolution=self.convolution,
+             name='conv1')(x)
     x = nn.relu(BatchNorm(name='bn1')(x, train=train))
     for i, depth in enumerate(self.stages):
       for j in range(depth):
         stride = 2 if i > 0 and j == 0 else 1
         x = self.block(self.width * 2**i, stride, self.dtype,
-                       name=f'layer{i + 1}_{j}')(x, train=train)
+                       self.convolution, name=f'layer{i + 1}_{j}')(
+                           x, train=train)
     return x.astype(jnp.promote_types(x.dtype, jnp.float32)).mean((1, 2))
 
 
@@ -108,15 +116,16 @@ class Nets(NamedTuple):
 
 def _nets(block: type[nn.Module], stages: Sequence[int], *, width: int = 64,
           hidden: int = 4096, features: int = 2048, projector_layers: int = 2,
-          predictor_layers: int = 2, dtype: str | None = None) -> Nets:
+          predictor_layers: int = 2, dtype: str | None = None,
+          convolution: str = 'fast') -> Nets:
   head = functools.partial(MLP, hidden, features, dtype)
-  return Nets(Encoder(ResNet(block, stages, width, dtype),
+  return Nets(Encoder(ResNet(block, stages, width, dtype, convolution),
                       head(projector_layers)), head(predictor_layers))
 
 
 def resnet18(*, width: int = 64, hidden: int = 4096, features: int = 2048,
              projector_layers: int = 2, predictor_layers: int = 2,
-             dtype: str | None = None) -> Nets:
+             dtype: str | None = None, convolution: str = 'fast') -> Nets:
   """ResNet-18 with its projector, and the predictor.
 
   Args:
@@ -126,27 +135,29 @@ def resnet18(*, width: int = 64, hidden: int = 4096, features: int = 2048,
     projector_layers: 2, 1 (a Linear alone), or 0 (no projector).
     predictor_layers: likewise.
     dtype: of the products and maps; None is the parameters', see the module.
+    convolution: 'fast'; or 'exact', without shortcuts that round more, see
+      `conv.conv`.
   """
   return _nets(BasicBlock, (2, 2, 2, 2), **locals())
 
 
 def resnet50(*, width: int = 64, hidden: int = 4096, features: int = 2048,
              projector_layers: int = 2, predictor_layers: int = 2,
-             dtype: str | None = None) -> Nets:
+             dtype: str | None = None, convolution: str = 'fast') -> Nets:
   """ResNet-50; arguments as in `resnet18`, 32 width features."""
   return _nets(Bottleneck, (3, 4, 6, 3), **locals())
 
 
 def resnet10(*, width: int = 64, hidden: int = 4096, features: int = 2048,
              projector_layers: int = 2, predictor_layers: int = 2,
-             dtype: str | None = None) -> Nets:
+             dtype: str | None = None, convolution: str = 'fast') -> Nets:
   """One block a stage, for images too small or time too short for 18."""
   return _nets(BasicBlock, (1, 1, 1, 1), **locals())
 
 
 def resnet6(*, width: int = 64, hidden: int = 4096, features: int = 2048,
             projector_layers: int = 2, predictor_layers: int = 2,
-            dtype: str | None = None) -> Nets:
+            dtype: str | None = None, convolution: str = 'fast') -> Nets:
   """Two blocks, all that a ResNet is made of: compiles in seconds, for trials.
 
   Arguments as in `resnet18`, 2 width features.

@@ -57,7 +57,7 @@ PLACES = {'data.dir': '', 'devices': 'auto', 'devices_per_client': 1,
 # which may differ from today's default: a run that began earlier goes on.
 ADDED: dict[str, Any] = {
     'data.fit': 'crop', 'data.depth': 0, 'data.leave_out': '',
-    'view.eight_bit': False}
+    'view.eight_bit': False, 'model.convolution': 'fast'}
 # What `program` binds to a section's function, beside its fields.
 _BOUND = {'learner': ('make_tx', 'loss'), 'sampling': ('size',),
           'aggregation': ('add',)}

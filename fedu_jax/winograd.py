@@ -5,9 +5,10 @@ output pixels costs (m + 2)^2 products instead of 9 m^2, so 4x4 tiles need 2.25
 for each pixel and 2x2 tiles 4. What is left are (m + 2)^2 plain matrix products
 and sums of slices, which XLA's CPU backend runs well, in loops too.
 
-The price is rounding: in float32 the relative error of a convolution is 2 to
-5e-6 and of a kernel's gradient up to 1e-5, where plain sums have 1e-6. Never
-use it in bfloat16: `conv.py` computes that in float32.
+The price is rounding: in float32 a convolution is 1e-6 to 4e-6 from float64 by
+the norm, and a kernel's gradient 1e-6 to 3e-6, where plain sums have 2e-7 to
+4e-7 (`benchmarks/precision_bench.py`). `model.convolution=exact` leaves it out.
+Never use it in bfloat16: `conv.py` computes that in float32.
 """
 
 from collections.abc import Sequence

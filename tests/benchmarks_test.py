@@ -53,6 +53,19 @@ def test_quick(name, measured):
     assert found['device_memory_most_over_fewest'] > 1.1
 
 
+def test_precision(capsys):
+  from benchmarks import precision_bench
+  precision_bench.main(['--quick', '--json', '--repetitions=2'])
+  found = json.loads(capsys.readouterr().out)
+  assert set(found['network']) == set(precision_bench.NETWORK)
+  assert 'layer2_0/shortcut 4>8/2 at 8' in found['layers']
+  for rows in (found['network'], *found['layers'].values()):
+    for errors in rows.values():
+      assert {'fast', 'exact'} <= errors.keys()
+      # Rounding, and not none: what is compared is float32 and float64.
+      assert all(1e-9 < x < 1e-4 for own in errors.values() for x in own)
+
+
 def test_work_that_differs_is_not_timed():
   from benchmarks import measure
   measure.check('same', measure.movement_error([0.], [1.], [1.]), 0.01)

@@ -112,6 +112,45 @@ def check_gradients(shape, features, stride, dtype, tolerance):
       np.testing.assert_allclose(a, b, atol=tolerance * np.abs(b).max())
 
 
+def test_exact_is_as_near_to_float64_as_a_plain_convolution():
+  """A layer for which the fast way is Winograd's method, which is not."""
+  with jax.enable_x64(True):
+    x, kernel, d_y = (draw(shape, 'float32', i) for i, shape in enumerate((
+        (4, 16, 16, 64), (3, 3, 64, 64), (4, 16, 16, 64))))
+
+    def error(fn):
+      def parts(dtype):
+        y, back = jax.vjp(fn, x.astype(dtype), kernel.astype(dtype))
+        return y, *back(d_y.astype(dtype))
+      return np.array([jnp.linalg.norm((a - b).ravel())
+                       / jnp.linalg.norm(b.ravel()) for a, b in zip(
+                           jax.jit(parts, static_argnums=0)('float32'), want)])
+    y, back = jax.vjp(lambda x, w: reference(x, w, 1, 1),
+                      x.astype('float64'), kernel.astype('float64'))
+    want = y, *back(d_y.astype('float64'))
+    plain = error(lambda x, w: reference(x, w, 1, 1))
+    exact = error(lambda x, w: conv(x, w, 1, 1, True))
+    fast = error(lambda x, w: conv(x, w, 1, 1))
+  assert (exact < 2 * plain).all() and (exact < 1e-6).all(), (exact, plain)
+  assert (fast > 2 * exact).all() and (fast < 1e-5).all(), (fast, exact)
+
+
+def test_exact_asks_other_backends_for_whole_products():
+  """No TF32 on a GPU, forward or backward."""
+  def lowered(exact):
+    def grads(x, kernel):
+      return jax.vjp(lambda x, w: conv(x, w, 1, 1, exact), x, kernel)[1](x)
+    x, kernel = draw((2, 8, 8, 16), 'float32', 0), draw((3, 3, 16, 16),
+                                                        'float32', 1)
+    return jax.jit(grads).trace(x, kernel).lower(
+        lowering_platforms=('cuda',)).as_text()
+  convolutions = [line for line in lowered(True).splitlines()
+                  if 'stablehlo.convolution' in line]
+  assert len(convolutions) in (2, 3)
+  assert all('HIGHEST' in x for x in convolutions)
+  assert 'HIGHEST' not in lowered(False)
+
+
 def test_other_backends_get_xlas_convolution():
   """Lowered for a GPU: one convolution forward and two back, no product."""
   def grads(x, kernel):

@@ -148,3 +148,27 @@ def test_fitted_statistics_are_the_batches_mean_and_keep_no_trace():
     np.testing.assert_allclose(
         stats['var'], np.mean([x.var(0, ddof=unbiased) for x in batches], 0),
         rtol=1e-4)
+
+
+@pytest.mark.parametrize('make', [networks.resnet18, networks.resnet50])
+@pytest.mark.parametrize('convolution', ['fast', 'exact'])
+def test_a_config_reaches_every_convolution(make, convolution, monkeypatch):
+  """The stem, the blocks' own and the shortcuts, from `model.convolution`."""
+  from configs import cifar10
+  from fedu_jax import settings
+  config = cifar10.get_config()
+  config.model.update(name=make.__name__, width=4, hidden=8, features=4,
+                      convolution=convolution)
+  settings.check(config)
+  seen = []
+
+  def conv(x, kernel, stride, padding, exact):
+    seen.append(exact)
+    return original(x, kernel, stride, padding, exact)
+  original = layers.conv.conv
+  monkeypatch.setattr(layers.conv, 'conv', conv)
+  nets = settings.bind(config, 'model')()
+  jax.eval_shape(lambda: nets.encoder.init(
+      jax.random.key(0), IMAGES, train=False))
+  assert len(seen) == {'resnet18': 20, 'resnet50': 53}[make.__name__]
+  assert set(seen) == {convolution == 'exact'}
