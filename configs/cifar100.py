@@ -10,7 +10,7 @@ released code has. Needs an accelerator.
 
 import ml_collections
 
-from configs import cifar10
+from fedu_jax.configs import cifar10
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -22,7 +22,7 @@ of minutes its networks do not leave their initial state.
 
 import ml_collections
 
-from configs import cifar10
+from fedu_jax.configs import cifar10
 
 
 def get_config() -> ml_collections.ConfigDict:

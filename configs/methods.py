@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import ml_collections
 
-from configs import cifar10
+from fedu_jax.configs import cifar10
 
 
 def fedu(config: ml_collections.ConfigDict) -> None:

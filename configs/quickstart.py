@@ -18,7 +18,7 @@ digits each. What differs from configs/cifar10.py, and why:
 
 import ml_collections
 
-from configs import cifar10
+from fedu_jax.configs import cifar10
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -5,7 +5,7 @@
 
 import ml_collections
 
-from configs import quickstart
+from fedu_jax.configs import quickstart
 
 
 def get_config() -> ml_collections.ConfigDict:

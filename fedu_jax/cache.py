@@ -159,7 +159,7 @@ def _file(name: str, state: str) -> str:
 def _folders(beside: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
   """Where files of this data may be: with it, and in the user's cache."""
   return beside, surroundings.user_cache(
-      hashlib.sha256(os.fsencode(beside)).hexdigest()[:16])
+      hashlib.sha256(os.fsencode(beside)).hexdigest()[:16]) or beside
 
 
 def _folder(beside: pathlib.Path) -> pathlib.Path:

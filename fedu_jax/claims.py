@@ -27,7 +27,7 @@ def claim(folder: pathlib.Path,
     BadInput: it is another's, or another process is at it; or its name has
       characters by which files cannot be found again.
   """
-  if wrong := sorted(set(str(folder)) & set('[]*?')):
+  if wrong := sorted(set(str(folder.absolute())) & set('[]*?\\')):
     raise BadInput(f'--workdir {folder} has {" ".join(wrong)} in its name, '
                    'which TensorStore takes for a pattern: choose another')
   _check(folder, config)
@@ -116,4 +116,7 @@ def _kept(flat: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unusable(folder: pathlib.Path, error: Exception) -> BadInput:
-  return BadInput(f'--workdir {folder} cannot be used ({error})')
+  why = files.reason(error)
+  mend = f'{files.advice(error)}, or ' if isinstance(error, OSError) else ''
+  return BadInput(f'--workdir {folder} cannot be used ({why}): {mend}choose '
+                  'another')

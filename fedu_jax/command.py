@@ -1,15 +1,46 @@
-"""What the commands share: exit codes, flags, and compiled programs kept."""
+"""What the commands share: flags, help, exit codes, and the program's ends."""
 
+from collections.abc import Callable
+import contextlib
 import os
 import sys
-from typing import Any, NoReturn
+import textwrap
+from typing import NoReturn
 
+from absl import app
 from absl import flags
 from absl import logging
 import jax
+from rich.console import Console
 
+from fedu_jax import files
+from fedu_jax import screen
 from fedu_jax import surroundings
-from fedu_jax.errors import BadInput, Ending
+from fedu_jax.errors import BadInput, Ending, Unsaved
+
+_HELP = ('help', 'h', '?', 'helpshort', 'helpfull')
+_CODES = """\
+exit codes: 0 done; 2 refused, nothing was touched; 3 another host was lost;
+4 done, but not all could be written; 5 interrupted, start again to go on;
+6 the numbers went wrong. Each but 0 comes with one line on stderr."""
+
+
+def run(main: Callable[[list[str]], None],
+        parse: Callable[[list[str]], list[str]]) -> NoReturn:
+  """Runs a command from its flags to its exit code.
+
+  Args:
+    main: given what `parse` returns.
+    parse: given the command line.
+  """
+  surroundings.open_streams()
+  code: object = 0
+  try:
+    app.run(main, flags_parser=parse)
+  except SystemExit as end:
+    code = end.code
+  _close_stdout()
+  sys.exit(code)
 
 
 def leave(ending: Ending) -> NoReturn:
@@ -27,59 +58,90 @@ def refuse(message: object) -> NoReturn:
   leave(BadInput(message))
 
 
-def parse(argv: list[str], *, arguments: int = 0) -> list[str]:
+def parse(argv: list[str], *, about: str | None, arguments: int = 0,
+          explain: Callable[[Exception], str] = lambda error: '',
+          more: Callable[[bool], str] = lambda whole: '') -> list[str]:
   """Parses the flags; whatever is wrong with them is refused.
 
   Args:
     argv: the command line.
+    about: what help says first: what the command does, and an example.
     arguments: how many may stand beside the flags.
+    explain: says of an error what is wrong, or '' if it does not know.
+    more: what help says after the flags, given whether all is asked for.
 
   Returns:
     The program's name and the arguments.
   """
   logging.set_verbosity(logging.ERROR)  # what is wrong is said in one line
+  for flag in argv[1:]:
+    if flag.startswith('-') and flag.lstrip('-') in _HELP:
+      _help(about or '', more(flag.lstrip('-') == 'helpfull'))
   try:
     rest = flags.FLAGS(argv)
-  except ModuleNotFoundError as error:
-    refuse(f'a config cannot be loaded ({error}): start from the folder that '
-           'holds configs/')
   except Exception as error:
-    # A config file is code, and can raise anything.
-    refuse(f'in the flags or the config: {error} ({type(error).__name__})')
+    refuse(explain(error) or f'in the flags: {error} ({type(error).__name__})')
   if len(rest) > 1 + arguments:
     refuse(f'unexpected argument {rest[-1]!r}: flags are --name=value')
   return rest
 
 
-def parse_config(argv: list[str], config: flags.FlagHolder,
-                 **needed: tuple[flags.FlagHolder, str]) -> list[str]:
-  """Parses the flags of a command, and loads the config file among them.
+def _help(about: str, more: str) -> NoReturn:
+  """Prints what the command does, its flags and what else there is; ends."""
+  text = [about.strip(), '\nflags:']
+  for module, own in flags.FLAGS.flags_by_module_dict().items():
+    if module in (sys.argv[0], '__main__') or module.startswith('fedu_jax'):
+      for flag in own:
+        usual = '' if flag.default in (None, '', False) else (
+            f' (default: {flag.default})')
+        text += textwrap.wrap(
+            f'--{flag.name}: {flag.help}{usual}', 79, initial_indent='  ',
+            subsequent_indent='      ', break_on_hyphens=False)
+  try:
+    print('\n'.join(text + [''] * bool(more) + [more, '', _CODES]))
+  except OSError:
+    pass  # nobody reads it
+  sys.exit(0)
+
+
+def _close_stdout() -> None:
+  """Writes what waits; if nobody can read it, the exit code stays as it is."""
+  try:
+    sys.stdout.flush()
+  except OSError:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())  # for Python, which tries again
+    os.close(nowhere)
+
+
+def see_printed(console: Console) -> None:
+  """Refuses to end well when what was printed went nowhere.
 
   Args:
-    argv: the command line.
-    config: the flag that names the file.
-    **needed: further flags that must be given, each with an example.
+    console: made by `screen.console`.
 
-  Returns:
-    The program's name.
+  Raises:
+    Unsaved: it did.
   """
-  rest = parse(argv)
-  wanted = {'config': (config, 'configs/quickstart.py')} | needed
-  given: dict[str, Any] = {name: flag.value
-                           for name, (flag, _) in wanted.items()}
+  if why := screen.unprinted(console):
+    raise Unsaved(f'stdout cannot be written ({why}): {files.advice(why)}, '
+                  'and ask again')
+
+
+def see_devices() -> None:
+  """Refuses to go on where JAX finds no device.
+
+  Raises:
+    BadInput: with JAX's reason.
+  """
   try:
-    if given['config'] is not None:
-      given['config'].items()  # a file that is absent is reported only here
-  except ModuleNotFoundError as error:
-    refuse(f'--config cannot be loaded ({error}): start from the folder that '
-           'holds configs/')
-  except Exception as error:
-    # A config file is code, and can raise anything.
-    refuse(f'in the config: {error} ({type(error).__name__})')
-  for name, (_, example) in wanted.items():
-    if given[name] is None:
-      refuse(f'--{name} is missing; for example --{name}={example}')
-  return rest
+    jax.devices()
+  except RuntimeError as error:
+    asked = os.environ.get('JAX_PLATFORMS')
+    raise BadInput(
+        f'JAX finds no device ({str(error)[:300]})' + (
+            f': JAX_PLATFORMS is {asked!r}; cpu, cuda or tpu may be there'
+            if asked else '')) from error
 
 
 def keep_compiled_programs() -> None:
@@ -88,6 +150,11 @@ def keep_compiled_programs() -> None:
   JAX's own variables go before: JAX_COMPILATION_CACHE_DIR for another folder,
   JAX_ENABLE_COMPILATION_CACHE=false for none.
   """
-  if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
-    jax.config.update('jax_compilation_cache_dir',
-                      str(surroundings.user_cache('compiled')))
+  if 'JAX_COMPILATION_CACHE_DIR' in os.environ or (
+      not jax.config.values['jax_enable_compilation_cache']):
+    return
+  if note := surroundings.cache_note():
+    with contextlib.suppress(OSError):
+      print(f'note: {note}', file=sys.stderr, flush=True)
+  if folder := surroundings.user_cache('compiled'):
+    jax.config.update('jax_compilation_cache_dir', str(folder))

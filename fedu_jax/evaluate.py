@@ -1,15 +1,16 @@
-"""Scores a finished run's checkpoint: `python -m fedu_jax.evaluate`.
+"""Scores the networks that a run has saved, by several protocols.
 
   python -m fedu_jax.evaluate --workdir=/tmp/run \\
       --protocol=linear,knn,semi:0.01,semi:0.1,transfer:digits
 """
 
-from absl import app
 from absl import flags
 from absl import logging
 
 from fedu_jax import command
+from fedu_jax import paths
 from fedu_jax import protocols
+from fedu_jax import screen
 from fedu_jax import stops
 from fedu_jax.errors import Ending
 
@@ -20,24 +21,34 @@ _PROTOCOL = flags.DEFINE_string(
     'knn, knn_features, classifier, semi:<share>[:balanced], '
     'finetune:<share>[:balanced], transfer:<data source>, geometry.')
 _ENCODER = flags.DEFINE_string(
-    'encoder', 'federation', 'Whose: federation, untrained, or alone<client>.')
+    'encoder', 'federation', 'Which network: federation, untrained, or '
+    'alone<number of a client> if clients trained alone too.')
 _DATA_DIR = flags.DEFINE_string(
-    'data_dir', '', "Where data sets lie; '' for TFDS's default.")
+    'data_dir', '', "The folder of TFDS's data sets; if not given, TFDS's own "
+    'choice: $TFDS_DATA_DIR or ~/tensorflow_datasets.')
+
+
+def _parse(argv: list[str]) -> list[str]:
+  return command.parse(argv, about=__doc__)
 
 
 def main(_: list[str]) -> None:
   """Scores, or says in one line why it cannot."""
   logging.set_verbosity(logging.ERROR)
   stops.listen()
-  command.keep_compiled_programs()
   if _WORKDIR.value is None:
     command.refuse('--workdir is missing; for example --workdir=/tmp/run')
+  console = screen.console()
   try:
-    protocols.ask(str(_WORKDIR.value), str(_PROTOCOL.value),
-                  encoder=str(_ENCODER.value), data_dir=str(_DATA_DIR.value))
+    workdir = paths.workdir(str(_WORKDIR.value))
+    command.keep_compiled_programs()
+    command.see_devices()
+    protocols.ask(workdir, str(_PROTOCOL.value), encoder=str(_ENCODER.value),
+                  data_dir=str(_DATA_DIR.value), console=console)
+    command.see_printed(console)
   except Ending as ending:
     command.leave(ending)
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=command.parse)
+  command.run(main, _parse)

@@ -187,7 +187,8 @@ def _rounds(members: Sequence[runs.Member], saved: Sequence[Checkpoints],
         if not due:
           unsaved = save()
         if any(unsaved):
-          raise Unsaved('interrupted, and the ' + max(unsaved))
+          raise Unsaved(f'interrupted, and the {max(unsaved)}; '
+                        f'{files.advice(max(unsaved))}, and start again')
         raise stops.interrupted(f'after round {done} of {config.rounds}')
   return [Ended(federation.online(i), _sums(reported)
                 | {'compile_seconds': compile_seconds}, unsaved[i])

@@ -115,11 +115,43 @@ def reason(error: BaseException) -> str:
     return error.strerror
   # What Orbax and TensorStore raise is long, and holds the system's words.
   text = ' '.join(str(error).split())
-  for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG,
-                 errno.EIO, errno.EACCES):
+  for number in _ADVICE:
     if os.strerror(number) in text:
       return os.strerror(number)
   return text[:200] or type(error).__name__
+
+
+# What helps, by the system's words. Room is spoken of only where it lacks.
+_ADVICE = {
+    errno.ENOSPC: 'make room', errno.EDQUOT: 'make room in your quota',
+    errno.EFBIG: 'raise the limit of file sizes (ulimit -f)',
+    errno.EMFILE: 'raise the limit of open files (ulimit -n)',
+    errno.ENFILE: 'close other programs, or raise the limit of open files',
+    errno.ENOMEM: 'free memory', errno.EAGAIN: 'raise the limit of processes '
+    'and threads (ulimit -u)',
+    errno.EACCES: 'get the right to write there',
+    errno.EPERM: 'get the right to write there',
+    errno.EROFS: 'make that file system writable',
+    errno.EIO: 'check the disk', errno.ESTALE: 'mount that file system again',
+    errno.ENAMETOOLONG: 'choose a shorter path',
+    errno.ENOENT: 'put back what is missing there',
+    errno.EEXIST: 'remove the file or link that is in its way',
+    errno.ENOTDIR: 'remove the file that is in its way',
+    errno.EISDIR: 'remove the folder that is in its way',
+    errno.ELOOP: 'mend the links on its path, which lead in a circle'}
+
+
+def advice(told: object) -> str:
+  """Says what helps against an error of the system.
+
+  Args:
+    told: the error, or a text that has `reason` of it.
+  """
+  if isinstance(told, OSError) and told.errno in _ADVICE:
+    return _ADVICE[told.errno]
+  text = str(told)
+  return next((what for number, what in _ADVICE.items()
+               if os.strerror(number) in text), 'see to it')
 
 
 def _how(error: OSError) -> str:

@@ -1,6 +1,6 @@
-"""What a config will take, before it runs: `python -m fedu_jax.plan`.
+"""Says what memory, bytes and time a config will take, before it runs.
 
-  python -m fedu_jax.plan --config=configs/cifar10.py --chips=256 \\
+  python -m fedu_jax.plan --config=cifar10 --chips=256 \\
       --config.clients=256 --memory=80e9 --rate=100e12 --network=50e9
 
 Reads no data and needs no workdir. Memory is what the compiler of this machine
@@ -8,40 +8,40 @@ says of the very program that a device would run; bytes are counted; seconds are
 a model of them, see `benchmarks/SCALING.md`.
 """
 
-import functools
 import os
 from typing import Any
 
-from absl import app
 from absl import flags
 from absl import logging
 import jax
-from ml_collections import config_flags
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from fedu_jax import command
+from fedu_jax import config_flag
 from fedu_jax import estimate
 from fedu_jax import forecast
 from fedu_jax import memory
 from fedu_jax import pace
 from fedu_jax import place
 from fedu_jax import room
+from fedu_jax import screen
 from fedu_jax import settings
 from fedu_jax.errors import Ending
 
-_CONFIG = config_flags.DEFINE_config_file(
-    'config', None, 'A file with get_config(), as for fedu_jax.main.',
-    lock_config=True)
+_CONFIG = config_flag.define()
 _CHIPS = flags.DEFINE_integer(
     'chips', 0, 'Devices; 0: config.devices, or those here.', lower_bound=0)
 _EXAMPLES = flags.DEFINE_integer(
-    'examples', 0, 'Training images, if the data is not digits or CIFAR.',
-    lower_bound=0)
+    'examples', 0, 'Training images; needed if the data is not digits or '
+    'CIFAR.', lower_bound=0)
 _IMAGE_SIZE = flags.DEFINE_integer(
-    'image_size', 0, 'Pixels of a side, likewise.', lower_bound=0)
-_CLASSES = flags.DEFINE_integer('classes', 0, 'Likewise.', lower_bound=0)
+    'image_size', 0, 'Pixels of a side; needed as --examples is, if '
+    'data.image_size is 0.', lower_bound=0)
+_CLASSES = flags.DEFINE_integer(
+    'classes', 0, 'Classes; needed as --examples is, if images are split by '
+    'class.', lower_bound=0)
 _MEMORY = flags.DEFINE_float(
     'memory', 0, 'Bytes of a device; 0: of one here.', lower_bound=0)
 _HOST_MEMORY = flags.DEFINE_float(
@@ -58,6 +58,10 @@ _UPLINK = flags.DEFINE_float(
 _LINK = flags.DEFINE_float(
     'link', 4e9, 'Bytes a second between the host, or its disk, and its '
     'devices.', lower_bound=1)
+
+
+def _parse(argv: list[str]) -> list[str]:
+  return config_flag.parse(argv, _CONFIG, about=__doc__)
 
 
 def show(config: Any, found: forecast.Forecast, machine: forecast.Machine,
@@ -132,22 +136,24 @@ def _print(console, title, text, lines) -> None:
 def main(_: list[str]) -> None:
   """Prints the plan of a config, or says in one line why there is none."""
   logging.set_verbosity(logging.ERROR)
-  command.keep_compiled_programs()  # the run will want the same
   config: Any = _CONFIG.value
   try:
     with memory.watched('plan for fewer devices or a smaller config.model'):
       found, machine, rate, how_fast = _plan(config)
+    console = screen.console()
+    show(config, found, machine, estimate.Rates(
+        rate, _LINK.value, _NETWORK.value, _UPLINK.value), how_fast, console)
+    command.see_printed(console)
   except Ending as ending:
     command.leave(ending)
-  show(config, found, machine, estimate.Rates(
-      rate, _LINK.value, _NETWORK.value, _UPLINK.value), how_fast,
-      Console(highlight=False))
 
 
 def _plan(config) -> tuple[forecast.Forecast, forecast.Machine, float, str]:
   """The plan, what it is for, the rate of operations and where that is from."""
   settings.check(config)
+  command.keep_compiled_programs()  # the run will want the same
   _see_enough_devices(config)
+  command.see_devices()
   data = forecast.data_of(
       config, examples=_EXAMPLES.value, image_size=_IMAGE_SIZE.value,
       classes=_CLASSES.value)
@@ -178,5 +184,4 @@ def _see_enough_devices(config) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=functools.partial(
-      command.parse_config, config=_CONFIG))
+  command.run(main, _parse)

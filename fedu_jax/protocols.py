@@ -22,6 +22,7 @@ from fedu_jax import files
 from fedu_jax import memory
 from fedu_jax import report
 from fedu_jax import runs
+from fedu_jax import screen
 from fedu_jax import semi_supervised
 from fedu_jax import sources
 from fedu_jax.errors import BadInput, Unsaved
@@ -183,7 +184,7 @@ def ask(workdir: str | pathlib.Path, protocol: str, *,
     BadInput: the folder holds no such run, or a protocol cannot be carried out.
     Unsaved: they are printed, but could not be written.
   """
-  console = console or Console(highlight=False)
+  console = console or screen.console()
   asked = parse(protocol)
   folder = pathlib.Path(workdir)
   if not re.fullmatch('federation|untrained|alone[0-9]{1,6}', encoder):
@@ -225,7 +226,7 @@ def ask(workdir: str | pathlib.Path, protocol: str, *,
     console.print(unsound, soft_wrap=True, markup=False)
   if unwritten:
     raise Unsaved(f'{path} could not be written ({files.reason(unwritten)}): '
-                  'make room, or the scores are computed again')
+                  f'{files.advice(unwritten)}, or they are computed again')
   return scores
 
 

@@ -1,12 +1,10 @@
 """What a person sees of a run, and what a run leaves behind in files."""
 
 from collections.abc import Sequence
-import contextlib
 import json
 import math
 import pathlib
-import sys
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from rich import box
@@ -35,36 +33,6 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     OSError: it cannot be written.
   """
   files.write(path, (json.dumps(_plain(value), indent=2) + '\n').encode())
-
-
-class _Deaf:
-  """A text file whose failures, as of a log on a full disk, are not told of."""
-
-  def __init__(self, file: TextIO):
-    self._file = file
-
-  def write(self, text: str) -> int:
-    with contextlib.suppress(OSError):
-      self._file.write(text)
-    return len(text)
-
-  def flush(self) -> None:
-    with contextlib.suppress(OSError):
-      self._file.flush()
-
-  def __getattr__(self, name: str) -> Any:
-    return getattr(self._file, name)
-
-
-def console(file: TextIO | None = None, **options: Any) -> Console:
-  """Makes a console that may break without ending what prints there.
-
-  Args:
-    file: what it prints to; None for stdout.
-    **options: Rich's.
-  """
-  deaf: Any = _Deaf(file or sys.stdout)
-  return Console(file=deaf, highlight=False, **options)
 
 
 def _plain(value: Any) -> Any:

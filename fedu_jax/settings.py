@@ -6,7 +6,6 @@ are fields of its section, so a new one needs no change here.
 """
 
 from collections.abc import Callable
-import difflib
 import functools
 import importlib
 import inspect
@@ -24,6 +23,7 @@ from fedu_jax import networks
 from fedu_jax import participation
 from fedu_jax import partition
 from fedu_jax import rules
+from fedu_jax import suggest
 from fedu_jax import trees
 from fedu_jax.errors import BadInput
 from fedu_jax.fields import FIELDS
@@ -101,7 +101,7 @@ def check(config: ml_collections.ConfigDict) -> None:
             f'config.{name} is {_shown(value)}; it must be {wanted}')
     elif name not in own:
       raise BadInput(f'unknown config field {name!r}'
-                     + _meant(name, list(FIELDS)))
+                     + suggest.meant(name, FIELDS))
     elif not _plain(value):
       raise BadInput(f'config.{name} is {_shown(value)}, which config.json '
                      'cannot hold; it must be a number, a text, a flag, None, '
@@ -147,7 +147,7 @@ def find(section: str, name: str) -> Callable[..., Any]:
   if ':' not in name:
     if name not in names:
       raise BadInput(f'config.{section}.name is {name!r}'
-                     + _meant(name, list(names))
+                     + suggest.meant(name, names)
                      + f'; choose {", ".join(names)}, or your own as '
                      'package.module:function')
     return getattr(module, name)
@@ -234,8 +234,3 @@ def _shown(value: Any) -> str:
   except Exception:  # whole numbers of thousands of digits, and objects
     text = f'a {type(value).__name__}'
   return text if len(text) <= 60 else text[:60] + '...'
-
-
-def _meant(name: str, names: list[str]) -> str:
-  near = difflib.get_close_matches(str(name), names, 1)
-  return f'; did you mean {near[0]!r}?' if near else ''

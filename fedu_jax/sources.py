@@ -17,6 +17,7 @@ from fedu_jax import cache
 from fedu_jax import folders
 from fedu_jax import lazy as lazy_lib
 from fedu_jax import memory
+from fedu_jax import paths
 from fedu_jax.errors import BadInput
 from fedu_jax.image_files import How
 from fedu_jax.lazy import Images, Lazy
@@ -69,6 +70,10 @@ def load(source: str, *, data_dir: str = '', image_size: int = 0,
     raise BadInput(f'data.source is {source!r}: use digits, tfds:<builder>, '
                    'npz:<file> or folder:<dir>')
   kind, _, what = source.partition(':')
+  if kind in ('npz', 'folder'):
+    what = str(paths.typed(what, f'data.source {kind}:'))
+  if data_dir:
+    data_dir = str(paths.typed(data_dir, 'config.data.dir'))
   if kind == 'folder':
     data = _folder(what, How(image_size, fit, depth), leave_out, lazy, progress)
   elif wrong := [name for name, value, usual in (

@@ -24,6 +24,7 @@ from fedu_jax import memory
 from fedu_jax import preflight
 from fedu_jax import report
 from fedu_jax import runs
+from fedu_jax import screen
 from fedu_jax import settings
 from fedu_jax import sources
 from fedu_jax import tally
@@ -242,9 +243,8 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str, *,
     Unsaved: the end could not be saved; it has been scored all the same.
   """
   with contextlib.ExitStack() as holds:
-    return _train_and_evaluate(
-        config, workdir, holds, console or report.console(
-            quiet=not hosts.first()))
+    shown = console or screen.console(quiet=not hosts.first())
+    return _train_and_evaluate(config, workdir, holds, shown)
 
 
 @draws.fixed()
@@ -279,8 +279,8 @@ def _train_and_evaluate(config: ml_collections.ConfigDict, workdir: str,
   unsaved = [trained.unsaved]
   if hosts.first():
     unsaved.append(_write(pathlib.Path(workdir) / 'summary.json', summary))
-  if any(unsaved):
-    raise Unsaved(f'{_joined(unsaved)}: make room, and start again to go on '
+  if wrong := _joined(unsaved):
+    raise Unsaved(f'{wrong}: {files.advice(wrong)}, and start again to go on '
                   'from what is saved')
   return summary
 

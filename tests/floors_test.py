@@ -10,8 +10,9 @@ ROOT = pathlib.Path(__file__).parents[1] / 'fedu_jax'
 # A module may import only from floors below its own.
 FLOORS = [
     {'state', 'errors', 'lazy', 'files', 'noise', 'surroundings',
-     'draws'},
-    {'eight_bit', 'memory', 'watch', 'stops', 'journal', 'reading', 'tally'},
+     'draws', 'suggest'},
+    {'eight_bit', 'memory', 'watch', 'stops', 'journal', 'reading', 'tally',
+     'paths', 'screen'},
     {'hosts', 'listing', 'image_files'},
     {'trees', 'losses', 'winograd', 'rows', 'augment', 'partition', 'report',
      'client_table',
@@ -22,14 +23,14 @@ FLOORS = [
     {'layers'},
     {'networks', 'local', 'aggregation', 'tfds_reader', 'folders'},
     {'learners.descent', 'rules', 'evaluation', 'rounds', 'sources'},
-    {'contracts', 'semi_supervised', 'command'},
+    {'contracts', 'semi_supervised', 'command', 'configs'},
     {'learners.byol', 'learners.fedca', 'learners.fedsc',
      'learners.moco', 'learners.simclr', 'learners.simsiam',
      'learners.supervised'},
     {'learners', 'scores'},
     {'fields', 'combinations'},
     {'settings'},
-    {'program'},
+    {'program', 'config_flag'},
     {'room'},
     {'runs', 'place', 'claims'},
     {'protocols', 'resident', 'travelling', 'pace'},
@@ -89,7 +90,7 @@ def test_only_the_top_knows_the_config():
            if 'ml_collections' in path.read_text()}
   assert users == {'settings', 'program', 'scores', 'room', 'runs', 'place',
                    'claims', 'resident', 'travelling', 'federation', 'pace',
-                   'forecast', 'preflight', 'train', 'main', 'plan',
+                   'forecast', 'preflight', 'train', 'config_flag',
                    'experiments.plan', 'experiments.queue'}
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from fedu_jax import report, settings, train
+from fedu_jax import screen, settings, train
 from fedu_jax.checkpoint import Checkpoints
 from fedu_jax.errors import BadInput
 from configs import cifar10, cifar100, cifar10_small, methods, quickstart, smoke
@@ -432,7 +432,7 @@ def test_methods_that_no_other_test_trains(name, tmp_path):
   config = smoke.get_config()
   config.rounds = 1
   methods.METHODS[name](config)
-  done = train.train(config, str(tmp_path), console=report.console(quiet=True))
+  done = train.train(config, str(tmp_path), console=screen.console(quiet=True))
   row, = rows(tmp_path)
   assert np.isfinite(row['loss']) and row['left_out'] == []
   assert len(row['cohort']) == config.clients == (

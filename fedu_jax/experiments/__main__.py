@@ -1,23 +1,27 @@
-"""Runs experiments: `python -m fedu_jax.experiments <name>[,<name>...]`."""
+"""Runs the experiments of the papers, and writes their tables and figures.
+
+  python -m fedu_jax.experiments --list
+  python -m fedu_jax.experiments predictor,transfer --workdir=/tmp/work
+"""
 
 import importlib
-import pathlib
 
-from absl import app
 from absl import flags
 from absl import logging
-from rich.console import Console
 
 from fedu_jax import command
 from fedu_jax import experiments
 from fedu_jax import files
 from fedu_jax import memory
+from fedu_jax import paths
+from fedu_jax import screen
 from fedu_jax import stops
 from fedu_jax.errors import Ending, Unsaved
 
 _LIST = flags.DEFINE_bool('list', False, 'Name the experiments, and end.')
 _SCALE = flags.DEFINE_string(
-    'scale', 'smoke', 'How large: smoke, cpu (hours), paper (an accelerator).')
+    'scale', 'smoke', 'How large: smoke (minutes), cpu (hours) or paper (needs '
+    'an accelerator).')
 _SEEDS = flags.DEFINE_integer('seeds', 1, 'Runs of each arm.', lower_bound=1,
                               upper_bound=1000)
 _TOGETHER = flags.DEFINE_integer(
@@ -26,18 +30,22 @@ _TOGETHER = flags.DEFINE_integer(
 _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Where runs are kept and reports are written. Started '
     'again, the queue goes on where it stopped.')
-_DATA_DIR = flags.DEFINE_string('data_dir', '', 'Where data sets lie.')
+_DATA_DIR = flags.DEFINE_string(
+    'data_dir', '', "The folder of TFDS's data sets; if not given, TFDS's own "
+    'choice: $TFDS_DATA_DIR or ~/tensorflow_datasets.')
 
 
 def _parse(argv: list[str]) -> list[str]:
-  return command.parse(argv, arguments=1)
+  return command.parse(
+      argv, about=__doc__, arguments=1,
+      more=lambda whole: f'experiments: {", ".join(experiments.NAMES)}')
 
 
 def main(argv: list[str]) -> None:
   """Runs the queue and writes the report, or says in one line why it cannot."""
   logging.set_verbosity(logging.ERROR)
   stops.listen()
-  console = Console(highlight=False)
+  console = screen.console()
   try:
     modules = {name: importlib.import_module(f'fedu_jax.experiments.{name}')
                for name in experiments.NAMES}
@@ -45,12 +53,16 @@ def main(argv: list[str]) -> None:
     from fedu_jax.experiments import plan as plans
     from fedu_jax.experiments import queue
   except ModuleNotFoundError as error:
-    command.refuse(f"{error}: start from the folder that holds configs/, and "
-                   "pip install -e '.[experiments]'")
+    command.refuse(f'{error}: the figures of experiments need matplotlib; pip '
+                   'install matplotlib')
   if _LIST.value:
     for name, module in modules.items():
-      what = (module.__doc__ or '').splitlines()[0]
+      what = (module.__doc__ or '').partition('\n')[0]  # none by python -OO
       console.print(f'{name:<20}{what}', soft_wrap=True)
+    try:
+      command.see_printed(console)
+    except Ending as ending:
+      command.leave(ending)
     return
   if len(argv) < 2:
     command.refuse(f'name an experiment: {", ".join(modules)}')
@@ -63,10 +75,11 @@ def main(argv: list[str]) -> None:
                    f'{", ".join(plans.SCALES)}')
   if _WORKDIR.value is None:
     command.refuse('--workdir is missing; for example --workdir=/tmp/work')
-  command.keep_compiled_programs()
   scale = plans.SCALES[str(_SCALE.value)]
-  workdir = pathlib.Path(str(_WORKDIR.value))
   try:
+    workdir = paths.workdir(str(_WORKDIR.value))
+    command.keep_compiled_programs()
+    command.see_devices()
     several = {name: modules[name].plan(scale) for name in names}
     with memory.watched('what is done stays: end other programs, lower '
                         '--seeds_together, or choose a smaller --scale'):
@@ -81,11 +94,13 @@ def main(argv: list[str]) -> None:
   except Ending as ending:
     command.leave(ending)
   except (FileExistsError, NotADirectoryError, PermissionError) as error:
-    command.refuse(f'--workdir is {workdir}, where no results can lie '
-                   f'({files.reason(error)}): choose a folder of your own')
+    command.refuse(f'--workdir is {workdir}, where no results can be written '
+                   f'({files.reason(error)}): {files.advice(error)}, or choose '
+                   'another')
   except OSError as error:
-    command.leave(Unsaved(f'{error}: make room, and start again to go on'))
+    command.leave(Unsaved(
+        f'{error}: {files.advice(error)}, and start again to go on'))
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=_parse)
+  command.run(main, _parse)

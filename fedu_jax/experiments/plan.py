@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from configs import cifar10
-from configs import cifar10_small
-from configs import methods
-from configs import smoke
 from fedu_jax import settings
+from fedu_jax.configs import cifar10
+from fedu_jax.configs import cifar10_small
+from fedu_jax.configs import methods
+from fedu_jax.configs import smoke
 
 
 class Scale(NamedTuple):

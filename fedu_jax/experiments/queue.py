@@ -19,7 +19,7 @@ from rich.console import Console
 
 from fedu_jax import files
 from fedu_jax import protocols
-from fedu_jax import report
+from fedu_jax import screen
 from fedu_jax import sources
 from fedu_jax import train
 from fedu_jax.errors import BadInput, Unsaved
@@ -178,10 +178,11 @@ def _train(config: ml_collections.FrozenConfigDict, seeds: tuple[int, ...],
         for folder in folders]
     found = train.train_seeds(
         config, seeds, [str(folder) for folder in folders],
-        consoles=[report.console(log, width=100) for log in logs])
+        consoles=[screen.console(log, width=100) for log in logs])
   for folder, trained in zip(folders, found):
     if trained.unsaved:
-      raise Unsaved(f'{folder}: {trained.unsaved}: make room, and start again')
+      raise Unsaved(f'{folder}: {trained.unsaved}: '
+                    f'{files.advice(trained.unsaved)}, and start again')
   return found
 
 

@@ -1,0 +1,75 @@
+"""Paths as people type them: ~ is a home folder, and a URL is no path."""
+
+import os
+import pathlib
+import re
+
+from fedu_jax.errors import BadInput
+
+# gs://bucket, hdfs:/x, file:///x. One letter before the colon is no scheme.
+_REMOTE = re.compile(r'[A-Za-z][A-Za-z0-9+.-]+:/')
+# What a path may be long, less what a run adds to the name of its folder.
+_LONGEST = 4096 - 256
+
+
+def typed(text: str, what: str) -> pathlib.Path:
+  """Reads a path as a shell would, which leaves the ~ in --flag=~/x alone.
+
+  Args:
+    text: as it was typed.
+    what: is called so; messages begin with it.
+
+  Returns:
+    The path, with ~ and ~user replaced by home folders. A relative path stays
+    relative to the current folder.
+
+  Raises:
+    BadInput: it is empty, remote, of an unknown home folder, or relative while
+      the current folder is gone.
+  """
+  if not text.strip():
+    raise BadInput(f'{what} is empty: give the path of a folder or file')
+  if '\0' in text:
+    raise BadInput(f'{what} has a zero byte, which no path can have')
+  if _REMOTE.match(text):
+    raise BadInput(
+        f'{what} is {text}, which is not on a disk of this machine: mount it '
+        'and give the path, or copy it here')
+  path = pathlib.Path(text)
+  try:
+    if text.startswith('~'):  # which a Path of ./~ begins with, too
+      path = path.expanduser()
+  except RuntimeError as error:
+    raise BadInput(
+        f'{what} is {text}, and the home folder of '
+        f'{"this user" if path.parts[0] == "~" else path.parts[0][1:]} is not '
+        'known: give the whole path; ./~ begins one that is called so'
+        ) from error
+  if not path.is_absolute():
+    try:
+      os.getcwd()
+    except OSError as error:
+      raise BadInput(
+          f'{what} is {text}, relative to the current folder, which is gone '
+          f'({error.strerror}): give the whole path') from error
+    if str(path).startswith('~'):  # whoever reads it again, reads the same
+      return path.absolute()
+  return path
+
+
+def workdir(text: str, what: str = '--workdir') -> pathlib.Path:
+  """Reads the path of a folder that runs are written to.
+
+  Raises:
+    BadInput: as `typed`, or files of a run could not be named there.
+  """
+  path = typed(text, what)
+  try:
+    whole = str(path.absolute()).encode()  # as checkpoints are named
+  except UnicodeEncodeError as error:
+    raise BadInput(f'{what} is {ascii(str(path))[1:-1]}, which is not UTF-8, '
+                   'as checkpoints need it: choose another') from error
+  if len(whole) > _LONGEST:
+    raise BadInput(f'{what} is {len(whole):,} bytes long, which leaves no room '
+                   f'for names of files: choose one below {_LONGEST:,}')
+  return path
