@@ -6,10 +6,8 @@ protocol's own choice. A protocol is (scorer, online, choice) -> scores.
 
 from collections.abc import Callable
 import functools
-import json
 import pathlib
 import re
-from typing import Any
 
 import jax
 import numpy as np
@@ -22,6 +20,7 @@ from fedu_jax import files
 from fedu_jax import memory
 from fedu_jax import report
 from fedu_jax import runs
+from fedu_jax import score_file
 from fedu_jax import screen
 from fedu_jax import semi_supervised
 from fedu_jax import sources
@@ -197,14 +196,17 @@ def ask(workdir: str | pathlib.Path, protocol: str, *,
     load = functools.partial(runs.restore, config, folder, encoder, console)
     rounds = runs.rounds_of(folder, encoder)
   path = folder / 'evaluation.json'
-  known = _known(path)
-  mine = _scores(known, encoder, rounds)
-  known[encoder] = {'rounds': rounds, 'scores': mine}
+  before = score_file.read(path)
+  mine = score_file.of(before, encoder, rounds)
   missing = [(name, fn, choice) for name, fn, choice in asked
              if name not in mine]
   unwritten = None
   if missing:
     scorer, online = load()
+    if not trained and runs.rounds_of(folder, encoder) != rounds:
+      # It has trained on meanwhile, and what was read is of a later round.
+      return ask(folder, protocol, encoder=encoder, data_dir=data_dir,
+                 console=console)
     networks = [online]
     if encoder == 'untrained':
       networks.append(scorer.fitted(online))
@@ -215,7 +217,7 @@ def ask(workdir: str | pathlib.Path, protocol: str, *,
         mine[name] = best(
             [fn(scorer, network, choice) for network in networks])
       try:
-        report.write_json(path, known)
+        score_file.add(path, encoder, rounds, mine, before)
         unwritten = None
       except OSError as error:
         unwritten = error  # what is asked for is at least shown
@@ -237,35 +239,9 @@ def scored(workdir: str | pathlib.Path, protocol: str, *, encoder: str,
   Raises:
     BadInput: what lies there cannot be read.
   """
-  known = _known(pathlib.Path(workdir) / 'evaluation.json')
-  return {name for name, _, _ in parse(protocol)} <= _scores(
+  known = score_file.read(pathlib.Path(workdir) / 'evaluation.json')
+  return {name for name, _, _ in parse(protocol)} <= score_file.of(
       known, encoder, rounds).keys()
-
-
-def _scores(known: dict[str, Any], encoder: str, rounds: int) -> dict[str, Any]:
-  """What is known of an encoder after so many rounds, by protocol."""
-  own = known.get(encoder, {})
-  return own['scores'] if own.get('rounds') == rounds else {}
-
-
-def _known(path: pathlib.Path) -> dict[str, Any]:
-  """The scores that a file holds, by encoder and protocol.
-
-  Those that are no number, which JSON cannot hold, are asked for again.
-  """
-  try:
-    known = json.loads(path.read_text()) if path.exists() else {}
-    for own in known.values():
-      own['scores'] = {
-          protocol: values for protocol, values in own.get('scores', {}).items()
-          if None not in values.values()}
-      if not all(isinstance(x, float | int) for values in
-                 own['scores'].values() for x in values.values()):
-        raise ValueError('it holds scores that are no numbers')
-  except (OSError, ValueError, AttributeError, TypeError) as error:
-    raise BadInput(f'{path} cannot be read ({error}): remove it, and ask again'
-                   ) from error
-  return known
 
 
 def _nothing(name: str, choice: str) -> None:

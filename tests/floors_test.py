@@ -18,7 +18,7 @@ FLOORS = [
      'client_table',
      'checkpoint', 'cache', 'cifar', 'participation',
      'devices', 'store', 'estimate'},
-    {'conv_cpu', 'batchnorm', 'health', 'traffic'},
+    {'conv_cpu', 'batchnorm', 'health', 'score_file', 'traffic'},
     {'conv'},
     {'layers'},
     {'networks', 'local', 'aggregation', 'tfds_reader', 'folders'},
