@@ -101,6 +101,8 @@ def test_a_run_needs_no_network_and_says_what_it_skipped(ran):
           'names each') in done.stdout
   skipped, = json.loads((root / 'new' / 'run' / 'skipped.json').read_text())
   assert skipped.startswith('bob/[x.png')
+  found = json.loads((root / 'new' / 'run' / 'summary.json').read_text())
+  assert (found['files']['read'], found['files']['total']) == (10, 11)
 
 
 UNPICKLED: list[tuple] = []
