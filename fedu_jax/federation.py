@@ -23,6 +23,7 @@ from fedu_jax import program
 from fedu_jax import report
 from fedu_jax import resident
 from fedu_jax import runs
+from fedu_jax import screen
 from fedu_jax import sources
 from fedu_jax import stops
 from fedu_jax import store
@@ -133,7 +134,7 @@ def _rounds(members: Sequence[runs.Member], saved: Sequence[Checkpoints],
   """Runs what is left of federations at the same round."""
   def say(text):
     for member in members:
-      member.console.print(f'{member.name}: {text}', soft_wrap=True)
+      screen.say(member.console, f'{member.name}: {text}')
   done = federation.done
   compile_seconds = compiling
   unsaved = [''] * len(members)
@@ -144,7 +145,7 @@ def _rounds(members: Sequence[runs.Member], saved: Sequence[Checkpoints],
     watched = [health.Collapse() for _ in members]
     for member, own, reported in zip(members, saved, reports):
       if text := _begins(done, config.rounds, own, reported):
-        member.console.print(f'{member.name}: {text}', soft_wrap=True)
+        screen.say(member.console, f'{member.name}: {text}')
     if done < config.rounds:
       began = time.perf_counter()
       federation.compile()
@@ -169,7 +170,7 @@ def _rounds(members: Sequence[runs.Member], saved: Sequence[Checkpoints],
           row['knn_accuracy'] = member.scorer.knn(federation.online(i).encoder)
         reports[i].add(row)
         if warning := watched[i].warning(row):
-          member.console.print(f'{member.name}: {warning}', soft_wrap=True)
+          screen.say(member.console, f'{member.name}: {warning}')
 
       def save():
         return [_save(i, federation, own, reports[i], member)
@@ -232,8 +233,8 @@ def _save(i: int, federation: resident.Resident | travelling.Travelling,
                f'({files.reason(error)}): '
                + (f'that of round {before} stays' if before is not None
                   else 'there is none yet'))
-    member.console.print(f'{member.name}: {unsaved}; trying again at the next',
-                         soft_wrap=True)
+    screen.say(member.console,
+               f'{member.name}: {unsaved}; trying again at the next')
     return unsaved
   federation.saved(own.oldest())
   return ''

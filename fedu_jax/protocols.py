@@ -12,6 +12,7 @@ import re
 import jax
 import numpy as np
 from rich.console import Console
+from rich.text import Text
 
 from fedu_jax import augment
 from fedu_jax import draws
@@ -213,7 +214,7 @@ def ask(workdir: str | pathlib.Path, protocol: str, *,
     for name, fn, choice in missing:
       if fn is transfer:
         sources.import_reader(choice)
-      with console.status(f'{encoder}: {name}'):
+      with console.status(Text(f'{encoder}: {name}')):
         mine[name] = best(
             [fn(scorer, network, choice) for network in networks])
       try:
@@ -225,7 +226,7 @@ def ask(workdir: str | pathlib.Path, protocol: str, *,
             for key, value in mine[name].items()}
   console.print(report.plain_table(encoder, scores))
   if unsound := report.unsound_line({encoder: scores}):
-    console.print(unsound, soft_wrap=True, markup=False)
+    screen.say(console, unsound)
   if unwritten:
     raise Unsaved(f'{path} could not be written ({files.reason(unwritten)}): '
                   f'{files.advice(unwritten)}, or they are computed again')

@@ -13,9 +13,11 @@ from rich.progress import (
     BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn,
     TimeRemainingColumn)
 from rich.table import Table
+from rich.text import Text
 
 from fedu_jax import files
 from fedu_jax import journal
+from fedu_jax import screen
 from fedu_jax.journal import Row
 
 # What depends on the clock, of a round's row and of a summary: all else is the
@@ -79,7 +81,7 @@ def plain_table(title: str, scores: Row) -> Table:
   table.add_column('score')
   table.add_column('value', justify='right')
   for name, value in scores.items():
-    table.add_row(name, f'{value:.4f}' if name in PLAIN
+    table.add_row(Text(name), f'{value:.4f}' if name in PLAIN
                   else f'{100 * value:.2f} %')
   return table
 
@@ -147,7 +149,7 @@ class RoundReport(NoReport):
     self.beyond, self.missing = self._lines.beyond, self._lines.missing
     self._board = journal.Board(
         folder / 'tensorboard', done,
-        lambda text: console.print(f'{name}: {text}', soft_wrap=True))
+        lambda text: screen.say(console, f'{name}: {text}'))
     self._progress = Progress(
         TextColumn(name), BarColumn(), MofNCompleteColumn(),
         TextColumn('rounds'), TextColumn('{task.fields[speed]}'),
@@ -184,7 +186,7 @@ class RoundReport(NoReport):
     self._board.add(row['round'], shown)
     self._progress.update(self._task, completed=row['round'],
                           speed=f"{row['images_per_second']:.0f} images/s")
-    self._console.print(_line(row), soft_wrap=True, highlight=False)
+    screen.say(self._console, _line(row))
 
   def settle(self) -> None:
     self._lines.settle()

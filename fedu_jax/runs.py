@@ -17,6 +17,7 @@ from fedu_jax import memory
 from fedu_jax import networks
 from fedu_jax import program
 from fedu_jax import reading
+from fedu_jax import screen
 from fedu_jax import settings
 from fedu_jax import sources
 from fedu_jax import trees
@@ -246,8 +247,8 @@ def restore(config: ml_collections.ConfigDict, folder: pathlib.Path,
     if state is None:
       raise BadInput(f'{where} is empty: the run saved nothing yet')
     for step, wrong in saved.damaged.items():
-      console.print(f'checkpoint {step} is damaged ({wrong}): scoring that of '
-                    f'round {saved.latest()}', soft_wrap=True)
+      screen.say(console, f'checkpoint {step} is damaged ({wrong}): scoring '
+                 f'that of round {saved.latest()}')
     try:
       online = serialization.from_state_dict(online, state['server']['online'])
     except (KeyError, ValueError) as error:

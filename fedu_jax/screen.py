@@ -47,12 +47,16 @@ class _Deaf:
 def console(file: TextIO | None = None, **options: Any) -> Console:
   """Makes a console that may break without ending what prints there.
 
+  Brackets are printed as they are: Rich's own would take `[old]` in a path for
+  markup and leave it out, and fail at `[/old]`.
+
   Args:
     file: what it prints to; None for stdout.
     **options: Rich's.
   """
   deaf: Any = _Deaf(file or sys.stdout or open(os.devnull, 'w'))
-  made = Console(file=deaf, highlight=False, **options)
+  plain: dict[str, Any] = {'highlight': False, 'markup': False, 'emoji': False}
+  made = Console(file=deaf, **plain | options)
   if not _NARROW <= made.width <= _WIDE:  # by COLUMNS, which can be anything
     made.width = min(max(made.width, _NARROW), _WIDE)
   return made
@@ -70,3 +74,9 @@ def unprinted(console: Console) -> str:
   if failed is None or isinstance(failed, BrokenPipeError):
     return ''
   return files.reason(failed)
+
+
+def say(console: Console, text: str) -> None:
+  """Prints a line as it is, on a console that a caller may have brought."""
+  console.print(text, markup=False, emoji=False, highlight=False,
+                soft_wrap=True)

@@ -179,7 +179,7 @@ def _show_data(data: sources.Dataset, parts: Sequence[np.ndarray],
   if table is not None:
     console.print(table)
   for line in tally.lines(data.files) if data.files else ():
-    console.print(line, markup=False, soft_wrap=True)
+    screen.say(console, line)
 
 
 def _write_data(folder: pathlib.Path, data: sources.Dataset,
@@ -269,7 +269,7 @@ def _train_and_evaluate(config: ml_collections.ConfigDict, workdir: str,
     scores['federation'] = scorer.all(trained.federation)
     console.print(report.score_table(scores))
     if unsound := report.unsound_line(scores):
-      console.print(unsound, soft_wrap=True, markup=False)
+      screen.say(console, unsound)
   else:
     console.print('the data has no labelled test images: nothing to score')
   summary = _summary(config, scores, trained.speed,

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from fedu_jax import report
+from fedu_jax import report, screen
 
 
 def row(**more):
@@ -21,7 +21,7 @@ def row(**more):
 def test_a_reading_that_is_no_number_is_shown(tmp_path):
   """As kNN of features that are not finite; one that was not taken is not."""
   shown = io.StringIO()
-  with report.RoundReport(tmp_path, report.console(shown), 'federation', done=0,
+  with report.RoundReport(tmp_path, screen.console(shown), 'federation', done=0,
                           rounds=3) as rounds:
     rounds.add(row())
     rounds.add(row(round=2, knn_accuracy=math.nan))

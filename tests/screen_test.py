@@ -1,0 +1,40 @@
+"""What is printed is what was to be said, whatever brackets names hold."""
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from fedu_jax import protocols, report, screen
+
+# Folders of sweeps and of web pages are called so; to Rich these are markup.
+NAMES = '/data/[old]/x', '/data/[/b]/x', '/data/[lr=0.1]', 'a :bug: b', '[red]x'
+
+
+@pytest.mark.parametrize('own', [True, False])
+@pytest.mark.parametrize('name', NAMES)
+def test_names_are_printed_as_they_are(name, own):
+  """On our consoles and on one that a notebook brings."""
+  shown = io.StringIO()
+  console = screen.console(shown) if own else Console(file=shown)
+  screen.say(console, f'{name} is damaged')
+  console.print(report.plain_table('federation', {f'transfer to {name}': 0.5}))
+  first, *rest = shown.getvalue().splitlines()
+  assert first == f'{name} is damaged'
+  assert any(f'transfer to {name}  ' in line for line in rest)
+
+
+@pytest.mark.parametrize('name', NAMES[:2])
+def test_a_protocol_of_any_name_is_scored(tmp_path, monkeypatch, name):
+  """A status was refused as markup, and the scores with it."""
+  monkeypatch.setitem(protocols.PROTOCOLS, 'linear',
+                      lambda scorer, online, choice: {choice: 0.5})
+  shown = io.StringIO()
+  asked = f'linear:{name}'
+  found = protocols.ask(
+      tmp_path, asked, console=Console(file=shown, force_terminal=True),
+      trained=(1, lambda: (0, 0)))
+  assert found == {name: 0.5} and name in shown.getvalue()
+  assert json.loads((tmp_path / 'evaluation.json').read_text())[
+      'federation']['scores'] == {asked: {name: 0.5}}
