@@ -192,7 +192,7 @@ class _Lister:
       except OSError as error:
         raise unreadable(path, error) from error
       if hidden:
-        self._pass(path, "hidden or a system's",
+        self._pass(path, 'hidden or system',
                    inside)
       elif not stat.S_ISDIR(mode):
         yield path, 'file' if stat.S_ISREG(mode) else 'other'

@@ -206,6 +206,8 @@ def test_a_folder_named_like_a_test_is_told_and_can_be_left_out(root):
 
 
 def test_a_client_without_images_is_refused_with_what_is_there(root):
+  with pytest.raises(BadInput, match="no folders.*in it: 2 in no client's"):
+    load(root / 'a')
   (root / 'c').mkdir()
   (root / 'c' / 'x.HEIC').write_bytes(b'x')
   with pytest.raises(BadInput, match='c has no images.*in it: 1 .heic'):
