@@ -132,13 +132,13 @@ def _tidy(beside: pathlib.Path, name: str, *, keep: pathlib.Path) -> None:
   A file that another process is reading stays readable to it. Parts that a
   living process holds stay.
   """
-  stem = re.escape(_PREFIX + name)
-  ours = re.compile(  # before there were states, a name alone stood there
-      rf'{stem}(-[0-9a-f]{{{_STATE}}})?(\.npz|\.[0-9]+{re.escape(files.PART)})')
+  # Before there were states, a name alone stood there.
+  ours = (rf'{re.escape(_PREFIX + name)}(-[0-9a-f]{{{_STATE}}})?'
+          rf'(\.npz|\.[0-9]+{re.escape(files.PART)})')
   for folder in _folders(beside):
     with contextlib.suppress(OSError):
       for path in folder.iterdir() if _may_write(folder) else ():
-        if path != keep and ours.fullmatch(path.name):
+        if path != keep and re.fullmatch(ours, path.name):
           with contextlib.suppress(OSError):
             _remove(path)
 

@@ -1,4 +1,4 @@
-"""Whose the folder of a run is, and which process holds it."""
+"""To which config the folder of a run belongs, and which process holds it."""
 
 from collections.abc import Iterator
 import contextlib
@@ -8,10 +8,12 @@ from typing import Any
 
 import ml_collections
 
+from fedu_jax import changes
 from fedu_jax import files
 from fedu_jax import hosts
 from fedu_jax import report
 from fedu_jax import settings
+from fedu_jax import sources
 from fedu_jax.errors import BadInput
 
 _LOCK = '.lock'  # held by the process of the run, and left behind
@@ -19,9 +21,14 @@ _LOCK = '.lock'  # held by the process of the run, and left behind
 _FIRST = _LOCK, 'config.json' + files.PART
 
 
-def claim(folder: pathlib.Path,
-          config: ml_collections.ConfigDict) -> pathlib.Path:
+def claim(folder: pathlib.Path, config: ml_collections.ConfigDict, *,
+          extend: bool = False) -> pathlib.Path:
   """Makes sure that a folder is this config's, wherever it runs, or nobody's.
+
+  Args:
+    folder: the run's, which may be absent.
+    config: the run's.
+    extend: whether it may have more rounds than the run had before.
 
   Raises:
     BadInput: it is another's, or another process is at it; or its name has
@@ -30,7 +37,7 @@ def claim(folder: pathlib.Path,
   if wrong := sorted(set(str(folder.absolute())) & set('[]*?\\')):
     raise BadInput(f'--workdir {folder} has {" ".join(wrong)} in its name, '
                    'which TensorStore takes for a pattern: choose another')
-  _check(folder, config)
+  _check(folder, config, extend)
   if hosts.first() and (folder / _LOCK).exists():
     with _locked(folder, signed=False):
       pass
@@ -43,20 +50,30 @@ def on_disk(folder: pathlib.Path) -> bool:
 
 
 @contextlib.contextmanager
-def held(folder: pathlib.Path,
-         config: ml_collections.ConfigDict) -> Iterator[None]:
+def held(folder: pathlib.Path, config: ml_collections.ConfigDict, *,
+         extend: bool = False) -> Iterator[list[str]]:
   """Holds a folder as this config's: no other process may.
+
+  Yields lines that say what of the config is other than before.
 
   Raises:
     BadInput: as `claim`, or it cannot be written to.
   """
   with _locked(folder, signed=True):
-    _check(folder, config)  # somebody may have been faster
+    before = _check(folder, config, extend)  # somebody may have been faster
+    own, lines = _own(config), []
     try:
-      report.write_json(folder / 'config.json', _own(config))
+      if before:
+        if changes.clears_scores(before, own):
+          files.remove(folder / 'evaluation.json')
+        if before['rounds'] < own['rounds']:
+          lines.append(changes.extend(folder, before, own))
+        if text := changes.told(before | {'rounds': own['rounds']}, own):
+          lines.append(f'goes on with another config: {text}')
+      report.write_json(folder / 'config.json', own)
     except OSError as error:
       raise _unusable(folder, error) from error
-    yield
+    yield lines
 
 
 @contextlib.contextmanager
@@ -74,19 +91,23 @@ def _locked(folder: pathlib.Path, *, signed: bool) -> Iterator[None]:
     yield
 
 
-def _check(folder: pathlib.Path, config: ml_collections.ConfigDict) -> None:
-  """Does what `claim` does, but for other processes."""
+def _check(folder: pathlib.Path, config: ml_collections.ConfigDict,
+           extend: bool) -> changes.Flat | None:
+  """Does what `claim` does, but for other processes.
+
+  Returns:
+    What of the config that is there is no place; None if there is none.
+  """
   path = folder / 'config.json'
+  theirs = None
   try:
     if path.exists():
       theirs = json.loads(path.read_text())
       if not isinstance(theirs, dict):
         raise ValueError(f'{path} is no config')
-      if changed := settings.differences(
-          _kept(settings.complete(theirs)), _own(config)):
-        raise BadInput(
-            f'{folder} belongs to another config, which differs in '
-            f'{", ".join(changed)}: choose another --workdir')
+      theirs = _kept(settings.complete(theirs))
+      if wrong := changes.refusal(folder, theirs, _own(config), extend=extend):
+        raise BadInput(wrong)
       lying = on_disk(folder)
       saved = any((folder / 'checkpoints').glob('*'))
       if config.store not in ('auto', 'disk') if lying else (
@@ -102,6 +123,7 @@ def _check(folder: pathlib.Path, config: ml_collections.ConfigDict) -> None:
     raise
   except (OSError, ValueError) as error:
     raise _unusable(folder, error) from error
+  return theirs
 
 
 def _own(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -110,9 +132,12 @@ def _own(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def _kept(flat: dict[str, Any]) -> dict[str, Any]:
-  """What of a flat config is no place."""
-  return {name: value for name, value in flat.items()
+  """What of a flat config is no place; its data wherever we stand."""
+  kept = {name: value for name, value in flat.items()
           if name not in settings.PLACES}
+  if isinstance(source := kept.get('data.source'), str):
+    kept['data.source'] = sources.absolute(source)
+  return kept
 
 
 def _unusable(folder: pathlib.Path, error: Exception) -> BadInput:

@@ -69,8 +69,10 @@ def _method(flat: dict[str, Any], whole: Iterable[str]) -> None:
 def _data(flat: dict[str, Any], labelled: bool) -> None:
   """What partition and learner ask of the kind of source."""
   source, partition = flat['data.source'], flat['partition.name']
-  owned = source.startswith('folder:')  # by clients; and it has no labels
-  if partition == 'natural' and not owned:
+  kind = source.partition(':')[0]
+  owned = kind == 'folder'  # by clients; and it has no labels
+  # What an npz or a researcher's function has shows when it is read.
+  if partition == 'natural' and kind in ('digits', 'tfds'):
     raise BadInput(f'partition natural needs owners, and {source} has none: '
                    'set --config.partition.name=iid')
   if partition in ('by_class', 'dirichlet') and owned:

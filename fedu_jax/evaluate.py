@@ -26,6 +26,9 @@ _ENCODER = flags.DEFINE_string(
 _DATA_DIR = flags.DEFINE_string(
     'data_dir', '', "The folder of TFDS's data sets; if not given, TFDS's own "
     'choice: $TFDS_DATA_DIR or ~/tensorflow_datasets.')
+_SOURCE = flags.DEFINE_string(
+    'source', '', "Where the run's data is now, if it was moved, such as "
+    'folder:/new/place; its images must be the same.')
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -44,7 +47,8 @@ def main(_: list[str]) -> None:
     command.keep_compiled_programs()
     command.see_devices()
     protocols.ask(workdir, str(_PROTOCOL.value), encoder=str(_ENCODER.value),
-                  data_dir=str(_DATA_DIR.value), console=console)
+                  data_dir=str(_DATA_DIR.value), source=str(_SOURCE.value),
+                  console=console)
     command.see_printed(console)
   except Ending as ending:
     command.leave(ending)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import functools
 from typing import Any
 
+from fedu_jax import dataset
 from fedu_jax import image_files
 from fedu_jax import conv
 from fedu_jax import rounds
@@ -92,7 +93,7 @@ def _names(value):
 
 def _source(value):
   return '' if isinstance(value, str) and sources.known(value) else (
-      'digits, tfds:<builder>, npz:<file> or folder:<dir>')
+      sources.CHOICES)
 
 
 FIELDS: dict[str, Check] = {
@@ -123,7 +124,7 @@ FIELDS: dict[str, Check] = {
     'data.leave_out': _names,
     'data.max_examples': _count(0, _MANY),
     'partition.name': _text,
-    'partition.classes_per_client': _count(1, sources.MOST_CLASSES),
+    'partition.classes_per_client': _count(1, dataset.MOST_CLASSES),
     'partition.alpha': _real(0, _FACTOR, above=True),
     'partition.min_examples': _count(0, _MANY),
     'model.name': _text,

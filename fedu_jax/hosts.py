@@ -151,6 +151,24 @@ def of_first(here: int) -> int:
   return here
 
 
+def by_turns(count: int, size: int, work: Callable[[int], bytes]
+             ) -> list[bytes]:
+  """Does numbered pieces of work, each on one host; all return all results.
+
+  Args:
+    count: how many pieces there are.
+    size: bytes of a result.
+    work: does the i-th piece.
+  """
+  if not several():
+    return [work(i) for i in range(count)]
+  found = np.zeros((count, size), np.uint8)
+  for i in range(jax.process_index(), count, jax.process_count()):
+    found[i] = np.frombuffer(work(i), np.uint8)
+  found = multihost_utils.process_allgather(found).max(0)
+  return [row.tobytes() for row in found]
+
+
 def together(act: Callable[[], T]) -> T:
   """Does something on each host, which fails on all if it does on one.
 

@@ -20,6 +20,9 @@ _CONFIG = config_flag.define()
 _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'The folder of this run, made if absent. Started again '
     'with the same config, a run goes on where it stopped.')
+_EXTEND = flags.DEFINE_boolean(
+    'extend', False, 'Let the run in --workdir go on to the rounds of --config,'
+    ' which are more than it had. The learning rate follows the new schedule.')
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -38,7 +41,8 @@ def main(_: list[str]) -> None:
     command.keep_compiled_programs()
     with hosts.joined(**_CONFIG.value.distributed):
       command.see_devices()
-      train.train_and_evaluate(_CONFIG.value, str(workdir))
+      train.train_and_evaluate(_CONFIG.value, str(workdir),
+                               extend=bool(_EXTEND.value))
   except Ending as ending:
     command.leave(ending)
 

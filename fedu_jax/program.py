@@ -29,14 +29,21 @@ RoundFn = Callable[[ServerState, ClientState, ClientArrays, Array],
                    tuple[ServerState, ClientState, Metrics]]
 
 
+def learning_rate(highest: float, schedule: str, rounds: int,
+                  round_: ArrayLike) -> ArrayLike:
+  """The learning rate of a round, counted from 0."""
+  if schedule == 'cosine':
+    return 0.5 * highest * (1 + jnp.cos(jnp.pi * round_ / rounds))
+  return highest
+
+
 def make_learner(config: ml_collections.ConfigDict,
                  nets: networks.Nets) -> Learner:
   """Binds the SSL method and its optimiser: SGD at the round's rate."""
   def make_tx(round_):
     chosen = config.optimizer
-    rate = chosen.learning_rate
-    if chosen.schedule == 'cosine':
-      rate = 0.5 * rate * (1 + jnp.cos(jnp.pi * round_ / config.rounds))
+    rate = learning_rate(chosen.learning_rate, chosen.schedule, config.rounds,
+                         round_)
     return optax.chain(optax.add_decayed_weights(chosen.weight_decay),
                        optax.sgd(rate, momentum=chosen.momentum))
   return settings.bind(

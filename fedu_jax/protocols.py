@@ -8,6 +8,7 @@ from collections.abc import Callable
 import functools
 import pathlib
 import re
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -29,7 +30,13 @@ from fedu_jax.errors import BadInput, Unsaved
 from fedu_jax.scores import best, mixed, Scorer
 from fedu_jax.state import Online
 
-Protocol = Callable[[Scorer, Online, str], dict[str, float]]
+Score = Callable[[Scorer, Online, str], dict[str, float]]
+
+
+class Protocol(NamedTuple):
+  """A way to ask, and what it needs."""
+  score: Score
+  labels: bool = True  # of training and test images of the run's own data
 
 
 def linear(scorer: Scorer, online: Online, choice: str) -> dict[str, float]:
@@ -116,30 +123,36 @@ def geometry(scorer: Scorer, online: Online, choice: str) -> dict[str, float]:
   """Alignment and uniformity (Wang & Isola 2020) of the test images' features.
 
   Without labels: how close two views of an image lie, and how evenly images
-  spread over the sphere; the lower, the better, for both.
+  spread over the sphere; the lower, the better, for both. Where the data has
+  no test images, they are those of the training images.
   """
   _nothing('geometry', choice)
+  images = scorer.test_images
+  if not len(images):
+    images = scorer.train_images
   rngs = jax.random.split(jax.random.key(scorer.seed))
   draw = jax.jit(augment.make_view(**scorer.view))
   views = [np.asarray(np.round(255 * np.concatenate([
-      draw(scorer.test_images[i:i + 500], jax.random.fold_in(rng, i))
-      for i in range(0, len(scorer.test_images), 500)]))).astype(np.uint8)
+      draw(images[i:i + 500], jax.random.fold_in(rng, i))
+      for i in range(0, len(images), 500)]))).astype(np.uint8)
       for rng in rngs]
   z1, z2 = (scorer.embed(online.encoder, x) for x in views)
   return {'alignment': float(evaluation.alignment(z1, z2)),
           'uniformity': float(evaluation.uniformity(
-              scorer.embed(online.encoder, scorer.test_images)))}
+              scorer.embed(online.encoder, images)))}
 
 
 PROTOCOLS: dict[str, Protocol] = {
-    'linear': linear, 'knn': knn, 'knn_features': knn_features,
-    'classifier': classifier, 'semi': semi,
-    'finetune': functools.partial(semi, fine_tune=True), 'transfer': transfer,
-    'geometry': geometry}
+    'linear': Protocol(linear), 'knn': Protocol(knn),
+    'knn_features': Protocol(knn_features), 'classifier': Protocol(classifier),
+    'semi': Protocol(semi),
+    'finetune': Protocol(functools.partial(semi, fine_tune=True)),
+    'transfer': Protocol(transfer, labels=False),
+    'geometry': Protocol(geometry, labels=False)}
 
 
 def parse(text: str) -> list[tuple[str, Protocol, str]]:
-  """Reads a list of protocols: [(as written, function, choice)].
+  """Reads a list of protocols: [(as written, protocol, choice)].
 
   Raises:
     BadInput: a name is none of them.
@@ -158,7 +171,7 @@ def parse(text: str) -> list[tuple[str, Protocol, str]]:
                 'fewer or smaller protocols')
 @draws.fixed()
 def ask(workdir: str | pathlib.Path, protocol: str, *,
-        encoder: str = 'federation', data_dir: str = '',
+        encoder: str = 'federation', data_dir: str = '', source: str = '',
         console: Console | None = None,
         trained: tuple[int, Callable[[], tuple[Scorer, Online]]] | None = None
         ) -> dict[str, float]:
@@ -172,6 +185,7 @@ def ask(workdir: str | pathlib.Path, protocol: str, *,
     protocol: as `parse` reads it.
     encoder: 'federation', 'untrained', or 'alone0' and so on.
     data_dir: where data sets lie; '' for TFDS's default.
+    source: where the run's data is now, if it was moved; '' for where it was.
     console: where to print.
     trained: the rounds of the encoder's training, and what returns its scorer
       and the network, if anything is left to score; None, those of the newest
@@ -193,30 +207,36 @@ def ask(workdir: str | pathlib.Path, protocol: str, *,
   if trained:
     rounds, load = trained
   else:
-    config = runs.config_of(folder, data_dir)
+    config = runs.config_of(folder, data_dir, source)
     load = functools.partial(runs.restore, config, folder, encoder, console)
     rounds = runs.rounds_of(folder, encoder)
   path = folder / 'evaluation.json'
   before = score_file.read(path)
   mine = score_file.of(before, encoder, rounds)
-  missing = [(name, fn, choice) for name, fn, choice in asked
+  missing = [(name, own, choice) for name, own, choice in asked
              if name not in mine]
   unwritten = None
-  if missing:
+  if missing or source:  # a place that is named is looked at
     scorer, online = load()
     if not trained and runs.rounds_of(folder, encoder) != rounds:
       # It has trained on meanwhile, and what was read is of a later round.
       return ask(folder, protocol, encoder=encoder, data_dir=data_dir,
-                 console=console)
+                 source=source, console=console)
+    for name, own, _ in missing:
+      if own.labels and not scorer.labelled:
+        raise BadInput(
+            f'protocol {name} needs labelled training and test images, which '
+            f'the data of {folder} does not have: choose geometry, or '
+            'transfer:<data source>')
     networks = [online]
     if encoder == 'untrained':
       networks.append(scorer.fitted(online))
-    for name, fn, choice in missing:
-      if fn is transfer:
+    for name, own, choice in missing:
+      if own.score is transfer:
         sources.import_reader(choice)
       with console.status(Text(f'{encoder}: {name}')):
         mine[name] = best(
-            [fn(scorer, network, choice) for network in networks])
+            [own.score(scorer, network, choice) for network in networks])
       try:
         score_file.add(path, encoder, rounds, mine, before)
         unwritten = None

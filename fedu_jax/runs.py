@@ -12,6 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from fedu_jax import contracts
+from fedu_jax import data_record
 from fedu_jax import draws
 from fedu_jax import memory
 from fedu_jax import networks
@@ -62,7 +63,7 @@ def data_of(config: ml_collections.ConfigDict, *, lazy: bool = False,
         image_size=config.data.image_size,
         max_examples=config.data.max_examples, lazy=lazy, fit=config.data.fit,
         depth=config.data.depth, leave_out=config.data.leave_out,
-        progress=progress)
+        progress=progress, choices=dict(config.data))
 
 
 def parts_of(config: ml_collections.ConfigDict,
@@ -76,7 +77,8 @@ def parts_of(config: ml_collections.ConfigDict,
     raise BadInput(
         f'partition {config.partition.name} needs '
         f'{"owners" if natural else "labels"}, and {config.data.source} has '
-        f'none: set --config.partition.name={"iid" if natural else "natural"}')
+        'none: set --config.partition.name='
+        f'{"iid" if data.owners is None else "natural"}')
   parts = contracts.parts(
       settings.bind(config, 'partition')(
           labels, config.clients, np.random.RandomState(config.seed)),
@@ -152,23 +154,32 @@ def examples_of(config: ml_collections.ConfigDict,
 def scorer_of(config: ml_collections.ConfigDict, nets: networks.Nets,
               data: sources.Dataset) -> Scorer | None:
   """Makes what scores encoders; None if the data has no labelled test half."""
-  if data.test_labels is None or data.train_labels is None:
-    return None
-  assert data.test_images is not None  # labels never come without images
-  return Scorer(nets, np.asarray(data.train_images), data.train_labels,
-                np.asarray(data.test_images), data.test_labels,
-                config.evaluation, config.seed, dict(config.view),
-                config.data.dir,
-                classifies=settings.labelled(config))
+  scorer = _scorer(config, nets, data)
+  return scorer if scorer.labelled else None
 
 
-def config_of(folder: pathlib.Path, data_dir: str = ''
+def _scorer(config, nets, data) -> Scorer:
+  """The same; what of the data is absent is empty."""
+  nothing = np.zeros(0, np.int32)
+  images, test = data.train_images, data.test_images
+  return Scorer(
+      nets, np.asarray(images),
+      nothing if data.train_labels is None else data.train_labels,
+      np.zeros((0, *images.shape[1:]), np.uint8) if test is None
+      else np.asarray(test),
+      nothing if data.test_labels is None else data.test_labels,
+      config.evaluation, config.seed, dict(config.view), config.data.dir,
+      classifies=settings.labelled(config))
+
+
+def config_of(folder: pathlib.Path, data_dir: str = '', source: str = ''
               ) -> ml_collections.ConfigDict:
   """Reads the config of the run in a folder.
 
   Args:
     folder: the run's.
     data_dir: where its data lies, which is not kept with it.
+    source: where its data is now; '' for where it was when the run went on.
 
   Raises:
     BadInput: there is none, or not one of this version.
@@ -177,6 +188,8 @@ def config_of(folder: pathlib.Path, data_dir: str = ''
   nested: dict[str, Any] = {}
   try:
     flat = settings.complete(json.loads(path.read_text()))
+    if source:
+      flat['data.source'] = source
     for name, value in (
         flat | settings.PLACES | {'data.dir': data_dir}).items():
       *sections, last = name.split('.')
@@ -231,15 +244,14 @@ def restore(config: ml_collections.ConfigDict, folder: pathlib.Path,
     console: told of checkpoints that are damaged; the newest sound one counts.
 
   Raises:
-    BadInput: there is no such checkpoint, none that is sound, or nothing to
-      score it on.
+    BadInput: there is no such checkpoint, none that is sound, or the data is
+      not what the run was trained on.
   """
   where = None if encoder == 'untrained' else _saved_in(folder, encoder)
   data = data_of(config, console=console)
+  _check_data(config, folder, data)
   nets, online = networks_of(config, data)
-  scorer = scorer_of(config, nets, data)
-  if scorer is None:
-    raise BadInput(f'{config.data.source} has no labelled test images')
+  scorer = _scorer(config, nets, data)
   if where:
     saved = Checkpoints(where, keep=1)
     state: Any = saved.restore_plain()
@@ -256,3 +268,14 @@ def restore(config: ml_collections.ConfigDict, folder: pathlib.Path,
                      f'config.json tells of ({str(error).splitlines()[0]}): '
                      'put that file back') from error
   return scorer, online
+
+
+def _check_data(config, folder, data) -> None:
+  """Refuses to score a run on other data than its own."""
+  try:
+    parts = parts_of(config, data)
+  except BadInput as error:  # which was no error when the run began
+    raise BadInput(f'the data are no longer those that {folder} began with: '
+                   f'{error}') from error
+  data_record.check(folder, data, parts, data_record.digests(data, parts),
+                    name='--source or --data_dir')

@@ -20,14 +20,19 @@ class Scorer(NamedTuple):
   """Scores encoders; labels come in here and nowhere in training."""
   nets: networks.Nets
   train_images: np.ndarray  # [N, H, W, 3] u8
-  train_labels: np.ndarray  # [N] i32
-  test_images: np.ndarray
+  train_labels: np.ndarray  # [N] i32; [0], where the data has none
+  test_images: np.ndarray  # [0, H, W, 3], where the data has none
   test_labels: np.ndarray
   settings: ml_collections.ConfigDict  # config.evaluation
   seed: int
   view: dict[str, Any] = {}  # config.view
   data_dir: str = ''  # where other data sets lie
   classifies: bool = False  # the predictor's output is one logit a class
+
+  @property
+  def labelled(self) -> bool:
+    """Whether training and test images have labels, which most scores need."""
+    return len(self.train_labels) > 0 and len(self.test_labels) > 0
 
   @property
   def num_classes(self) -> int:

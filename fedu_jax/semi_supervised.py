@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from fedu_jax import dataset
 from fedu_jax import evaluation
 from fedu_jax import networks
-from fedu_jax import sources
 from fedu_jax.layers import MLP
 from fedu_jax.state import Array, PyTree, Variables
 
@@ -37,7 +37,7 @@ def labelled_rows(labels: np.ndarray, ratio: float, *,
     raise ValueError(f'{ratio:g} of {len(labels)} examples is {count}')
   if not balanced:
     return np.arange(count)
-  return np.sort(np.lexsort((labels, sources.rank_in_group(labels)))[:count])
+  return np.sort(np.lexsort((labels, dataset.rank_in_group(labels)))[:count])
 
 
 def semi_supervised(

@@ -23,6 +23,7 @@ from fedu_jax import networks
 from fedu_jax import participation
 from fedu_jax import partition
 from fedu_jax import rules
+from fedu_jax import sources
 from fedu_jax import suggest
 from fedu_jax import trees
 from fedu_jax.errors import BadInput
@@ -129,7 +130,21 @@ def _own_fields(flat: dict[str, Any]) -> set[str]:
         raise BadInput(f'config.{section}.name is {chosen!r}, which needs a '
                        f'field config.{section}.{name}: add it in the config '
                        'file')
-  return fields
+  return fields | _own_fields_of_data(flat)
+
+
+def _own_fields_of_data(flat: dict[str, Any]) -> set[str]:
+  """The fields that a researcher's own data.source takes."""
+  source = flat['data.source']
+  if FIELDS['data.source'](source) or not (own := sources.function(source)):
+    return set()
+  fields = {f'data.{name}': parameter
+            for name, parameter in _keywords(own).items() if name != 'lazy'}
+  for name, parameter in fields.items():
+    if parameter.default is parameter.empty and name not in flat:
+      raise BadInput(f'config.data.source is {source!r}, which needs a field '
+                     f'config.{name}: add it in the config file')
+  return set(fields)
 
 
 def labelled(config: ml_collections.ConfigDict) -> bool:
@@ -204,13 +219,21 @@ def complete(flat: dict[str, Any]) -> dict[str, Any]:
   return ADDED | flat
 
 
+def differing(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+  """The names of the values in which two flat configs differ, in order."""
+  return [name for name in sorted(a.keys() | b.keys())
+          if _told(a, name) != _told(b, name)]
+
+
 def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
   """Says field by field how two flat configs differ: 'rounds (3, not 5)'."""
-  def shown(flat, name):
-    return json.loads(json.dumps(flat.get(name, 'absent')))
-  return [f'{name} ({shown(a, name)}, not {shown(b, name)})'
-          for name in sorted(a.keys() | b.keys())
-          if shown(a, name) != shown(b, name)]
+  return [f'{name} ({_told(a, name)}, not {_told(b, name)})'
+          for name in differing(a, b)]
+
+
+def _told(flat: dict[str, Any], name: str) -> Any:
+  """A value as a JSON file holds it."""
+  return json.loads(json.dumps(flat.get(name, 'absent')))
 
 
 def _keywords(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:

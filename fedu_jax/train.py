@@ -5,7 +5,6 @@ Reads the data and partitions it, runs the rounds, scores, and reports.
 
 from collections.abc import Sequence
 import contextlib
-import json
 import pathlib
 import time
 from typing import Any, NamedTuple
@@ -15,7 +14,9 @@ import ml_collections
 import numpy as np
 from rich.console import Console
 
+from fedu_jax import changes
 from fedu_jax import claims
+from fedu_jax import data_record
 from fedu_jax import draws
 from fedu_jax import federation
 from fedu_jax import files
@@ -26,9 +27,6 @@ from fedu_jax import report
 from fedu_jax import runs
 from fedu_jax import screen
 from fedu_jax import settings
-from fedu_jax import sources
-from fedu_jax import tally
-from fedu_jax.client_table import client_table
 from fedu_jax.errors import BadInput, Unsaved
 from fedu_jax.scores import best, Scorer
 from fedu_jax.state import Online
@@ -52,7 +50,7 @@ class Trained(NamedTuple):
 
 
 def train(config: ml_collections.ConfigDict, workdir: str, *,
-          console: Console) -> Trained:
+          console: Console, extend: bool = False) -> Trained:
   """Runs a config's rounds in a folder, from where an earlier start left off.
 
   On several hosts, all call it for a folder that all can reach, and the first
@@ -62,6 +60,7 @@ def train(config: ml_collections.ConfigDict, workdir: str, *,
     config: see configs/cifar10.py.
     workdir: the folder of this run; made if absent.
     console: where to print.
+    extend: let a run that is there go on to more rounds than it had.
 
   Raises:
     BadInput: anything about the config, the data or the folder is wrong.
@@ -69,7 +68,8 @@ def train(config: ml_collections.ConfigDict, workdir: str, *,
     Unsaved: a signal came, and not all could be saved.
   """
   settings.check(config)  # that there is a seed, too
-  return train_seeds(config, [config.seed], [workdir], consoles=[console])[0]
+  return train_seeds(config, [config.seed], [workdir], consoles=[console],
+                     extend=extend)[0]
 
 
 # What can be changed in the same folder, and what asks for another.
@@ -83,7 +83,8 @@ _CHANGE = ('what is saved stays, and a run goes on from it: start it again '
 @draws.fixed()
 def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
                 workdirs: Sequence[str], *, consoles: Sequence[Console],
-                holds: contextlib.ExitStack | None = None) -> list[Trained]:
+                holds: contextlib.ExitStack | None = None,
+                extend: bool = False) -> list[Trained]:
   """Runs a config for several seeds as one program, where shapes agree.
 
   Each seed's folder is as `train` leaves it, and either may go on from it.
@@ -95,6 +96,7 @@ def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
     consoles: where to print of each.
     holds: keeps the folders from other processes until it is closed; None,
       until this returns.
+    extend: as `train`.
 
   Raises:
     BadInput, Interrupted, Unsaved: as `train`.
@@ -102,32 +104,34 @@ def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
   if holds is None:
     with contextlib.ExitStack() as own_holds:
       return train_seeds(config, seeds, workdirs, consoles=consoles,
-                         holds=own_holds)
+                         holds=own_holds, extend=extend)
   settings.check(config)
   if hosts.several() and config.evaluation.alone:
     raise BadInput(f'config.evaluation.alone is {config.evaluation.alone}, '
                    'which is for one host: set it to 0')
   configs = [_changed(config, seed=seed) for seed in seeds]
-  folders = [claims.claim(pathlib.Path(workdir), own)
+  folders = [claims.claim(pathlib.Path(workdir), own, extend=extend)
              for workdir, own in zip(workdirs, configs)]
   asked, config = config, _as_begun(config, folders)
   data = runs.data_of(config, lazy=hosts.several(), console=consoles[0])
   runs.examples_of(config, data)  # that there are labels, if they are needed
   parts = [runs.parts_of(own, data) for own in configs]
   drawn = [runs.networks_of(own, data) for own in configs]
-  for folder, mine in zip(folders, parts):
-    _check_data_is_as_before(folder, data, mine)
+  digests = [data_record.digests(data, mine) for mine in parts]
+  for folder, mine, found in zip(folders, parts, digests):
+    data_record.check(folder, data, mine, found, name='--config.data.source')
   # Refuses what cannot be before a folder is touched.
   compiling = preflight.check(config, *drawn[0], data.train_images, parts,
                               folders)
   hosts.barrier('all folders are claimed')
   members = []
-  for own, folder, mine, (nets, online), console in zip(
-      configs, folders, parts, drawn, consoles):
+  for own, folder, mine, images, (nets, online), console in zip(
+      configs, folders, parts, digests, drawn, consoles):
     if hosts.first():
-      holds.enter_context(claims.held(folder, own))
-      _show_data(data, mine, console)
-      _write_data(folder, data, mine)  # tried again in the end
+      for line in holds.enter_context(claims.held(folder, own, extend=extend)):
+        screen.say(console, line)
+      data_record.show(data, mine, console)
+      data_record.write(folder, data, mine, images)  # tried again in the end
     scorer = runs.scorer_of(own, nets, data) if hosts.first() else None
     members.append(runs.Member(
         'federation', folder, mine, online, own.seed, scorer, console))
@@ -145,72 +149,22 @@ def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
     them = [m._replace(name=f'client {k} alone', folder=m.folder / f'alone{k}',
                        parts=[m.parts[k]]) for m in members]
     alone.append(federate(them, _as_begun(by_itself, [m.folder for m in them])))
-  found = []
+  trained = []
   for i, member in enumerate(members):
     every = [ended[i], *(own[i] for own in alone)]
     unsaved = [own.unsaved for own in every]
     if hosts.first():
-      unsaved += _write_data(member.folder, data, member.parts)
-    found.append(Trained(
+      unsaved += data_record.write(member.folder, data, member.parts,
+                                   digests[i])
+    trained.append(Trained(
         member.scorer, member.online, ended[i].online,
         [own[i].online for own in alone], ended[i].speed, _joined(unsaved),
         data.files and data.files.summary()))
-  return found
+  return trained
 
 
 def _joined(unsaved: list[str]) -> str:
   return '; '.join(filter(None, unsaved))
-
-
-def _write(path: pathlib.Path, value: Any) -> str:
-  """Writes a report; returns what is unsaved, if that fails, or ''."""
-  try:
-    report.write_json(path, value)
-  except OSError as error:
-    return f'{path.name} could not be written ({files.reason(error)})'
-  return ''
-
-
-def _show_data(data: sources.Dataset, parts: Sequence[np.ndarray],
-               console: Console) -> None:
-  """Prints who holds how much, and what was read of a folder."""
-  table = client_table(data.train_labels, list(parts), data.owners,
-                              data.owner_names)
-  if table is not None:
-    console.print(table)
-  for line in tally.lines(data.files) if data.files else ():
-    screen.say(console, line)
-
-
-def _write_data(folder: pathlib.Path, data: sources.Dataset,
-                parts: Sequence[np.ndarray]) -> list[str]:
-  """Keeps what `_show_data` shows; returns what `_write` does of each file."""
-  shown, counts = _counts(data, parts)
-  return [_write(folder / name, value) for name, value in (
-      ('partition.json', counts if shown is not None else None),
-      ('skipped.json', data.skipped or None)) if value is not None]
-
-
-def _counts(data: sources.Dataset, parts: Sequence[np.ndarray]
-            ) -> tuple[np.ndarray | None, list[list[int]]]:
-  """Classes, or else owners, [N], and how many of each a client has."""
-  shown = data.owners if data.train_labels is None else data.train_labels
-  return shown, [] if shown is None else [
-      np.bincount(shown[part]).tolist() for part in parts]
-
-
-def _check_data_is_as_before(folder: pathlib.Path, data: sources.Dataset,
-                             parts: Sequence[np.ndarray]) -> None:
-  """A run that goes on must not do so on other images without a word."""
-  path = folder / 'partition.json'
-  try:
-    before = json.loads(path.read_text())
-  except (OSError, ValueError):
-    return  # it has not begun, or its file was damaged and is written anew
-  if before != _counts(data, parts)[1]:
-    raise BadInput(f'the data are no longer those that {folder} began with '
-                   f'(see {path.name} there): restore them, or choose another '
-                   '--workdir')
 
 
 def _as_begun(config: ml_collections.ConfigDict,
@@ -231,7 +185,8 @@ def _changed(config: ml_collections.ConfigDict,
                 'when it is started again: end other programs, or choose '
                 'fewer images')
 def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str, *,
-                       console: Console | None = None) -> dict[str, Any]:
+                       console: Console | None = None,
+                       extend: bool = False) -> dict[str, Any]:
   """Trains as `train` does, and scores what came of it.
 
   Returns:
@@ -244,17 +199,17 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str, *,
   """
   with contextlib.ExitStack() as holds:
     shown = console or screen.console(quiet=not hosts.first())
-    return _train_and_evaluate(config, workdir, holds, shown)
+    return _train_and_evaluate(config, workdir, holds, shown, extend)
 
 
 @draws.fixed()
 def _train_and_evaluate(config: ml_collections.ConfigDict, workdir: str,
                         holds: contextlib.ExitStack,
-                        console: Console) -> dict[str, Any]:
+                        console: Console, extend: bool) -> dict[str, Any]:
   began = time.perf_counter()
   settings.check(config)  # that there is a seed, too
   trained, = train_seeds(config, [config.seed], [workdir], consoles=[console],
-                         holds=holds)
+                         holds=holds, extend=extend)
   scorer, alone, scores = trained.scorer, trained.alone, {}
   if scorer:
     scores['untrained'] = best([scorer.all(online) for online in (
@@ -276,9 +231,12 @@ def _train_and_evaluate(config: ml_collections.ConfigDict, workdir: str,
                      time.perf_counter() - began)
   if trained.files:
     summary['files'] = trained.files
+  if extended := changes.extensions(pathlib.Path(workdir)):
+    summary['extensions'] = extended
   unsaved = [trained.unsaved]
   if hosts.first():
-    unsaved.append(_write(pathlib.Path(workdir) / 'summary.json', summary))
+    unsaved.append(data_record.write_report(
+        pathlib.Path(workdir) / 'summary.json', summary))
   if wrong := _joined(unsaved):
     raise Unsaved(f'{wrong}: {files.advice(wrong)}, and start again to go on '
                   'from what is saved')

@@ -1,10 +1,11 @@
-"""To whom a run's folder belongs: what a config must share with it."""
+"""To which config a run's folder belongs, and what of one may change."""
 
 import json
 
 import pytest
 
 from configs import smoke
+from fedu_jax import changes
 from fedu_jax import claims
 from fedu_jax import runs
 from fedu_jax import settings
@@ -40,3 +41,91 @@ def test_a_run_of_an_earlier_version_lacks_fields(tmp_path, monkeypatch):
 def test_every_added_field_is_one():
   flat = settings.flatten(smoke.get_config())
   assert settings.ADDED.keys() <= flat.keys()
+
+
+def changed(config, **changes):
+  config = config.copy_and_resolve_references()
+  config.update_from_flattened_dict(
+      {name.replace('__', '.'): value for name, value in changes.items()})
+  return config
+
+
+def test_what_trains_nothing_may_change(tmp_path):
+  config = smoke.get_config()
+  folder = begun(tmp_path / 'run', config)
+  (folder / 'evaluation.json').write_text('{}')
+  later = changed(config, checkpoint__keep=5, evaluation__every=0,
+                  evaluation__alone=2)
+  with claims.held(claims.claim(folder, later), later) as lines:
+    assert len(lines) == 1
+    assert 'checkpoint.keep is 5 now, not 2' in lines[0]
+  assert runs.config_of(folder).checkpoint.keep == 5
+  assert (folder / 'evaluation.json').exists()
+  # Scores that were kept are of another probe.
+  later = changed(later, evaluation__probe_epochs=7)
+  with claims.held(claims.claim(folder, later), later):
+    assert not (folder / 'evaluation.json').exists()
+  for other in ({'evaluation__knn_neighbours': 3}, {'seed': 5},
+                # Without a checkpoint it tells what may be lost.
+                {'checkpoint__every': 1, 'seed': 5}, {'checkpoint__every': 1}):
+    with pytest.raises(BadInput, match='another config'):
+      claims.claim(folder, changed(later, **other))
+  (folder / 'checkpoints' / '1').mkdir(parents=True)
+  claims.claim(folder, changed(later, checkpoint__every=1))
+
+
+def test_more_rounds_must_be_asked_for(tmp_path):
+  config = smoke.get_config()  # 2 rounds
+  folder = begun(tmp_path / 'run', config)
+  (folder / 'checkpoints' / '2').mkdir(parents=True)
+  longer = changed(config, rounds=4)
+  rate = config.optimizer.learning_rate
+  # The cosine of round 1 of 2, and of round 2 of 4, both from 0: halves.
+  jump = f'from {rate / 2:.4g} in round 2 to {rate / 2:.4g} in round 3'
+  with pytest.raises(BadInput, match=f'add --extend; .*{jump}.*cosine over 4 '):
+    claims.claim(folder, longer)
+  with pytest.raises(BadInput, match='cannot become one of 1: .*rounds=2'):
+    claims.claim(folder, changed(config, rounds=1), extend=True)
+  with pytest.raises(BadInput, match='another config'):
+    claims.claim(folder, changed(longer, seed=3), extend=True)
+  claims.claim(folder, longer, extend=True)
+  assert runs.config_of(folder).rounds == 2
+  with claims.held(folder, longer, extend=True) as lines:
+    line, = lines
+    assert line.startswith('extended from 2 to 4 rounds after round 2: ')
+  # It is one of four from here on, whether that is asked for again or not.
+  for extend in (False, True):
+    with claims.held(folder, longer, extend=extend) as lines:
+      assert lines == []
+  row, = changes.extensions(folder)
+  assert row == {
+      'after_round': 2, 'from': 2, 'to': 4, 'schedule': 'cosine',
+      'learning_rate_before': pytest.approx(rate / 2),
+      'learning_rate_after': pytest.approx(rate / 2)}
+  (folder / 'checkpoints' / '4').mkdir()
+  longer = changed(config, rounds=8)
+  with claims.held(folder, longer, extend=True) as lines:
+    assert (f'from {rate * (1 - 2**-.5) / 2:.4g} in round 4 to {rate / 2:.4g} '
+            'in round 5') in lines[0]
+  assert [row['to'] for row in changes.extensions(folder)] == [4, 8]
+
+
+def test_where_data_is_stored_is_a_place(tmp_path, monkeypatch):
+  """As long as digests of its images are kept, which are compared later."""
+  config = changed(smoke.get_config(), data__source='npz:some/a.npz')
+  (tmp_path / 'work').mkdir()
+  monkeypatch.chdir(tmp_path)
+  folder = begun(tmp_path / 'run', config)
+  assert (runs.config_of(folder).data.source
+          == f'npz:{tmp_path}/some/a.npz')
+  monkeypatch.chdir(tmp_path / 'work')
+  again = changed(config, data__source='npz:../some/../some/a.npz')
+  claims.claim(folder, changed(
+      config, data__source=f'npz:{tmp_path}/some/a.npz'))
+  with pytest.raises(BadInput, match='put a link to the data'):
+    claims.claim(folder, config)
+  (folder / 'images.json').write_text('{"clients": []}')
+  for other in (again, config, changed(config, data__source='digits')):
+    claims.claim(folder, other)
+  with pytest.raises(BadInput, match='seed'):
+    claims.claim(folder, changed(again, seed=3))

@@ -26,7 +26,8 @@ def quick(monkeypatch):
   """Protocols that score nothing: a half for each."""
   for name in NAMES:
     monkeypatch.setitem(protocols.PROTOCOLS, name,
-                        lambda *_, name=name: {name: 0.5})
+                        protocols.Protocol(
+                            lambda *_, name=name: {name: 0.5}, labels=False))
 
 
 def test_what_others_write_while_one_scores_stays(tmp_path, monkeypatch):
@@ -35,7 +36,8 @@ def test_what_others_write_while_one_scores_stays(tmp_path, monkeypatch):
     ask(tmp_path, 'geometry')
     ask(tmp_path, 'linear', encoder='alone0')
     return {'knn': 0.25}
-  monkeypatch.setitem(protocols.PROTOCOLS, 'knn', slow)
+  monkeypatch.setitem(protocols.PROTOCOLS, 'knn',
+                      protocols.Protocol(slow, labels=False))
   assert ask(tmp_path, 'knn') == {'knn': 0.25}
   assert known(tmp_path) == {
       'federation': {'rounds': 1, 'scores': {'geometry': {'geometry': 0.5},
@@ -45,7 +47,8 @@ def test_what_others_write_while_one_scores_stays(tmp_path, monkeypatch):
   def slower(*_):
     ask(tmp_path, 'geometry', rounds=3)
     return {'knn_features': 0.25}
-  monkeypatch.setitem(protocols.PROTOCOLS, 'knn_features', slower)
+  monkeypatch.setitem(protocols.PROTOCOLS, 'knn_features',
+                      protocols.Protocol(slower, labels=False))
   assert ask(tmp_path, 'knn_features', rounds=2) == {'knn_features': 0.25}
   assert known(tmp_path)['federation'] == {
       'rounds': 3, 'scores': {'geometry': {'geometry': 0.5}}}

@@ -13,10 +13,6 @@ from PIL import Image
 import pytest
 
 from benchmarks.faults import ends
-from fedu_jax.errors import BadInput
-from fedu_jax import runs
-from fedu_jax import train
-import tiny
 
 ROOT = pathlib.Path(__file__).parents[1]
 FILES = sorted((ROOT / 'fedu_jax').rglob('*.py'))
@@ -131,19 +127,3 @@ def test_outputs_follow_the_umask(ran):
   for path in made:
     mode = path.stat().st_mode & 0o777
     assert mode == (0o750 if path.is_dir() else 0o640), (path, oct(mode))
-
-
-def test_a_run_does_not_go_on_with_other_data(tmp_path):
-  """Whose images change under it is told so, before anything is written."""
-  config = tiny.get_config()
-  data = runs.data_of(config)
-  parts = runs.parts_of(config, data)
-  train._check_data_is_as_before(tmp_path, data, parts)  # it begins
-  counts = [np.bincount(data.train_labels[x]).tolist() for x in parts]
-  path = tmp_path / 'partition.json'
-  path.write_text(json.dumps(counts))
-  train._check_data_is_as_before(tmp_path, data, parts)
-  counts[1][2] += 1
-  path.write_text(json.dumps(counts))
-  with pytest.raises(BadInput, match='no longer those.*partition.json'):
-    train._check_data_is_as_before(tmp_path, data, parts)

@@ -7,7 +7,10 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from configs import smoke
 from fedu_jax import folders
+from fedu_jax import runs
+from fedu_jax import settings
 from fedu_jax import sources
 from fedu_jax.errors import BadInput
 
@@ -101,6 +104,144 @@ def test_npz_that_is_absent_or_something_else(tmp_path):
     (tmp_path / 'b.npz').write_bytes(content)
     with pytest.raises(BadInput, match='b.npz'):
       sources.load(f'npz:{tmp_path}/b.npz')
+
+
+# --- owners ----------------------------------------------------------------
+
+
+def test_an_npz_names_the_owners_of_labelled_images(tmp_path):
+  """Rows of an owner need not be neighbours."""
+  owners = np.array([2, 0, 1, 0, 2, 2])
+  source = save(tmp_path / 'a.npz', train_images=np.zeros((6, 4, 4), 'u1'),
+                train_labels=np.arange(6) % 2, owners=owners[:, None],
+                owner_names=np.array(['ann', 'bob', 'e\nve']))
+  for lazy in (False, True):
+    data = sources.load(source, lazy=lazy)
+    assert data.owners.tolist() == owners.tolist()
+    assert data.owners.dtype == np.int32
+    assert data.owner_names == ('ann', 'bob', 'e?ve')
+    assert data.train_labels.tolist() == [0, 1] * 3
+  config = smoke.get_config()
+  config.data.update(source=source, max_examples=0)
+  config.update(clients=3, batch_size=2)
+  config.partition.name = 'natural'
+  settings.check(config)
+  with pytest.raises(BadInput, match='client 1 has 1 images'):
+    runs.parts_of(config, data)
+  np.savez(tmp_path / 'b.npz', train_images=np.zeros((6, 4, 4), 'u1'))
+  config.data.source = f'npz:{tmp_path}/b.npz'
+  with pytest.raises(BadInput, match='natural needs owners.*name=iid'):
+    runs.parts_of(config, runs.data_of(config))
+  config.partition.name = 'by_class'
+  with pytest.raises(BadInput, match='by_class needs labels.*name=iid'):
+    runs.parts_of(config, runs.data_of(config))
+
+
+@pytest.mark.parametrize('arrays, complaint', [
+    (dict(owners=np.zeros(2, int)), 'owners in .* must be 3 integers'),
+    (dict(owners=np.zeros(3)), 'must be 3 integers'),
+    (dict(owners=np.array(['a', 'b', 'c'])), 'must be 3 integers'),
+    (dict(owners=np.array([-1, 0, 1])), 'go from -1 to 1'),
+    (dict(owners=np.array([0, 1, 2**40])), 'below 1,000,000'),
+    (dict(owners=np.array([0, 2, 2])), 'owner 1 has no image'),
+    (dict(owner_names=np.array(['a'])), 'must be 0 texts'),
+    (dict(owners=np.arange(3), owner_names=np.array(['a', 'b'])),
+     'must be 3 texts'),
+    (dict(owners=np.arange(3), owner_names=np.arange(3)), 'must be 3 texts')])
+def test_bad_owners(tmp_path, arrays, complaint):
+  with pytest.raises(BadInput, match=complaint):
+    sources.load(save(tmp_path / 'a.npz', train_images=IMAGES, **arrays))
+
+
+def test_max_examples_are_even_over_owners_and_then_classes(tmp_path):
+  """Owner 1 has two classes, in blocks; owner 0 has one."""
+  owners = np.repeat([0, 1], [20, 30])
+  labels = np.repeat([0, 1, 2], [20, 20, 10])
+  data = sources.load(save(
+      tmp_path / 'a.npz', owners=owners, train_labels=labels,
+      train_images=np.arange(50, dtype=np.uint8)[:, None, None] * np.ones(
+          (1, 2, 2), np.uint8)), max_examples=12)
+  assert np.bincount(data.owners).tolist() == [6, 6]
+  assert np.bincount(data.train_labels).tolist() == [6, 3, 3]
+  assert data.train_images[:, 0, 0, 0].tolist() == [
+      *range(6), *range(20, 23), *range(40, 43)]
+
+
+# --- a researcher's own ----------------------------------------------------
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+  """A module of functions, each of another kind, right and wrong."""
+  (tmp_path / 'own_data.py').write_text('''
+import numpy as np
+from fedu_jax import dataset
+
+def arrays(count=6):
+  return {'train_images': np.full((count, 4, 4), 7, np.uint8),
+          'train_labels': list(range(count)), 'owners': np.arange(count) % 2,
+          'owner_names': ['ann', 'bob'], 'test_images': None}
+
+def plain():
+  return arrays()
+
+def chosen(*, count, image_size, dir='', lazy=False):
+  assert (image_size, dir, lazy) == (4, '/there', True)
+  return dataset.Dataset(**dataset.checked({
+      'train_images': arrays(count)['train_images']}, 'x', 'own')._asdict())
+
+def fails(): return 1 / 0
+def nothing(): return None
+def bare(): return {'train_labels': [1]}
+def more(): return arrays() | {'weights': np.ones(6)}
+def floats(): return arrays() | {'train_images': np.ones((6, 4, 4))}
+def few(): return arrays() | {'train_labels': [1, 2]}
+def ragged(): return arrays() | {'owners': [[1], [2, 3]]}
+def needs(path): return arrays()
+number = 3
+''')
+  monkeypatch.syspath_prepend(tmp_path)
+  yield 'own_data'
+  sys.modules.pop('own_data', None)
+
+
+def test_a_researchers_own_source(own):
+  data = sources.load(f'{own}:plain', image_size=8, max_examples=4)
+  assert data.train_images.shape == (4, 8, 8, 3)
+  assert data.train_images.min() == data.train_images.max() == 7
+  assert np.bincount(data.owners).tolist() == [2, 2]
+  assert data.train_labels.dtype == np.int32
+  assert data.owner_names == ('ann', 'bob') and data.test_images is None
+
+
+def test_its_keyword_arguments_are_fields_of_data(own):
+  config = smoke.get_config()
+  config.data.update(source=f'{own}:chosen', dir='/there', image_size=4,
+                     max_examples=0)
+  config.partition.name = 'iid'
+  with pytest.raises(BadInput, match='needs a field config.data.count'):
+    settings.check(config)
+  config.data.count = 5
+  settings.check(config)
+  assert len(runs.data_of(config, lazy=True).train_images) == 5
+  config.data.cuont = 5
+  with pytest.raises(BadInput, match="unknown config field 'data.cuont'"):
+    settings.check(config)
+  # What is known by its kind is never a module.
+  assert sources.function('npz:chosen') is None
+  assert sources.absolute(f'{own}:chosen') == f'{own}:chosen'
+
+
+@pytest.mark.parametrize('name, complaint', [
+    ('fails', 'ZeroDivisionError'), ('nothing', 'no mapping'),
+    ('bare', 'returned no train_images'), ('more', 'returned weights'),
+    ('floats', 'is float64'), ('few', 'must be 6 integers'),
+    ('ragged', 'no mapping of arrays'), ('needs', 'argument path'),
+    ('number', 'cannot be imported'), ('absent', 'cannot be imported')])
+def test_what_is_wrong_with_it_is_one_line(own, name, complaint):
+  with pytest.raises(BadInput, match=complaint) as refused:
+    sources.load(f'{own}:{name}')
+  assert '\n' not in str(refused.value)
 
 
 # --- folders ---------------------------------------------------------------

@@ -27,7 +27,7 @@ BROKEN = {
         'fedu_jax/image_files.py', 'if not stat.S_ISREG(found.st_mode):',
         'if not path.name:'),
     'npz files that are wrong': attack.Break(
-        'fedu_jax/sources.py',
+        'fedu_jax/dataset.py',
         'if not 0 <= labels.min() <= labels.max() < MOST_CLASSES:',
         'if not 0 <= labels.min():'),
     'npz files with bytes changed': attack.Break(
@@ -37,8 +37,8 @@ BROKEN = {
     'pickles in npz files': attack.Break(
         'fedu_jax/sources.py', 'allow_pickle=False', 'allow_pickle=True'),
     'caches damaged or swapped': attack.Break(
-        'fedu_jax/cache.py', 'found = kind(**file)\n      if fits(found):',
-        'found = kind(**file)\n      if True:'),
+        'fedu_jax/cache.py', 'and fits(found := load(path)):',
+        'and (found := load(path)):'),
     'TFDS files damaged': attack.Break(
         'fedu_jax/tfds_reader.py', 'except Exception as error:\n    raise '
         "BadInput(\n        f'data.source tfds: {builder.name} in",

@@ -114,7 +114,7 @@ def _sources(cells: Iterable[bars.Cell]) -> Iterator[str]:
   for cell in cells:
     yield cell.arm.config.data.source
     for _, protocol, choice in protocols.parse(cell.asked):
-      if protocol is protocols.transfer:
+      if protocol.score is protocols.transfer:
         yield choice
 
 

@@ -1,0 +1,132 @@
+"""Which values of a config may change when a run goes on, and how.
+
+Where data is stored is a place; what it holds is compared in `data_record`.
+More rounds change the schedule of the learning rate, so they must be asked for.
+"""
+
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from fedu_jax import data_record
+from fedu_jax import program
+from fedu_jax import report
+from fedu_jax import settings
+
+_EXTENSIONS = 'extensions.json'
+
+# What trains nothing, and counts from the next start on.
+_FREE = {'evaluation.every', 'evaluation.alone', 'checkpoint.keep'}
+# How encoders are scored in the end: scores that were kept are not of it.
+_SCORING = {'evaluation.probe_epochs', 'evaluation.probe_batch_size',
+            'evaluation.probe_learning_rate', 'evaluation.probe_standardise',
+            'evaluation.labels_per_class', 'evaluation.few_draws',
+            'evaluation.semi_hidden', 'evaluation.semi_epochs'}
+
+Flat = dict[str, Any]  # a config, from dotted names to values
+
+
+def refusal(folder: pathlib.Path, before: Flat, after: Flat, *,
+            extend: bool) -> str:
+  """Says why a run cannot go on under another config; '' if it can.
+
+  Whether its images are the same is not looked at here.
+
+  Args:
+    folder: the run's.
+    before: what of its config is no place.
+    after: the same of the config that it shall go on with.
+    extend: whether more rounds are asked for.
+  """
+  names = settings.differing(before, after)
+  saved = done(folder)
+  free = _FREE | _SCORING | ({'checkpoint.every'} if saved else set())
+  if data_record.known(folder):
+    free |= {name for name in names if name.startswith('data.')}
+  wrong = [name for name in names if name not in free]
+  if wrong == ['rounds']:
+    old, new = before['rounds'], after['rounds']
+    if new < old:
+      return (f'{folder} is a run of {old} rounds, and cannot become one of '
+              f'{new}: its learning rates were those of a schedule over {old}; '
+              f'set --config.rounds={old}, or choose another --workdir')
+    return '' if extend else (
+        f'{folder} is a run of {old} rounds, not {new}: to go on to round '
+        f'{new} on purpose, add --extend; {_jump(before, after, saved)}')
+  if not wrong:
+    return ''
+  text = (f'{folder} belongs to another config, which differs in '
+          f'{", ".join(settings.differences(before, after))}: choose '
+          'another --workdir')
+  if wrong == ['data.source']:
+    text += (', or put a link to the data at its old place: a version that '
+             'kept no digests of images began this run')
+  return text
+
+
+def clears_scores(before: Flat, after: Flat) -> bool:
+  """Whether scores that were kept of a run are not those of its config now."""
+  return bool(_SCORING & set(settings.differing(before, after)))
+
+
+def told(before: Flat, after: Flat) -> str:
+  """Says which values are other than before; '' if none is."""
+  return ', '.join(f'{name} is {after.get(name, "absent")} now, not '
+                   f'{before.get(name, "absent")}'
+                   for name in settings.differing(before, after))
+
+
+def extend(folder: pathlib.Path, before: Flat, after: Flat) -> str:
+  """Records that a run gets more rounds; says what becomes of its schedule.
+
+  Clients that were trained alone are extended with it.
+
+  Raises:
+    OSError: it cannot be recorded.
+  """
+  saved = done(folder)
+  row = {'after_round': saved, 'from': before['rounds'], 'to': after['rounds'],
+         'schedule': after['optimizer.schedule'],
+         'learning_rate_before': _rate(before, max(saved - 1, 0)),
+         'learning_rate_after': _rate(after, saved)}
+  rows = extensions(folder)
+  if row not in rows:
+    report.write_json(folder / _EXTENSIONS, [*rows, row])
+  return (f'extended from {before["rounds"]} to {after["rounds"]} rounds after '
+          f'round {saved}: {_jump(before, after, saved)}')
+
+
+def extensions(folder: pathlib.Path) -> list[dict[str, Any]]:
+  """What was recorded of a run's extensions, oldest first."""
+  try:
+    found = json.loads((folder / _EXTENSIONS).read_text())
+  except (OSError, ValueError):
+    return []
+  return found if isinstance(found, list) else []
+
+
+def done(folder: pathlib.Path) -> int:
+  """The rounds of the newest checkpoint by its name, sound or not; or 0."""
+  return max((int(path.name) for path in (folder / 'checkpoints').glob('*')
+              if path.name.isdecimal()), default=0)
+
+
+def _rate(flat: Flat, round_: int) -> float:
+  """The learning rate of a round, from 0."""
+  return float(np.asarray(program.learning_rate(
+      flat['optimizer.learning_rate'], flat['optimizer.schedule'],
+      flat['rounds'], round_)))
+
+
+def _jump(before: Flat, after: Flat, saved: int) -> str:
+  """Says what becomes of the schedule when a run is extended."""
+  if after['optimizer.schedule'] == 'constant':
+    return (f'the learning rate stays {_rate(after, saved):.4g}, by the '
+            'schedule constant')
+  last = (f'from {_rate(before, saved - 1):.4g} in round {saved} ' if saved
+          else '')
+  return (f'the learning rate goes {last}to {_rate(after, saved):.4g} in round '
+          f'{saved + 1}, by the schedule {after["optimizer.schedule"]} over '
+          f'{after["rounds"]} rounds in place of {before["rounds"]}')

@@ -1,0 +1,183 @@
+"""What a run's folder records of its data: who has how much, and which images.
+
+A run is known by its images, and not by the place where they are stored: a
+digest of the pixels and labels of each client is kept in `images.json`.
+"""
+
+from collections.abc import Sequence
+import hashlib
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from fedu_jax import files
+from fedu_jax import hosts
+from fedu_jax import report
+from fedu_jax import screen
+from fedu_jax import sources
+from fedu_jax import tally
+from fedu_jax.client_table import client_table
+from fedu_jax.errors import BadInput
+from fedu_jax.lazy import Images
+
+IMAGES = 'images.json'
+_COUNTS = 'partition.json'
+_BYTES = 16  # of a digest
+_AT_ONCE = 1024  # images that are read at a time
+
+# 'clients': one text each, of their images; 'labels', 'test_images' and
+# 'test_labels': one text, or None where the data has none.
+Digests = dict[str, Any]
+
+
+def digests(data: sources.Dataset, parts: Sequence[np.ndarray]) -> Digests:
+  """Reads all images once, and returns digests of them.
+
+  Of several hosts, each reads a share of the clients, and all return the same.
+
+  Args:
+    data: the data.
+    parts: for each client, the rows of the training examples that it owns.
+
+  Raises:
+    BadInput: an image cannot be read.
+  """
+  work = [(data.train_images, part) for part in parts]
+  if data.test_images is not None:
+    work.append((data.test_images, np.arange(len(data.test_images))))
+  found = hosts.by_turns(len(work), _BYTES, lambda i: _of_images(*work[i]))
+  labels = data.train_labels
+  return {
+      'clients': [x.hex() for x in found[:len(parts)]],
+      'labels': None if labels is None else _of_labels(
+          [labels[part] for part in parts]),
+      'test_images': found[-1].hex() if found[len(parts):] else None,
+      'test_labels': None if data.test_labels is None else _of_labels(
+          [data.test_labels])}
+
+
+def _of_images(images: Images, rows: np.ndarray) -> bytes:
+  digest = hashlib.blake2b(
+      f'{images.dtype} {len(rows)} {images.shape[1:]}'.encode(),
+      digest_size=_BYTES)
+  for i in range(0, len(rows), _AT_ONCE):
+    digest.update(np.ascontiguousarray(images[rows[i:i + _AT_ONCE]]).data)
+  return digest.digest()
+
+
+def _of_labels(labels: Sequence[np.ndarray]) -> str:
+  """A digest of labels, and of how many each client has."""
+  digest = hashlib.blake2b(digest_size=_BYTES)
+  for mine in labels:
+    digest.update(f'{len(mine)} '.encode())
+    digest.update(np.ascontiguousarray(mine, '<i8').data)
+  return digest.hexdigest()
+
+
+def known(folder: pathlib.Path) -> Digests | None:
+  """The digests that a run's folder holds; None: there are none yet.
+
+  Runs of earlier versions have none, and a damaged file counts as none.
+  """
+  try:
+    found = json.loads((folder / IMAGES).read_text())
+    return found if isinstance(found['clients'], list) else None
+  except (OSError, ValueError, TypeError, KeyError):
+    return None
+
+
+def check(folder: pathlib.Path, data: sources.Dataset,
+          parts: Sequence[np.ndarray], found: Digests, *, name: str) -> None:
+  """Refuses to go on with other images than those that a run began with.
+
+  Where a run of an earlier version kept no digests, the number of examples of
+  each class and client must be as before.
+
+  Args:
+    folder: the run's.
+    data: the data as it is read now.
+    parts: for each client, the rows that it owns.
+    found: digests of it.
+    name: how the user says where the data is, for the message.
+
+  Raises:
+    BadInput: they are others.
+  """
+  before = known(folder)
+  if before is None:
+    kept, wrong = _COUNTS, _other_counts(folder, data, parts)
+  else:
+    kept, wrong = IMAGES, _other_images(before, found)
+  if wrong:
+    raise BadInput(f'the data are no longer those that {folder} began with: '
+                   f'{wrong} (see {kept} there); restore them, name their '
+                   f'place with {name}, or choose another --workdir')
+
+
+def _other_images(before: Digests, found: Digests) -> str:
+  theirs, ours = before['clients'], found['clients']
+  if len(theirs) != len(ours):
+    return f'there were {len(theirs)} clients, not {len(ours)}'
+  if others := [i for i, (a, b) in enumerate(zip(theirs, ours)) if a != b]:
+    return (f'the images of {len(others)} of {len(ours)} clients differ, such '
+            f'as those of client {others[0]}')
+  for what in ('labels', 'test_images', 'test_labels'):
+    # What was not known before may come: it changes nothing that was done.
+    if before.get(what) not in (None, found[what]):
+      return f'the {what.replace("_", " ")} ' + (
+          'differ' if found[what] else 'are not there')
+  return ''
+
+
+def _other_counts(folder: pathlib.Path, data: sources.Dataset,
+                  parts: Sequence[np.ndarray]) -> str:
+  try:
+    before = json.loads((folder / _COUNTS).read_text())
+  except (OSError, ValueError):
+    return ''  # it has not begun, or its file was damaged and is written anew
+  return '' if before == _counts(data, parts)[1] else (
+      'clients have other numbers of images')
+
+
+def show(data: sources.Dataset, parts: Sequence[np.ndarray],
+         console: Console) -> None:
+  """Prints who has how much, and what was read of a folder."""
+  table = client_table(data.train_labels, list(parts), data.owners,
+                       data.owner_names)
+  if table is not None:
+    console.print(table)
+  for line in tally.lines(data.files) if data.files else ():
+    screen.say(console, line)
+
+
+def write(folder: pathlib.Path, data: sources.Dataset,
+          parts: Sequence[np.ndarray], found: Digests) -> list[str]:
+  """Keeps what `show` prints, and the digests.
+
+  Returns:
+    For each file '', or why it could not be written.
+  """
+  shown, counts = _counts(data, parts)
+  return [write_report(folder / name, value) for name, value in (
+      (IMAGES, found), (_COUNTS, counts if shown is not None else None),
+      ('skipped.json', data.skipped or None)) if value is not None]
+
+
+def write_report(path: pathlib.Path, value: Any) -> str:
+  """Writes a JSON file; returns why that failed, or ''."""
+  try:
+    report.write_json(path, value)
+  except OSError as error:
+    return f'{path.name} could not be written ({files.reason(error)})'
+  return ''
+
+
+def _counts(data: sources.Dataset, parts: Sequence[np.ndarray]
+            ) -> tuple[np.ndarray | None, list[list[int]]]:
+  """Classes, or else owners, [N], and how many of each a client has."""
+  shown = data.owners if data.train_labels is None else data.train_labels
+  return shown, [] if shown is None else [
+      np.bincount(shown[part]).tolist() for part in parts]

@@ -1,0 +1,147 @@
+"""What a source gives: images, labels and owners, and what they must be."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fedu_jax import lazy
+from fedu_jax.errors import BadInput
+from fedu_jax.lazy import Images, Lazy
+from fedu_jax.tally import Files
+
+# Labels are below it: the largest sets have some 22,000 classes, and of a label
+# that is a slip, tables and classifiers would be made of its size.
+MOST_CLASSES = 100_000
+MOST_OWNERS = 10**6
+
+
+class Dataset(NamedTuple):
+  """Examples in a stable order; the test half and the labels may be absent."""
+  train_images: Images  # [N, H, W, 3] u8
+  train_labels: np.ndarray | None = None  # [N] i32
+  test_images: Images | None = None
+  test_labels: np.ndarray | None = None
+  owners: np.ndarray | None = None  # [N] i32, where the source names them
+  owner_names: tuple[str, ...] = ()
+  skipped: tuple[str, ...] = ()  # what of a folder was not read, and why
+  files: Files | None = None  # the same in numbers
+
+
+def checked(arrays: dict[str, Any], what: str, kind: str) -> Dataset:
+  """Checks arrays of images, labels and owners, and makes data of them.
+
+  Args:
+    arrays: by their names in `Dataset`; all but train_images may be absent.
+      Images are uint8 [N, H, W], [N, H, W, 1] or [N, H, W, 3]; labels, and
+      owners of the training images, one whole number for each image;
+      owner_names, one text for each owner.
+    what: where they are from, for messages.
+    kind: the kind of source, for messages.
+
+  Raises:
+    BadInput: one has another shape, dtype or range.
+  """
+  def refuse(complaint):
+    raise BadInput(f'data.source {kind}: {complaint}')
+  for half in ('train', 'test'):
+    images, labels = arrays.get(f'{half}_images'), arrays.get(f'{half}_labels')
+    if images is None:
+      arrays.pop(f'{half}_labels', None)
+      continue
+    if (images.dtype != np.uint8 or images.ndim not in (3, 4)
+        or images.shape[3:] not in ((), (1,), (3,)) or not images.size):
+      refuse(f'{half}_images in {what} is {images.dtype} {images.shape}; it '
+             'must be uint8 [N, H, W], [N, H, W, 1] or [N, H, W, 3]')
+    arrays[f'{half}_images'] = lazy.each(rgb, images)
+    if labels is not None:
+      arrays[f'{half}_labels'] = _integers(
+          labels, len(images), f'{half}_labels', what, refuse)
+  if ('test_images' in arrays and arrays['test_images'].shape[1:]
+      != arrays['train_images'].shape[1:]):
+    refuse(f'train and test images in {what} differ in size')
+  if 'owners' in arrays:
+    owners = _integers(arrays['owners'], len(arrays['train_images']), 'owners',
+                       what, refuse)
+    last = int(owners.max())
+    if not 0 <= owners.min() <= last < MOST_OWNERS:
+      refuse(f'owners in {what} go from {owners.min()} to {last}; they must '
+             f'number the owners from 0, below {MOST_OWNERS:,}')
+    if len(absent := np.setdiff1d(np.arange(last + 1), owners)):
+      refuse(f'owners in {what} go up to {last}, but owner {absent[0]} has no '
+             'image: number them without gaps')
+    arrays['owners'] = owners.astype(np.int32)
+  names = arrays.pop('owner_names', None)
+  if names is None:
+    return Dataset(**arrays)
+  count = int(arrays['owners'].max()) + 1 if 'owners' in arrays else 0
+  if names.dtype.kind != 'U' or names.shape != (count,):
+    refuse(f'owner_names in {what} is {names.dtype} {names.shape}; it must be '
+           f'{count} texts, one for each owner')
+  return Dataset(**arrays, owner_names=tuple(
+      ''.join(c if c.isprintable() else '?' for c in name)
+      for name in names.tolist()))
+
+
+def _integers(values, count, name, what, refuse):
+  """Checks that there is one whole number for each image, [N] or [N, 1]."""
+  if values.size != count or values.dtype.kind not in 'iu':
+    refuse(f'{name} in {what} must be {count} integers, one for each image')
+  return values.reshape(-1)
+
+
+def class_labels(labels: np.ndarray | None, half: str,
+                 source: str) -> np.ndarray | None:
+  """Checks that labels [N] can be classes, and makes them i32."""
+  if labels is None:
+    return None
+  if not 0 <= labels.min() <= labels.max() < MOST_CLASSES:
+    raise BadInput(f'data.source is {source}, whose {half} labels go from '
+                   f'{labels.min()} to {labels.max()}; they must number the '
+                   f'classes from 0, below {MOST_CLASSES:,}')
+  return labels.astype(np.int32)
+
+
+def first(data: Dataset, count: int) -> Dataset:
+  """Keeps `count` training examples: the first of each group, evenly."""
+  total = len(data.train_images)
+  if count > total:
+    raise BadInput(f'data.max_examples is {count}, but the data has {total} '
+                   'training examples: lower it, or 0 for all')
+  keep = np.sort(np.lexsort((np.arange(total), _turns(data)))[:count])
+
+  def rows(x):
+    return None if x is None else x[keep]
+  images = data.train_images
+  return data._replace(
+      train_images=(images.take(keep) if isinstance(images, Lazy)
+                    else images[keep]),
+      train_labels=rows(data.train_labels), owners=rows(data.owners))
+
+
+def _turns(data: Dataset) -> np.ndarray:
+  """In which turn each example [N] is taken, if groups take turns."""
+  labels, owners = data.train_labels, data.owners
+  if labels is None or owners is None:
+    groups = owners if labels is None else labels
+    return np.arange(len(data.train_images)) if groups is None else (
+        rank_in_group(groups))
+  within = rank_in_group(owners.astype(np.int64) * MOST_CLASSES + labels)
+  turns = np.empty(len(owners), int)
+  order = np.lexsort((np.arange(len(owners)), within))
+  turns[order] = rank_in_group(owners[order])
+  return turns
+
+
+def rank_in_group(groups: np.ndarray) -> np.ndarray:
+  """Numbers the examples of each group: [N] i32 -> [N], 0 for its first."""
+  order = np.argsort(groups, kind='stable')
+  ordered = groups[order]
+  rank = np.empty(len(groups), int)
+  rank[order] = np.arange(len(groups)) - np.searchsorted(ordered, ordered)
+  return rank
+
+
+def rgb(images: np.ndarray) -> np.ndarray:
+  """Makes [N, H, W] or [N, H, W, 1] three equal channels."""
+  images = images.reshape(*images.shape[:3], -1)
+  return np.repeat(images, 3, -1) if images.shape[-1] == 1 else images
