@@ -48,7 +48,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.execution = 'auto'  # map, one client after the other; vmap, at once
 
   config.data = ml_collections.ConfigDict()
-  config.data.source = 'tfds:cifar10'  # digits, npz:<file>, folder:<dir>
+  # digits, npz:<file>, folder:<dir>, or your own package.module:function
+  config.data.source = 'tfds:cifar10'
   config.data.dir = ''  # TFDS's root; '' = TFDS's default
   config.data.image_size = 0  # pixels of a side; 0 = as they come, folder: 32
   config.data.fit = 'crop'  # folder: to a square; pad: black around it
@@ -57,7 +58,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.depth = 0
   # folder: names of folders in it that are not read, such as 'test,site 0/old'.
   config.data.leave_out = ''
-  config.data.max_examples = 0  # training images, evenly by class; 0 = all
+  config.data.max_examples = 0  # training images, evenly; 0 = all
 
   config.partition = ml_collections.ConfigDict()
   config.partition.name = 'by_class'  # iid, dirichlet, natural
