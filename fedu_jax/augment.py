@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from fedu_jax import eight_bit as levels
+from fedu_jax import guards
 from fedu_jax.state import Array
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601-2, as PIL's convert('L')
@@ -239,7 +240,12 @@ def _view(image: Array, rng: Array, config: ViewConfig) -> Array:
 
 def simclr_view(images: Array, rng: Array,
                 config: ViewConfig = ViewConfig()) -> Array:
-  """One random view of each image, [B, H, W, 3] u8 -> [B, H, W, 3] f32."""
+  """One random view of each image, [B, H, W, 3] u8 -> [B, H, W, 3] f32.
+
+  Raises:
+    ValueError: images are none of that kind.
+  """
+  guards.pixels(images, channels=3)
   rngs = jax.random.split(rng, len(images))
   return jax.vmap(functools.partial(_view, config=config))(images, rngs)
 

@@ -69,6 +69,8 @@ def online(nets: Any, rng: Array, images: Array, *, name: str) -> Online:
   """
   what = ('it must return fedu_jax.networks.Nets(encoder, predictor), Flax '
           'modules that are called as (x, train=True or False)')
+  if ':' not in name:  # one of ours, which need not be traced twice
+    return networks.init_online(nets, rng, images)
   try:
     shapes = jax.eval_shape(
         lambda: networks.embeddings(nets, networks.init_online(

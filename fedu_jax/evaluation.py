@@ -4,6 +4,7 @@ from collections.abc import Callable
 import functools
 from typing import Any
 
+from flax import errors
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from jax.typing import ArrayLike
 import numpy as np
 import optax
 
+from fedu_jax import guards
 from fedu_jax import networks
 from fedu_jax.losses import unit
 from fedu_jax.state import Array, Variables
@@ -51,14 +53,27 @@ def embed(apply: Callable[..., Array], module: nn.Module, variables: Variables,
 
   Returns:
     [N, D] f32.
+
+  Raises:
+    ValueError: images are none of that kind, or the module cannot take them.
   """
+  guards.pixels(images)
+  guards.count('batch_size', batch_size)
   count = len(images)
+  if not count:
+    one = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
+    z = jax.eval_shape(lambda v, x: apply(module, v, x), variables, one)
+    return jnp.zeros((0, *z.shape[1:]), z.dtype)
   batch_size = min(batch_size, count)
   padded = -(-count // batch_size) * batch_size
   images = np.concatenate([images, np.zeros(
       (padded - count, *images.shape[1:]), np.uint8)])
-  out = _embed(jnp.asarray(images), variables, apply=apply, module=module,
-               batch_size=batch_size)
+  try:
+    out = _embed(jnp.asarray(images), variables, apply=apply, module=module,
+                 batch_size=batch_size)
+  except errors.ScopeParamShapeError as error:
+    raise ValueError(f'the module cannot take images {images.shape}: {error}'
+                     ) from error
   return out.reshape(padded, -1)[:count]
 
 
@@ -95,7 +110,16 @@ def knn_accuracy(bank: ArrayLike, bank_labels: ArrayLike, queries: ArrayLike,
     query_labels: [Q] i32.
     k: neighbours; all of the bank if it is smaller.
     temperature: of the votes.
+
+  Raises:
+    ValueError: shapes, labels, k or temperature are none that have a score.
   """
+  guards.examples(bank, bank_labels, name='bank')
+  guards.examples(queries, query_labels, name='query',
+                  dims=np.shape(bank)[1])
+  guards.count('k', k)
+  if not temperature > 0:
+    raise ValueError(f'temperature is {temperature}; it must be above 0')
   classes = int(max(np.max(bank_labels), np.max(query_labels))) + 1
   bank = jnp.asarray(bank)
   return _knn(bank, jnp.asarray(bank_labels), jnp.asarray(queries),
@@ -181,8 +205,6 @@ def accuracy(logits: Array, labels: Array, batch_size: int) -> Array:
       (hits & mask).sum(1) / mask.sum(1)), jnp.nan)
 
 
-@functools.partial(jax.jit, static_argnames=(
-    'num_classes', 'epochs', 'batch_size', 'learning_rate'))
 def linear_probe(train: Array, train_labels: Array, test: Array,
                  test_labels: Array, rng: Array, *, num_classes: int,
                  epochs: int = 200, batch_size: int = 2048,
@@ -204,12 +226,33 @@ def linear_probe(train: Array, train_labels: Array, test: Array,
     epochs: passes over `train`.
     batch_size: the reference's 2048, or fewer if there are fewer examples.
     learning_rate: Adam's.
+
+  Raises:
+    ValueError: shapes, labels or numbers are none that a layer can be trained
+      on.
   """
+  guards.examples(train, train_labels, name='training',
+                  num_classes=num_classes)
+  guards.examples(test, test_labels, name='test', dims=np.shape(train)[1],
+                  num_classes=num_classes)
+  for name, value in (('num_classes', num_classes), ('epochs', epochs),
+                      ('batch_size', batch_size)):
+    guards.count(name, value)
+  return _linear_probe(train, train_labels, test, test_labels, rng,
+                       num_classes=num_classes, epochs=epochs,
+                       batch_size=batch_size, learning_rate=learning_rate)
+
+
+@functools.partial(jax.jit, static_argnames=(
+    'num_classes', 'epochs', 'batch_size', 'learning_rate'))
+def _linear_probe(train, train_labels, test, test_labels, rng, *, num_classes,
+                  epochs, batch_size, learning_rate):
   dims = train.shape[-1]
   bound = dims ** -0.5
   rng_kernel, rng_bias = jax.random.split(rng)
-  draw = functools.partial(jax.random.uniform, dtype=train.dtype,
-                           minval=-bound, maxval=bound)
+  draw = functools.partial(
+      jax.random.uniform, dtype=jnp.result_type(train, jnp.float32),
+      minval=-bound, maxval=bound)
   params = {
       'kernel': draw(rng_kernel, (dims, num_classes)),
       'bias': draw(rng_bias, (1, num_classes))}

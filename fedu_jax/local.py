@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 import numpy as np
 
+from fedu_jax import guards
 from fedu_jax import trees
 from fedu_jax.state import (
     Array, Batches, ClientArrays, ClientState, Learner, Memory, Metrics, Online,
@@ -27,7 +28,13 @@ def init_clients(online: Online, num_examples: ArrayLike, *,
 
   Returns:
     The clients' state; every leaf has a leading axis [K].
+
+  Raises:
+    ValueError: the data sizes are no numbers [K].
   """
+  if jnp.ndim(num_examples) != 1 or not jnp.size(num_examples):
+    raise ValueError(f'num_examples is of shape {jnp.shape(num_examples)}; it '
+                     'must be [K], with one client at least')
   num_clients = len(jnp.asarray(num_examples))
   dtype = jnp.result_type(*jax.tree.leaves(online.encoder.params)
                           or [jnp.float32])
@@ -51,7 +58,11 @@ def client_arrays(images: PyTree, parts: Sequence[np.ndarray],
     parts: for each client, the rows of `images` that it owns.
     sharding: where the arrays lie; None means on the first device.
     most: pad to so many, where a larger client is not among these.
+
+  Raises:
+    ValueError: there are no parts, or they are no rows of `images`.
   """
+  guards.parts(parts, len(jax.tree.leaves(images)[0]))
   most = max(most, *map(len, parts))
 
   def stack(x, clients):
@@ -93,8 +104,11 @@ def make_batches(arrays: ClientArrays, rng: Array, round: Array, *,
     Batches with S = epochs * (N // B) steps.
 
   Raises:
-    ValueError: no client can fill a batch (N < B).
+    ValueError: no client can fill a batch (N < B), or `batch_size` or `epochs`
+      is below 1.
   """
+  guards.count('batch_size', batch_size)
+  guards.count('epochs', epochs)
   rows = len(jax.tree.leaves(arrays.images)[0])
   most = rows // batch_size
   if not most:

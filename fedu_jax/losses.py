@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from fedu_jax import guards
 from fedu_jax.state import Array
 
 
@@ -51,7 +52,11 @@ def regression_loss(prediction: Array, target: Array) -> Array:
 
   Returns:
     [B], each in 0..4.
+
+  Raises:
+    ValueError: their shapes differ.
   """
+  guards.same_shape(prediction, target, names=('prediction', 'target'))
   return 2 - 2 * jnp.sum(unit(prediction) * unit(target), axis=-1)
 
 

@@ -20,6 +20,8 @@ def _equal_parts(index: np.ndarray, count: int,
                  rng: np.random.RandomState) -> Parts:
   """Shuffles and cuts into parts that differ by one at most, small ones first.
   """
+  if count < 1:
+    raise BadInput(f'there are {count} clients: give at least one')
   index = rng.permutation(index)
   size, large = divmod(len(index), count)
   sizes = [size] * (count - large) + [size + 1] * large

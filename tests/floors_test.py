@@ -11,8 +11,8 @@ ROOT = pathlib.Path(__file__).parents[1] / 'fedu_jax'
 FLOORS = [
     {'state', 'errors', 'lazy', 'files', 'noise', 'surroundings',
      'draws', 'suggest'},
-    {'eight_bit', 'memory', 'watch', 'stops', 'journal', 'reading', 'tally',
-     'paths', 'screen'},
+    {'eight_bit', 'guards', 'memory', 'watch', 'stops', 'journal', 'reading',
+     'tally', 'paths', 'screen'},
     {'hosts', 'listing', 'image_files'},
     {'trees', 'losses', 'winograd', 'rows', 'augment', 'partition', 'report',
      'client_table',

@@ -1,0 +1,115 @@
+"""Checks of what callers hand to public functions, by shape and dtype.
+
+Each raises a ValueError that says what came and what is wanted. Under `jit`
+only shapes and dtypes can be seen; values are checked where they are known.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def _described(x: Any) -> str:
+  shape = getattr(x, 'shape', None)
+  return f'{x.dtype} {tuple(shape)}' if shape is not None else (
+      f'a {type(x).__name__}')
+
+
+def _known(x: Any) -> bool:
+  """Whether one can look at the values."""
+  return not isinstance(x, (jax.core.Tracer, jax.ShapeDtypeStruct))
+
+
+def pixels(images: Any, *, channels: int = 0) -> None:
+  """Checks that images are [N, H, W, C] u8, none of them without pixels.
+
+  Args:
+    images: an array, or what has its shape and dtype.
+    channels: C, if it must be so many.
+
+  Raises:
+    ValueError: they are not.
+  """
+  shape = tuple(getattr(images, 'shape', ()))
+  if getattr(images, 'dtype', None) != np.uint8 or len(shape) != 4 or (
+      0 in shape[1:]) or channels and shape[3] != channels:
+    raise ValueError(
+        f'images are {_described(images)}; they must be uint8 [N, H, W, '
+        f'{channels or "C"}], 0 to 255 (of floats x in 0..1: '
+        'np.round(255 * x).astype(np.uint8))')
+
+
+def count(name: str, value: int) -> None:
+  """Checks a number that must be at least one.
+
+  Raises:
+    ValueError: it is less.
+  """
+  if value < 1:
+    raise ValueError(f'{name} is {value}; it must be at least 1')
+
+
+def examples(features: Any, labels: Any, *, name: str, dims: int = 0,
+             num_classes: int = 0) -> None:
+  """Checks features [N, D] and their labels [N], N and D at least one.
+
+  Args:
+    features: numbers.
+    labels: whole numbers, not negative.
+    name: what to call them.
+    dims: D, if it must be so many.
+    num_classes: which labels must be below, if any.
+
+  Raises:
+    ValueError: they are not.
+  """
+  features, labels = (x if hasattr(x, 'dtype') else np.asarray(x)
+                      for x in (features, labels))
+  shape = np.shape(features)
+  if len(shape) != 2 or 0 in shape or dims and shape[1] != dims:
+    raise ValueError(f'{name} features are of shape {shape}; they must be [N, '
+                     f'{dims or "D"}], with at least one row')
+  if np.shape(labels) != shape[:1] or not jnp.issubdtype(
+      jnp.result_type(labels), jnp.integer):
+    raise ValueError(
+        f'{name} labels are {jnp.result_type(labels)} {np.shape(labels)}; they '
+        f'must be whole numbers [{shape[0]}], one for each row')
+  if _known(labels):
+    low, high = np.min(labels), np.max(labels)
+    if low < 0 or num_classes and high >= num_classes:
+      raise ValueError(f'{name} labels are from {low} to {high}; they must be '
+                       f'from 0 to {num_classes - 1 if num_classes else "C-1"}')
+
+
+def same_shape(a: Any, b: Any, *, names: tuple[str, str]) -> None:
+  """Checks that two arrays are of one shape: NumPy would stretch one.
+
+  Raises:
+    ValueError: they are not.
+  """
+  if np.shape(a) != np.shape(b):
+    raise ValueError(f'{names[0]} is of shape {np.shape(a)}, {names[1]} of '
+                     f'{np.shape(b)}; they must be of one')
+
+
+def parts(found: Sequence[Any], num_examples: int) -> None:
+  """Checks that parts name examples.
+
+  Args:
+    found: for each client, its rows.
+    num_examples: N.
+
+  Raises:
+    ValueError: there are none, or they are no whole numbers from 0 to N - 1.
+  """
+  if not len(found):
+    raise ValueError('there are no parts: give the rows of one client at least')
+  for i, part in enumerate(found):
+    rows = np.asarray(part)
+    if rows.size and (rows.ndim != 1 or rows.dtype.kind not in 'iu'
+                      or rows.min() < 0 or rows.max() >= num_examples):
+      raise ValueError(f'the part of client {i} is {_described(rows)}; it must '
+                       f'be whole numbers from 0 to {num_examples - 1}')
