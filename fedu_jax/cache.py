@@ -106,6 +106,8 @@ def _found(beside: pathlib.Path, name: str, state: str,
     try:
       if path.is_file() and fits(found := load(path)):
         return found
+    except MemoryError:
+      raise
     except Exception:  # what a damaged file, or another one, may lead to
       pass
   return None

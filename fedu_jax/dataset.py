@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedu_jax import lazy
+from fedu_jax import memory
 from fedu_jax.errors import BadInput
 from fedu_jax.lazy import Images, Lazy
 from fedu_jax.tally import Files
@@ -144,4 +145,7 @@ def rank_in_group(groups: np.ndarray) -> np.ndarray:
 def rgb(images: np.ndarray) -> np.ndarray:
   """Makes [N, H, W] or [N, H, W, 1] three equal channels."""
   images = images.reshape(*images.shape[:3], -1)
+  if images.shape[-1] == 1 and images.nbytes > 2**24:
+    memory.refuse(3 * images.nbytes, 'images in three channels',
+                  'choose fewer or smaller ones')
   return np.repeat(images, 3, -1) if images.shape[-1] == 1 else images

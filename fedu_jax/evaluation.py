@@ -13,6 +13,7 @@ import numpy as np
 import optax
 
 from fedu_jax import guards
+from fedu_jax import memory
 from fedu_jax import networks
 from fedu_jax.losses import unit
 from fedu_jax.state import Array, Variables
@@ -64,6 +65,9 @@ def embed(apply: Callable[..., Array], module: nn.Module, variables: Variables,
     one = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
     z = jax.eval_shape(lambda v, x: apply(module, v, x), variables, one)
     return jnp.zeros((0, *z.shape[1:]), z.dtype)
+  if images.nbytes > 2**28:  # a copy with padding, and one for the device
+    memory.refuse(2 * images.nbytes, f'to embed {count} images',
+                  'what is trained stays; score fewer or smaller images')
   batch_size = min(batch_size, count)
   padded = -(-count // batch_size) * batch_size
   images = np.concatenate([images, np.zeros(

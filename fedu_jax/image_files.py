@@ -102,7 +102,7 @@ def decode(path: pathlib.Path, how: How, bits: int = 0) -> Decoded:
       short, long = sorted(image.size)
       cropped = how.fit == 'crop' and long > 2 * short
       return Decoded(_square(image, how), _has_more(file), cropped)
-  except (Unreadable, Undeclared):
+  except (Unreadable, Undeclared, MemoryError):
     raise
   except Image.UnidentifiedImageError as error:
     raise Unreadable('no image of a kind that is read') from error

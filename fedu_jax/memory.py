@@ -156,9 +156,10 @@ def watched(change: str) -> Iterator[None]:
   """
   try:
     yield
-  except Ending:
+  except OutOfMemory:
     raise
   except Exception as error:
+    # A reader calls damaged what it has no memory for: its cause counts.
     if not ran_out(error):
       raise
     said = ' '.join(str(error).split())[:200] or type(error).__name__

@@ -121,7 +121,8 @@ def show(config: Any, found: forecast.Forecast, machine: forecast.Machine,
       f'{estimate.longest(parts + real)}')
   if broken:
     console.print('to make it fit: '
-                  + room.change(config, sizes, compiled=True))
+                  + room.change(config, sizes, machine.memories,
+                                found.program))
 
 
 def _print(console, title, text, lines) -> None:

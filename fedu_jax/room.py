@@ -141,12 +141,15 @@ def check(config: ml_collections.ConfigDict, sizes: estimate.Sizes,
   if short := lacking(sizes, machine, program, together=together):
     raise BadInput('a round needs more memory than there is: '
                    f'{"" if program else "at least "}{", ".join(short)}: '
-                   f'{change(config, sizes, bool(program), together)}')
+                   f'{change(config, sizes, machine, program, together)}')
 
 
 def change(config: ml_collections.ConfigDict, sizes: estimate.Sizes,
-           compiled: bool = False, together: int = 1) -> str:
-  """Says what makes a round smaller, what helps most before the rest."""
+           machine: Machine, program: int = 0, together: int = 1) -> str:
+  """Says what makes a round smaller, what helps most before the rest.
+
+  Arguments as in `lacking`.
+  """
   found = []
   if together > 1:
     found.append('run fewer seeds together')
@@ -162,7 +165,8 @@ def change(config: ml_collections.ConfigDict, sizes: estimate.Sizes,
                    f'{sizes.at_once}, with config.store host or disk')
     if config.execution == 'vmap':
       found.append('set config.execution to map')
-    found.append('use more devices')
+    if not machine.shared_by:  # more CPUs have no more memory
+      found.append('use more devices')
     found.append('lower config.cohort' if drawn else 'draw a config.cohort')
   model = 'choose a smaller config.model'
   if config.learner.name in ('moco', 'fedca'):
@@ -170,5 +174,5 @@ def change(config: ml_collections.ConfigDict, sizes: estimate.Sizes,
   batch = 'lower config.batch_size'
   if config.model.dtype != 'bfloat16':
     batch += ', or set config.model.dtype to bfloat16'
-  found += [batch, model] if compiled else [model]
+  found += [batch, model] if program else [model]
   return '; or '.join(found)

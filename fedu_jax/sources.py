@@ -86,10 +86,11 @@ def load(source: str, *, data_dir: str = '', image_size: int = 0,
   data = data._replace(
       train_labels=dataset.class_labels(data.train_labels, 'training', source),
       test_labels=dataset.class_labels(data.test_labels, 'test', source))
-  if not lazy:
-    memory.refuse(len(data.train_images) * image_size**2 * 3,
-                  f'{source} at {image_size} pixels')
   if image_size and data.train_images.shape[1:3] != (image_size,) * 2:
+    if not lazy:
+      memory.refuse(len(data.train_images) * image_size**2 * 3,
+                    f'{source} at {image_size} pixels',
+                    'choose a smaller data.image_size or data.max_examples')
     sized = functools.partial(resize, size=image_size)
     data = data._replace(train_images=lazy_lib.each(sized, data.train_images))
     if data.test_images is not None:

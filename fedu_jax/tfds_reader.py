@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 import contextlib
+import math
 import pathlib
 
 import numpy as np
@@ -10,6 +11,7 @@ import tensorflow_datasets as tfds
 
 from fedu_jax import cache
 from fedu_jax import cifar
+from fedu_jax import memory
 from fedu_jax.errors import BadInput
 from fedu_jax.lazy import Images, Lazy
 
@@ -136,6 +138,11 @@ def _split(builder, split, keys, image_size, lazy):
   with _damage_named(builder):
     source = builder.as_data_source(split=split, decoders={
         keys[0]: tfds.decode.SkipDecoding()} if lazy else None)
+    if not lazy:
+      shape = (image_size, image_size, 3) if image_size else feature.shape
+      memory.refuse(2 * len(source) * math.prod(x or 1 for x in shape),
+                    f'the split {split} of {builder.name}',
+                    'choose a smaller data.image_size')
     for i in range(len(source)):
       row = source[i]
       rows.append((row['id'] if has_id else i,

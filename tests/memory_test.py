@@ -7,9 +7,10 @@ import sys
 
 import jax
 import numpy as np
+from PIL import Image
 import pytest
 
-from fedu_jax import memory
+from fedu_jax import image_files, memory
 from fedu_jax.errors import BadInput, OutOfMemory
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -96,8 +97,17 @@ def raises(error):
   return act
 
 
+def misnamed():
+  """As a reader that calls damaged what it cannot decode for want of memory."""
+  try:
+    raise MemoryError
+  except MemoryError as error:
+    raise BadInput('a split is damaged: prepare it again') from error
+
+
 @pytest.mark.parametrize('act', [
-    numpys, chained, raises(MemoryError()), raises(OSError(errno.ENOMEM, 'x')),
+    numpys, chained, misnamed, raises(MemoryError()),
+    raises(OSError(errno.ENOMEM, 'x')),
     raises(jax.errors.JaxRuntimeError(
         'RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes.')),
     raises(jax.errors.JaxRuntimeError('INTERNAL: CUDNN_STATUS_ALLOC_FAILED')),
@@ -138,6 +148,13 @@ for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
     print(error)
   resource.setrlimit(kind, (resource.RLIM_INFINITY,) * 2)
 '''
+
+
+def test_a_reader_skips_no_image_for_want_of_memory(tmp_path, monkeypatch):
+  Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / '0.png')
+  monkeypatch.setattr(image_files, '_square', lambda *_: np.empty(2**50))
+  with pytest.raises(MemoryError):
+    image_files.decode(tmp_path / '0.png', image_files.How(size=8))
 
 
 def test_limits_of_ulimit():
