@@ -56,6 +56,9 @@ def get_config() -> ml_collections.ConfigDict:
   # folder: bits of images of 16 bits; 0 = as many as a client's largest value
   # needs; 12: 4095 becomes white.
   config.data.depth = 0
+  # folder: of transparent pixels and of a colour profile; seen: as a viewer
+  # shows them, in sRGB over white.
+  config.data.colours = 'stored'
   # folder: names of folders in it that are not read, such as 'test,site 0/old'.
   config.data.leave_out = ''
   config.data.max_examples = 0  # training images, evenly; 0 = all

@@ -121,6 +121,7 @@ FIELDS: dict[str, Check] = {
     'data.image_size': _count(0, 4096),
     'data.fit': _one_of(*image_files.FITS),
     'data.depth': _one_of(*image_files.DEPTHS),
+    'data.colours': _one_of(*image_files.COLOURS),
     'data.leave_out': _names,
     'data.max_examples': _count(0, _MANY),
     'partition.name': _text,

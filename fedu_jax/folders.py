@@ -47,7 +47,8 @@ class Folders(NamedTuple):
   skipped: np.ndarray  # [n] i64: rows of the files that are no images
   reasons: np.ndarray  # [n] texts: why
   bits: np.ndarray  # [owners] i32, of images of more than 8; 0: there is none
-  notes: np.ndarray  # [2] i64: files of several pages; those cropped by half
+  # [3] i64: files of several pages, cropped by half, of colours not as seen.
+  notes: np.ndarray
 
 
 def read(root: pathlib.Path, how: How, leave_out: tuple[str, ...], lazy: bool,
@@ -107,7 +108,7 @@ class _Task:
     count, size = len(self.paths), self._how.size
     images = np.empty((count, size, size, 3), np.uint8)
     reasons: dict[int, str] = {}
-    notes = np.zeros(2, np.int64)
+    notes = np.zeros(3, np.int64)
     most: dict[int, int] = {}  # of each file that needs its owner's bits
     bits = np.zeros(len(self._found.owners), np.int32)
 
@@ -116,7 +117,7 @@ class _Task:
       if not isinstance(result, image_files.Decoded):
         return result
       images[row] = result.pixels
-      return result.pages, result.cropped
+      return result.pages, result.cropped, result.unseen
 
     def take(rows, done):
       for row, result in _parallel(
@@ -176,7 +177,7 @@ class _Task:
     return Folders(
         Lazy((len(self.paths), size, size, 3), np.uint8, decode_rows),
         self._numbers, np.array([], np.int64), np.array([], str),
-        np.zeros(len(self._found.owners), np.int32), np.zeros(2, np.int64))
+        np.zeros(len(self._found.owners), np.int32), np.zeros(3, np.int64))
 
   def fits(self, found: Folders) -> bool:
     """Whether arrays are such as `at_once` could give for these files."""
@@ -187,7 +188,7 @@ class _Task:
             and found.reasons.shape == found.skipped.shape
             and found.bits.shape == (len(self._found.owners),)
             and found.bits.dtype == np.int32
-            and found.notes.shape == (2,) and found.notes.dtype == np.int64):
+            and found.notes.shape == (3,) and found.notes.dtype == np.int64):
       return False
     rows = found.skipped
     if len(rows) and not (0 <= rows[0] and rows[-1] < count
@@ -234,7 +235,8 @@ class _Task:
         twice=tuple(map(self._shown, self._found.twice)),
         bits={shown(owner.name): int(x) for owner, x in zip(
             self._found.owners, found.bits) if x},
-        pages=int(found.notes[0]), cropped=int(found.notes[1]))
+        pages=int(found.notes[0]), cropped=int(found.notes[1]),
+        unseen=int(found.notes[2]))
     return files, tuple(
         f'{self._shown(path)}{"/" * folder} ({tally.in_words(reason)})'
         for path, reason, folder in sorted(not_read))

@@ -20,9 +20,11 @@ import warnings
 import numpy as np
 from PIL import Image, ImageOps
 
+from fedu_jax import colours
 from fedu_jax.tally import unreadable
 
 FITS = ('crop', 'pad')
+COLOURS = ('stored', 'seen')
 DEPTHS = (0, *range(8, 17))  # bits; 0: see `folders`
 
 # What Pillow decodes by itself, from bytes alone; of other formats some start
@@ -58,6 +60,7 @@ class How(NamedTuple):
   size: int  # pixels of a side
   fit: str = 'crop'  # to a square in the middle; 'pad': with black around it
   depth: int = 0  # bits, where a file does not say; 0: see `folders`
+  colours: str = 'stored'  # in the file; 'seen', as `colours` makes them
 
 
 class Decoded(NamedTuple):
@@ -65,6 +68,7 @@ class Decoded(NamedTuple):
   pixels: np.ndarray  # [size, size, 3] u8
   pages: bool  # whether the file has further pages or frames
   cropped: bool  # whether more than half of it was cropped
+  unseen: bool  # whether its colours are not those that a viewer shows
 
 
 def decode(path: pathlib.Path, how: How, bits: int = 0) -> Decoded:
@@ -99,9 +103,14 @@ def decode(path: pathlib.Path, how: How, bits: int = 0) -> Decoded:
     with Image.open(io.BytesIO(content), formats=_formats()) as file, _room(
         file.width * file.height):
       image = _eight_bits(file, content, how.depth or bits)
+      unseen = colours.differ(file)
+      if unseen and how.colours == 'seen':
+        image, unseen = colours.seen(image, file), False
+      elif image.mode != 'RGB':
+        image = image.convert('RGB')
       short, long = sorted(image.size)
       cropped = how.fit == 'crop' and long > 2 * short
-      return Decoded(_square(image, how), _has_more(file), cropped)
+      return Decoded(_square(image, how), _has_more(file), cropped, unseen)
   except (Unreadable, Undeclared, MemoryError):
     raise
   except Image.UnidentifiedImageError as error:
@@ -175,7 +184,7 @@ def _room(pixels: int) -> Iterator[None]:
 
 
 def _eight_bits(file: Image.Image, content: bytes, bits: int) -> Image.Image:
-  """Decodes an open file: upright, RGB, of 8 bits."""
+  """Decodes an open file: upright, of 8 bits, in any mode of such."""
   tiles = list(getattr(file, 'tile', ()))
   rawmodes = [_rawmode(tile) for tile in tiles]
   # Large ones are not copied without need: Pillow lets 178 million pixels pass.
@@ -192,7 +201,7 @@ def _eight_bits(file: Image.Image, content: bytes, bits: int) -> Image.Image:
     image = Image.fromarray(_shifted(deep, bits))  # convert() clips
   elif image.mode in _COLOURS and any(';16' in x for x in rawmodes):
     image = _deep_colours(image, content, bits)
-  return image if image.mode == 'RGB' else image.convert('RGB')
+  return image
 
 
 def _deep_colours(image: Image.Image, content: bytes, bits: int) -> Image.Image:

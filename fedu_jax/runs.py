@@ -62,8 +62,9 @@ def data_of(config: ml_collections.ConfigDict, *, lazy: bool = False,
         config.data.source, data_dir=config.data.dir,
         image_size=config.data.image_size,
         max_examples=config.data.max_examples, lazy=lazy, fit=config.data.fit,
-        depth=config.data.depth, leave_out=config.data.leave_out,
-        progress=progress, choices=dict(config.data))
+        depth=config.data.depth, colours=config.data.colours,
+        leave_out=config.data.leave_out, progress=progress,
+        choices=dict(config.data))
 
 
 def parts_of(config: ml_collections.ConfigDict,

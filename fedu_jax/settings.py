@@ -57,7 +57,8 @@ PLACES = {'data.dir': '', 'devices': 'auto', 'devices_per_client': 1,
 # A field that a later version added -> the value that every run had before it,
 # which may differ from today's default: a run that began earlier goes on.
 ADDED: dict[str, Any] = {
-    'data.fit': 'crop', 'data.depth': 0, 'data.leave_out': '',
+    'data.fit': 'crop', 'data.depth': 0, 'data.colours': 'stored',
+    'data.leave_out': '',
     'view.eight_bit': False, 'model.convolution': 'fast'}
 # What `program` binds to a section's function, beside its fields.
 _BOUND = {'learner': ('make_tx', 'loss'), 'sampling': ('size',),

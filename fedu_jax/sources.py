@@ -33,7 +33,7 @@ CHOICES = ('digits, tfds:<builder>, npz:<file>, folder:<dir>, or your own as '
 
 def load(source: str, *, data_dir: str = '', image_size: int = 0,
          max_examples: int = 0, lazy: bool = False, fit: str = 'crop',
-         depth: int = 0, leave_out: str = '',
+         depth: int = 0, colours: str = 'stored', leave_out: str = '',
          progress: folders.Progress = lambda done, total: None,
          choices: Mapping[str, Any] | None = None) -> Dataset:
   """Reads a source.
@@ -51,6 +51,7 @@ def load(source: str, *, data_dir: str = '', image_size: int = 0,
       memory; a compressed npz is passed over; digits are few, and read.
     fit: of a folder, how an image becomes square: 'crop' or 'pad'.
     depth: of a folder, the bits of images of more than 8; 0: see `folders`.
+    colours: of a folder, 'stored' or 'seen': see `colours`.
     leave_out: of a folder, names of folders in it that are not read, with
       commas between them.
     progress: is told how many files of a folder are decoded, and of how many.
@@ -70,10 +71,11 @@ def load(source: str, *, data_dir: str = '', image_size: int = 0,
   own = function(source)
   taken = inspect.signature(own).parameters if own else {}
   if kind == 'folder':
-    data = _folder(what, How(image_size, fit, depth), leave_out, lazy, progress)
+    data = _folder(what, How(image_size, fit, depth, colours), leave_out, lazy,
+                   progress)
   elif wrong := [name for name, value, usual in (
-      ('fit', fit, 'crop'), ('depth', depth, 0), ('leave_out', leave_out, ''))
-                 if value != usual and name not in taken]:
+      ('fit', fit, 'crop'), ('depth', depth, 0), ('colours', colours, 'stored'),
+      ('leave_out', leave_out, '')) if value != usual and name not in taken]:
     raise BadInput(f'data.{wrong[0]} is set, which is for folder:<dir>, and '
                    f'data.source is {source}: leave it as it was')
   elif own:

@@ -24,6 +24,7 @@ class Files(NamedTuple):
   bits: Mapping[str, int] = {}  # client -> of its images of more than 8
   pages: int = 0  # files of several pages or frames
   cropped: int = 0  # images that lost more than half to the crop
+  unseen: int = 0  # images of other colours than a viewer shows
 
   def summary(self) -> dict[str, Any]:
     """The numbers, for a run's summary."""
@@ -32,7 +33,8 @@ class Files(NamedTuple):
                 {'damaged': len(self.damaged)} if self.damaged else {}),
             'folders_not_read': dict(self.folders), 'bits': dict(self.bits),
             'first_of_several_pages': self.pages,
-            'cropped_by_half': self.cropped, 'like_a_test': list(self.tests)}
+            'cropped_by_half': self.cropped,
+            'colours_as_stored': self.unseen, 'like_a_test': list(self.tests)}
 
 
 def lines(files: Files) -> list[str]:
@@ -70,6 +72,10 @@ def lines(files: Files) -> list[str]:
   if files.cropped:
     found.append(f'data: more than half of {files.cropped:,} long images is '
                  'cropped; data.fit=pad keeps whole images')
+  if files.unseen:
+    found.append(f'data: of {files.unseen:,} images with transparent pixels or '
+                 'a colour profile the colours are read as stored; '
+                 'data.colours=seen reads what a viewer shows, over white')
   return found
 
 

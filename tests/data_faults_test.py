@@ -35,15 +35,14 @@ def test_what_is_read_is_what_was_drawn(tmp_path, name, pixels):
     np.testing.assert_allclose(found.mean((0, 1)), pixels.mean((0, 1)), atol=9)
 
 
-def test_a_missing_class_leaves_its_clients_poorer():
-  """They hold fewer examples, or none, which a batch then asks for."""
+def test_a_missing_class_leaves_no_client_poorer():
+  """A number without examples is no class, and nobody is given it."""
   labels = np.repeat([0, 2, 3], 10)
-  parts = partition.by_class(
-      labels, 2, np.random.RandomState(0), classes_per_client=2)
-  assert [len(part) for part in parts] == [10, 20]
-  parts = partition.by_class(
-      labels, 4, np.random.RandomState(0), classes_per_client=1)
-  assert [len(part) for part in parts] == [10, 0, 10, 10]
+  for clients, per, sizes in ((2, 2, [10, 10]), (4, 1, [5, 5, 5, 5])):
+    parts = partition.by_class(labels, clients, np.random.RandomState(0),
+                               classes_per_client=per)
+    assert [len(part) for part in parts] == sizes
+    assert all(len(set(labels[part])) == per for part in parts)
 
 
 def test_what_no_memory_holds_is_refused_before_it_is_taken(

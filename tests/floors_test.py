@@ -10,7 +10,7 @@ ROOT = pathlib.Path(__file__).parents[1] / 'fedu_jax'
 # A module may import only from floors below its own.
 FLOORS = [
     {'state', 'errors', 'lazy', 'files', 'noise', 'surroundings',
-     'draws', 'suggest'},
+     'draws', 'suggest', 'colours'},
     {'eight_bit', 'guards', 'memory', 'watch', 'stops', 'journal', 'reading',
      'tally', 'paths', 'screen'},
     {'hosts', 'listing', 'image_files'},

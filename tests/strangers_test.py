@@ -10,7 +10,7 @@ import pytest
 
 from configs import smoke
 import fedu_jax
-from fedu_jax import contracts, evaluation, program, report, runs, trees
+from fedu_jax import contracts, evaluation, program, runs, screen, trees
 from fedu_jax import semi_supervised, settings, train
 from fedu_jax.errors import BadInput
 from fedu_jax.networks import Nets
@@ -119,7 +119,7 @@ def test_the_whole_program_with_foreign_pieces(tmp_path):
   config.cohort = 3
   config.data.max_examples = 200
   config.evaluation.every = 1
-  said = report.console(open(tmp_path / 'said', 'w'), width=200)
+  said = screen.console(open(tmp_path / 'said', 'w'), width=200)
   summary = train.train_and_evaluate(config, str(tmp_path / 'run'),
                                      console=said)
   assert 0 < summary['linear_accuracy'] <= 1
