@@ -28,8 +28,8 @@ def test_names_are_printed_as_they_are(name, own):
 @pytest.mark.parametrize('name', NAMES[:2])
 def test_a_protocol_of_any_name_is_scored(tmp_path, monkeypatch, name):
   """A status was refused as markup, and the scores with it."""
-  monkeypatch.setitem(protocols.PROTOCOLS, 'linear',
-                      lambda scorer, online, choice: {choice: 0.5})
+  monkeypatch.setitem(protocols.PROTOCOLS, 'linear', protocols.Protocol(
+      lambda scorer, online, choice: {choice: 0.5}, labels=False))
   shown = io.StringIO()
   asked = f'linear:{name}'
   found = protocols.ask(
