@@ -82,7 +82,7 @@ def read(builder: tfds.core.DatasetBuilder, image_size: int, lazy: bool = False
   """Decodes the train and the test split, each ordered by id.
 
   A set without ids keeps the order on disk, which is stable too. Without a
-  'test' split, 'validation' stands in.
+  'test' split, or where its labels are held back, 'validation' stands in.
 
   Args:
     builder: of a prepared set with one image and one label.
@@ -106,10 +106,13 @@ def read(builder: tfds.core.DatasetBuilder, image_size: int, lazy: bool = False
     raise BadInput(f'data.source tfds: {builder.name} in {builder.data_path} '
                    'has no splits, as without its dataset_info.json: prepare '
                    'it again')
-  test = next((s for s in ('test', 'validation') if s in splits), None)
-  if 'train' not in splits or test is None:
+  tests = [s for s in ('test', 'validation') if s in splits]
+  if 'train' not in splits or not tests:
     raise BadInput(f'data.source tfds: {builder.name} has the splits '
                    f'{", ".join(splits)}; train and test are needed')
+  test = tests[0]
+  if tests[1:] and _is_unlabelled(builder, test, keys):
+    test = tests[1]
   return (*_split(builder, 'train', keys, image_size, lazy),
           *_split(builder, test, keys, image_size, lazy))
 
@@ -129,6 +132,14 @@ def _damage_named(builder: tfds.core.DatasetBuilder) -> Iterator[None]:
 
 def _reason(error: Exception) -> str:
   return f'{type(error).__name__}: ' + ' '.join(str(error).split())[:200]
+
+
+def _is_unlabelled(builder, split, keys):
+  """Whether a split has -1 for labels, as TFDS has where they are held back."""
+  with _damage_named(builder):
+    source = builder.as_data_source(
+        split=split, decoders={keys[0]: tfds.decode.SkipDecoding()})
+    return len(source) > 0 and np.array_equal(source[0][keys[1]], -1)
 
 
 def _split(builder, split, keys, image_size, lazy):
