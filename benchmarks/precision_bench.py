@@ -7,8 +7,8 @@ The first table is of single convolutions. Each gets the inputs and the output's
 gradient that float64 has there, so each error is the layer's own. The second
 table is of a whole BYOL step: the projector's output, and the gradients of all
 parameters; median (lowest to highest) over --repetitions draws of the images.
-A gradient jumps by some 1e-3 whenever rounding moves one unit across ReLU's
-kink, in whatever way. 'exact' is `model.convolution=exact`. Nothing is timed:
+Gradients differ by some 1e-3 in every way, most likely where rounding moves a
+unit across ReLU's kink. 'exact' is `model.convolution=exact`. Nothing is timed:
 `conv_bench` and `step_bench` time both ways with --convolution=exact.
 """
 
