@@ -103,12 +103,21 @@ def _archive(builder: tfds.core.DatasetBuilder) -> pathlib.Path:
 
 def _reach(url: str, downloads: pathlib.Path) -> None:
   """Fails at once where there is no network: TFDS would try for minutes."""
+  kept = os.path.basename(url).split('.')[0]
+  if not any(kept in path.name for path in downloads.glob('*')):
+    reach(url)
+
+
+def reach(url: str) -> None:
+  """Fails within seconds if nobody answers at a URL.
+
+  Raises:
+    ConnectionError: nobody does.
+  """
   try:
     requests.head(url, timeout=10)
   except requests.RequestException as error:
-    kept = os.path.basename(url).split('.')[0]
-    if not any(kept in path.name for path in downloads.glob('*')):
-      raise ConnectionError(f'no connection to {url}') from error
+    raise ConnectionError(f'no connection to {url}') from error
 
 
 def prepare(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:

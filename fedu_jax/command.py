@@ -22,7 +22,8 @@ _HELP = ('help', 'h', '?', 'helpshort', 'helpfull')
 _CODES = """\
 exit codes: 0 done; 2 refused, nothing was touched; 3 another host was lost;
 4 done, but not all could be written; 5 interrupted, start again to go on;
-6 the numbers went wrong. Each but 0 comes with one line on stderr."""
+6 the numbers went wrong; 7 memory ran out, what is saved stays. Each but 0
+comes with one line on stderr."""
 
 
 def run(main: Callable[[list[str]], None],
@@ -155,6 +156,6 @@ def keep_compiled_programs() -> None:
     return
   if note := surroundings.cache_note():
     with contextlib.suppress(OSError):
-      print(f'note: {note}', file=sys.stderr, flush=True)
+      print(f'note: {note}', flush=True)
   if folder := surroundings.user_cache('compiled'):
     jax.config.update('jax_compilation_cache_dir', str(folder))

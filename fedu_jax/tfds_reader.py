@@ -3,15 +3,18 @@
 from collections.abc import Iterator
 import contextlib
 import math
+import os
 import pathlib
 
 import numpy as np
 from PIL import Image
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download import resource
 
 from fedu_jax import cache
 from fedu_jax import cifar
 from fedu_jax import memory
+from fedu_jax import surroundings
 from fedu_jax.errors import BadInput
 from fedu_jax.lazy import Images, Lazy
 
@@ -28,6 +31,10 @@ def find(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
       cannot be made so.
   """
   root = data_dir or None
+  if not root and 'TFDS_DATA_DIR' not in os.environ and not surroundings.home():
+    raise BadInput(f'data.source tfds: {name} is in ~/tensorflow_datasets by '
+                   'default, and this user has no home folder: name its folder '
+                   'with --config.data.dir')
   if ':' in name:
     raise BadInput(f'data.source tfds: {name!r} is of a register outside TFDS, '
                    'whose code would be loaded: name one of its own sets')
@@ -48,6 +55,7 @@ def find(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
   if name in cifar.BUILDERS:
     return cifar.prepare(name, root)
   try:
+    _reach(builder)
     builder.download_and_prepare(
         file_format='array_record',
         download_config=tfds.download.DownloadConfig(
@@ -115,6 +123,23 @@ def read(builder: tfds.core.DatasetBuilder, image_size: int, lazy: bool = False
     test = tests[1]
   return (*_split(builder, 'train', keys, image_size, lazy),
           *_split(builder, test, keys, image_size, lazy))
+
+
+def _reach(builder: tfds.core.DatasetBuilder) -> None:
+  """Fails at once where what is to be downloaded cannot be reached.
+
+  TFDS would try for minutes, and make folders for it.
+
+  Raises:
+    ConnectionError: nobody answers at one of the servers.
+  """
+  downloads = pathlib.Path(builder._data_dir_root).expanduser() / 'downloads'
+  servers: dict[str, str] = {}
+  for url, info in (builder.url_infos or {}).items():
+    if not (downloads / resource.get_dl_fname(url, info.checksum)).exists():
+      servers.setdefault(url.split('/')[2], url)
+  for url in servers.values():
+    cifar.reach(url)
 
 
 @contextlib.contextmanager

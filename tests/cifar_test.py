@@ -10,10 +10,13 @@ import threading
 
 import numpy as np
 import pytest
+import requests
+import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import checksums
 
 from fedu_jax import cifar
 from fedu_jax import sources
+from fedu_jax import surroundings
 from fedu_jax.errors import BadInput
 
 FILES = {
@@ -125,3 +128,22 @@ def test_download_is_checksummed(tmp_path, monkeypatch, honest):
       with pytest.raises(BadInput, match='NonMatchingChecksumError'):
         sources.load('tfds:cifar10', data_dir=str(tmp_path))
     server.shutdown()
+
+
+def test_any_set_is_refused_at_once_without_a_network(monkeypatch, tmp_path):
+  """TFDS itself would try for minutes, and leave folders behind."""
+  def refuse(url, **_):
+    raise requests.ConnectionError(url)
+  monkeypatch.setattr(requests, 'head', refuse)
+  monkeypatch.setattr(tfds.core.DatasetBuilder, 'download_and_prepare', None)
+  with pytest.raises(BadInput, match='mnist is not prepared.*no connection to '
+                     'https://storage.*--config.data.dir'):
+    sources.load('tfds:mnist', data_dir=str(tmp_path / 'new'))
+  assert not list(tmp_path.iterdir())
+
+
+def test_without_a_home_tfds_needs_a_folder(monkeypatch):
+  monkeypatch.delenv('TFDS_DATA_DIR', raising=False)
+  monkeypatch.setattr(surroundings, 'home', lambda: None)
+  with pytest.raises(BadInput, match='no home folder.*--config.data.dir'):
+    sources.load('tfds:mnist')
