@@ -45,16 +45,19 @@ def digests(data: sources.Dataset, parts: Sequence[np.ndarray]) -> Digests:
   Raises:
     BadInput: an image cannot be read.
   """
-  work = [(data.train_images, part) for part in parts]
-  if data.test_images is not None:
-    work.append((data.test_images, np.arange(len(data.test_images))))
-  found = hosts.by_turns(len(work), _BYTES, lambda i: _of_images(*work[i]))
+  def work(i: int) -> bytes:
+    if i < len(parts):
+      return _of_images(data.train_images, parts[i])
+    test = data.test_images
+    return bytes(_BYTES) if test is None else _of_images(
+        test, np.arange(len(test)))
+  *clients, test = hosts.by_turns(len(parts) + 1, _BYTES, work)
   labels = data.train_labels
   return {
-      'clients': [x.hex() for x in found[:len(parts)]],
+      'clients': [x.hex() for x in clients],
       'labels': None if labels is None else _of_labels(
           [labels[part] for part in parts]),
-      'test_images': found[-1].hex() if found[len(parts):] else None,
+      'test_images': None if data.test_images is None else test.hex(),
       'test_labels': None if data.test_labels is None else _of_labels(
           [data.test_labels])}
 
