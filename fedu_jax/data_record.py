@@ -33,14 +33,17 @@ _AT_ONCE = 1024  # images that are read at a time
 Digests = dict[str, Any]
 
 
-def digests(data: sources.Dataset, parts: Sequence[np.ndarray]) -> Digests:
+def digests(data: sources.Dataset, parts: Sequence[np.ndarray],
+            whose: Sequence[int] = ()) -> Digests:
   """Reads all images once, and returns digests of them.
 
-  Of several hosts, each reads a share of the clients, and all return the same.
+  Of several hosts, each reads its own clients, and all return the same.
 
   Args:
     data: the data.
     parts: for each client, the rows of the training examples that it owns.
+    whose: the host of each client, if there are several hosts. The first one
+      also reads the test images, with which it scores.
 
   Raises:
     BadInput: an image cannot be read.
@@ -51,7 +54,7 @@ def digests(data: sources.Dataset, parts: Sequence[np.ndarray]) -> Digests:
     test = data.test_images
     return bytes(_BYTES) if test is None else _of_images(
         test, np.arange(len(test)))
-  *clients, test = hosts.by_turns(len(parts) + 1, _BYTES, work)
+  *clients, test = hosts.shared([*(whose or [0] * len(parts)), 0], _BYTES, work)
   labels = data.train_labels
   return {
       'clients': [x.hex() for x in clients],

@@ -33,6 +33,16 @@ class Layout(NamedTuple):
       return jax.sharding.SingleDeviceSharding(jax.devices()[0])
     return NamedSharding(self.mesh, spec)
 
+  def hosts(self) -> list[int]:
+    """The host that has each client's images; the first, where several do."""
+    found = [-1] * self.padded
+    places: Any = self.sharding(BY_CLIENT).devices_indices_map((self.padded,))
+    for device, (rows,) in places.items():
+      for k in range(*rows.indices(self.padded)):
+        if found[k] < 0 or device.process_index < found[k]:
+          found[k] = device.process_index
+    return found[:self.num_clients]
+
 
 def spread(num_clients: int, most: int) -> tuple[int, int]:
   """Spreads clients evenly over at most so many groups of devices.

@@ -4,7 +4,7 @@ JAX joins them. Beside it each host tells the others, in JAX's key-value store,
 that it lives or why it ends: JAX alone would name nobody, and abort.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import re
 import traceback
@@ -151,20 +151,21 @@ def of_first(here: int) -> int:
   return here
 
 
-def by_turns(count: int, size: int, work: Callable[[int], bytes]
-             ) -> list[bytes]:
+def shared(whose: Sequence[int], size: int, work: Callable[[int], bytes]
+           ) -> list[bytes]:
   """Does numbered pieces of work, each on one host; all return all results.
 
   Args:
-    count: how many pieces there are.
+    whose: the host of each piece, counted from 0.
     size: bytes of a result.
     work: does the i-th piece.
   """
   if not several():
-    return [work(i) for i in range(count)]
-  found = np.zeros((count, size), np.uint8)
-  for i in range(jax.process_index(), count, jax.process_count()):
-    found[i] = np.frombuffer(work(i), np.uint8)
+    return [work(i) for i in range(len(whose))]
+  found = np.zeros((len(whose), size), np.uint8)
+  for i, host in enumerate(whose):
+    if host == jax.process_index():
+      found[i] = np.frombuffer(work(i), np.uint8)
   found = multihost_utils.process_allgather(found).max(0)
   return [row.tobytes() for row in found]
 

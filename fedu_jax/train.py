@@ -22,6 +22,7 @@ from fedu_jax import federation
 from fedu_jax import files
 from fedu_jax import hosts
 from fedu_jax import memory
+from fedu_jax import place
 from fedu_jax import preflight
 from fedu_jax import report
 from fedu_jax import runs
@@ -117,7 +118,10 @@ def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
   runs.examples_of(config, data)  # that there are labels, if they are needed
   parts = [runs.parts_of(own, data) for own in configs]
   drawn = [runs.networks_of(own, data) for own in configs]
-  digests = [data_record.digests(data, mine) for mine in parts]
+  whose = place.choose(
+      config, *drawn[0], data.train_images, parts[0],
+      num_members=len(seeds)).layout.hosts() if hosts.several() else []
+  digests = [data_record.digests(data, mine, whose) for mine in parts]
   for folder, mine, found in zip(folders, parts, digests):
     data_record.check(folder, data, mine, found, name='--config.data.source')
   # Refuses what cannot be before a folder is touched.
