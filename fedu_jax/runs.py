@@ -155,8 +155,9 @@ def examples_of(config: ml_collections.ConfigDict,
 def scorer_of(config: ml_collections.ConfigDict, nets: networks.Nets,
               data: sources.Dataset) -> Scorer | None:
   """Makes what scores encoders; None if the data has no labelled test half."""
-  scorer = _scorer(config, nets, data)
-  return scorer if scorer.labelled else None
+  if data.test_labels is None or data.train_labels is None:
+    return None  # no image is read for it
+  return _scorer(config, nets, data)
 
 
 def _scorer(config, nets, data) -> Scorer:
