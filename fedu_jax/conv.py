@@ -21,12 +21,13 @@ medians of five and more, ms):
 
 `benchmarks/conv_bench.py` measures each part beside XLA's.
 
-What it costs in accuracy: Winograd's method rounds about ten times as much as
-plain sums. Of a full-size ResNet-18 (width 64, 32x32, batch 16, float32) the
-3x3 layers of stride 1 are this far from float64, by the norm, forward / to the
-input / to the kernel: 1e-6 to 3e-6 / 2e-6 to 4e-6 / 1e-6 to 3e-6. With
-`exact=True`, which leaves Winograd's method out, it is 3e-7 / 4e-7 / 3e-7, and
-in PyTorch 2e-7 / 2e-7 / 2e-7 to 1e-6. All other layers are the same either way.
+What it costs in accuracy: Winograd's method rounds three to eleven times as
+much as plain sums. Of a full-size ResNet-18 (width 64, 32x32, batch 16,
+float32) the 3x3 layers of stride 1 are this far from float64, by the norm,
+forward / to the input / to the kernel: 1e-6 to 3e-6 / 2e-6 to 4e-6 / 1e-6 to
+3e-6. With `exact=True`, which leaves Winograd's method out, it is 3e-7 / 4e-7 /
+2e-7 to 3e-7, and in PyTorch 2e-7 / 2e-7 / 2e-7 to 1.5e-6. All other layers are
+the same either way.
 `benchmarks/precision_bench.py` measures it, `benchmarks/RECORDS.md` has it all.
 
 Delete `conv_cpu.py` (but for `xla`), `rows.py` and `winograd.py` when
