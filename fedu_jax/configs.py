@@ -44,12 +44,15 @@ def find(name: str) -> pathlib.Path:
   Raises:
     BadInput: there is no such file.
   """
-  path = paths.typed(name, '--config')
+  path = pathlib.Path(name)
+  shipped = path.parent in (pathlib.Path(), pathlib.Path('configs')) and (
+      path.stem in names())
+  if not shipped:  # which is found though the current folder is gone
+    path = paths.typed(name, '--config')
   for own in (path, path.with_name(path.name + '.py')):
     if own.is_file():
       return own
-  if path.parent in (pathlib.Path(), pathlib.Path('configs')) and (
-      path.stem in names()):
+  if shipped:
     return FOLDER / f'{path.stem}.py'
   what = 'a folder' if path.is_dir() else 'no file'
   raise BadInput(f'--config={name} is {what}{suggest.meant(path.stem, names())}'

@@ -50,8 +50,10 @@ def test_from_a_folder_that_is_gone(monkeypatch, tmp_path):
   monkeypatch.chdir(tmp_path / 'gone')
   (tmp_path / 'gone').rmdir()
   assert paths.workdir('/tmp/r') == pathlib.Path('/tmp/r')
-  with pytest.raises(BadInput, match='current folder, which is gone'):
-    paths.workdir('r')
+  assert configs.find('smoke') == configs.FOLDER / 'smoke.py'
+  for read in paths.workdir, configs.find:
+    with pytest.raises(BadInput, match='current folder, which is gone'):
+      read('r')
 
 
 @pytest.mark.parametrize('text, words', [
