@@ -9,11 +9,15 @@ import numpy as np
 
 from fedu_jax import forecast
 from fedu_jax import hosts
+from fedu_jax import memory
 from fedu_jax import networks
 from fedu_jax import place
 from fedu_jax import program
 from fedu_jax.lazy import Images
 from fedu_jax.state import Online
+
+# Bytes: the smallest round compiles in about as many, threads included.
+_COMPILER = 2**28
 
 
 def check(config: ml_collections.ConfigDict, nets: networks.Nets,
@@ -50,6 +54,9 @@ def check(config: ml_collections.ConfigDict, nets: networks.Nets,
   if hosts.several() or any((folder / 'checkpoints').exists()
                             for folder in folders):
     return 0.0
+  # A compiler without memory aborts the process, without a word.
+  memory.refuse(_COMPILER, 'compiling a round', 'end other programs, or raise '
+                'the limit (of the container, the job, or ulimit)')
   began = time.perf_counter()
   shape, sizes = images.shape[1:], where.sizes
   drawn = where.store == 'device' and sizes.cohort < sizes.clients

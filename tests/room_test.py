@@ -140,7 +140,7 @@ def test_a_round_is_compiled_once_and_is_no_smaller_than_the_formula(tmp_path):
           < 2 * estimate.program_at_least(sizes))
 
 
-@pytest.mark.parametrize('free, compiles', [(10**4, 0), (10**6, 1)])
+@pytest.mark.parametrize('free, compiles', [(10**4, 0), (10**9, 1)])
 def test_a_refusal_touches_nothing(free, compiles, tmp_path, monkeypatch):
   """By the formula before anything is compiled, else by the compiler."""
   seen = []
@@ -152,6 +152,14 @@ def test_a_refusal_touches_nothing(free, compiles, tmp_path, monkeypatch):
   with pytest.raises(BadInput, match='a round needs more memory than there is'):
     train.train(config_of(), str(folder), console=Console(quiet=True))
   assert not folder.exists() and len(seen) == compiles
+
+
+def test_a_compiler_is_not_started_without_memory(tmp_path, monkeypatch):
+  """It would abort the process."""
+  monkeypatch.setattr(memory, 'free_bytes', lambda: 10**8)
+  with pytest.raises(BadInput, match='compiling a round takes 0.27 GB'):
+    train.train(config_of(), str(tmp_path / 'run'), console=Console(quiet=True))
+  assert not (tmp_path / 'run').exists()
 
 
 def test_memory_that_runs_out_in_a_round_leaves_a_run(tmp_path, monkeypatch):
