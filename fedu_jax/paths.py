@@ -7,7 +7,7 @@ import re
 from fedu_jax.errors import BadInput
 
 # gs://bucket, hdfs:/x, file:///x. One letter before the colon is no scheme.
-_REMOTE = re.compile(r'[A-Za-z][A-Za-z0-9+.-]+:/')
+_REMOTE = r'[A-Za-z][A-Za-z0-9+.-]+:/'
 # What a path may be long, less what a run adds to the name of its folder.
 _LONGEST = 4096 - 256
 
@@ -31,7 +31,7 @@ def typed(text: str, what: str) -> pathlib.Path:
     raise BadInput(f'{what} is empty: give the path of a folder or file')
   if '\0' in text:
     raise BadInput(f'{what} has a zero byte, which no path can have')
-  if _REMOTE.match(text):
+  if re.match(_REMOTE, text):
     raise BadInput(
         f'{what} is {text}, which is not on a disk of this machine: mount it '
         'and give the path, or copy it here')
