@@ -13,8 +13,8 @@ import pytest
 
 from configs import smoke
 from fedu_jax import protocols
-from fedu_jax import report
 from fedu_jax import runs
+from fedu_jax import screen
 from fedu_jax import train
 from fedu_jax.errors import BadInput
 
@@ -35,12 +35,12 @@ def run(folder, config, **more):
   """Returns what a start of the run prints."""
   printed = io.StringIO()
   train.train_and_evaluate(config, str(folder),
-                           console=report.console(printed, width=300), **more)
+                           console=screen.console(printed, width=300), **more)
   return printed.getvalue()
 
 
 def ask(folder, protocol, **more):
-  return protocols.ask(folder, protocol, console=report.console(quiet=True),
+  return protocols.ask(folder, protocol, console=screen.console(quiet=True),
                        **more)
 
 
