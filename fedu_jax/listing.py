@@ -28,11 +28,13 @@ _SYSTEM_FILES = frozenset((
     'thumbs.db', 'ehthumbs.db', 'ehthumbs_vista.db', 'desktop.ini', 'icon\r',
     'desktop db', 'desktop df'))
 _OURS = '.fedu_jax-'  # begins the names of our own caches
-# Names by which the images of a test are kept apart, in lower case.
+# A folder is called like a test split if its name has the first words, and
+# nothing but them and the second: 'Test Set', 'val2017', 'x_test'.
 _TESTS = frozenset((
-    'test', 'tests', 'testing', 'test_set', 'testset', 'test-set', 'val',
-    'valid', 'validate', 'validation', 'eval', 'evaluation', 'holdout',
-    'hold-out', 'held-out', 'held_out'))
+    'test', 'tests', 'testing', 'testset', 'val', 'valid', 'validate',
+    'validation', 'eval', 'evaluation', 'holdout', 'heldout'))
+_BESIDE = frozenset((
+    'set', 'split', 'data', 'dataset', 'images', 'image', 'imgs', 'img', 'x'))
 _ELSEWHERE = 'link to a folder that is read elsewhere'
 _EXTENSION = re.compile(r'\.[^.\s]{1,12}$')
 
@@ -154,7 +156,7 @@ class _Lister:
         self._pass(folder, _ELSEWHERE, True)
         continue
       self._seen.add(number)
-      if folder.name.lower() in _TESTS:
+      if _like_a_test(folder.name):
         self._tests.append(folder)
       for path, kind in self._entries(folder):
         if kind == 'folder':
@@ -205,7 +207,8 @@ class _Lister:
   def _is_left_out(self, path: pathlib.Path) -> bool:
     names = path.name, path.relative_to(self._root).as_posix()
     met = [pattern for pattern in self._leave_out
-           if any(fnmatch.fnmatchcase(x, pattern) for x in names)]
+           if any(x == pattern or fnmatch.fnmatchcase(x, pattern)
+                      for x in names)]
     self._leave_out.update(dict.fromkeys(met, True))
     return bool(met)
 
@@ -233,6 +236,13 @@ def _is_hidden(entry: os.DirEntry) -> bool:
   name = entry.name.lower()
   return name.startswith('.') or name in (
       _SYSTEM_FOLDERS if entry.is_dir() else _SYSTEM_FILES)
+
+
+def _like_a_test(name: str) -> bool:
+  """Whether a folder is called as those that keep a test's images apart."""
+  name = re.sub('(hold|held)[ _-]out', r'\1out', name.lower())
+  words = set(re.findall('[a-z]+', name))
+  return bool(words & _TESTS) and words <= _TESTS | _BESIDE
 
 
 def _identity(folder: pathlib.Path) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 import collections
 from collections.abc import Mapping
+import errno
 import os
 from typing import Any, NamedTuple
 
@@ -99,8 +100,10 @@ def shown(name: object) -> str:
 
 def unreadable(path: object, error: OSError) -> BadInput:
   """What is raised where the system does not let us read."""
+  mend = ('get the right to read it, or remove it' if error.errno in (
+      errno.EACCES, errno.EPERM) else 'repair or remove it')
   return BadInput(f'data.source folder: {shown(path)} cannot be read '
-                  f'({error.strerror or error}): repair or remove it')
+                  f'({error.strerror or error}): {mend}')
 
 
 def _some(names) -> str:

@@ -160,6 +160,7 @@ def test_a_folder_that_cannot_be_listed_is_refused(
   with pytest.raises(BadInput, match='cannot be read .Permission denied') as e:
     load(root, lazy=lazy)
   assert str(root / name) in str(e.value)
+  assert str(e.value).endswith('get the right to read it, or remove it')
 
 
 def test_a_thousand_folders_in_one_another(root):
@@ -203,6 +204,21 @@ def test_a_folder_named_like_a_test_is_told_and_can_be_left_out(root):
     load(root, leave_out='tset')
   with pytest.raises(BadInput, match='leave_out is set, which is for folder'):
     sources.load('digits', leave_out='test')
+
+
+@pytest.mark.parametrize('name, like', [
+    ('test', True), ('VAL', True), ('val2017', True), ('Test Set', True),
+    ('test_images', True), ('x_val', True), ('held-out', True),
+    ('hold_out', True), ('train', False), ('hold', False), ('valley', False),
+    ('latest', False), ('test patient 7', False), ('2017', False)])
+def test_what_is_called_like_a_test_split(root, name, like):
+  put(root / name / '0.png')
+  assert load(root).files.tests == (name,) * like
+
+
+def test_a_folder_with_brackets_is_left_out_by_its_name(root):
+  put(root / '[old]' / '0.png')
+  assert load(root, leave_out='[old]').owner_names == ('a', 'b')
 
 
 def test_a_client_without_images_is_refused_with_what_is_there(root):
