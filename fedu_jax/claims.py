@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 import contextlib
+import errno
 import json
+import os
 import pathlib
 from typing import Any
 
@@ -31,16 +33,19 @@ def claim(folder: pathlib.Path, config: ml_collections.ConfigDict, *,
     extend: whether it may have more rounds than the run had before.
 
   Raises:
-    BadInput: it is another's, or another process is at it; or its name has
-      characters by which files cannot be found again.
+    BadInput: it is another's, or another process is at it; or it cannot be
+      made or written to; or its name has characters by which files cannot be
+      found again.
   """
   if wrong := sorted(set(str(folder.absolute())) & set('[]*?\\')):
     raise BadInput(f'--workdir {folder} has {" ".join(wrong)} in its name, '
                    'which TensorStore takes for a pattern: choose another')
   _check(folder, config, extend)
-  if hosts.first() and (folder / _LOCK).exists():
-    with _locked(folder, signed=False):
-      pass
+  if hosts.first():
+    _see_it_can_be_made(folder)
+    if (folder / _LOCK).exists():
+      with _locked(folder, signed=False):
+        pass
   return folder
 
 
@@ -124,6 +129,25 @@ def _check(folder: pathlib.Path, config: ml_collections.ConfigDict,
   except (OSError, ValueError) as error:
     raise _unusable(folder, error) from error
   return theirs
+
+
+def _see_it_can_be_made(folder: pathlib.Path) -> None:
+  """Refuses at once what could not be made, or written to, later.
+
+  Raises:
+    BadInput: a file is in the way, or the right to write is missing.
+  """
+  top = folder.absolute()
+  while not os.path.lexists(top):
+    top = top.parent
+  number = 0
+  if not top.is_dir():
+    number = errno.EEXIST if top == folder.absolute() else errno.ENOTDIR
+  elif not os.access(top, os.W_OK | os.X_OK):
+    read_only = os.statvfs(top).f_flag & os.ST_RDONLY
+    number = errno.EROFS if read_only else errno.EACCES
+  if number:
+    raise _unusable(folder, OSError(number, os.strerror(number)))
 
 
 def _own(config: ml_collections.ConfigDict) -> dict[str, Any]:

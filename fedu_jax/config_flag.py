@@ -144,7 +144,7 @@ def _explained(argv: list[str], error: Exception) -> str:
 
 
 def _is_name(field: str) -> bool:
-  return field.endswith('.name')
+  return field.endswith(('.name', '.source'))
 
 
 def _changes(argv: list[str]) -> Iterator[tuple[str, str | None]]:

@@ -32,6 +32,7 @@ DEPTHS = (0, *range(8, 17))  # bits; 0: see `folders`
 _FORMATS = ('AVIF', 'BMP', 'GIF', 'ICO', 'JPEG', 'JPEG2000', 'PCX', 'PNG',
             'PPM', 'SGI', 'TGA', 'TIFF', 'WEBP')
 _MOST_BYTES = 2**30  # of a file
+_MOST_OF_ONE = 178_956_970  # pixels, which Pillow lets pass
 _COLOURS = 'RGB', 'RGBA', 'RGBX', 'CMYK'  # modes that may be of 16 bits
 _PREFIX = 16  # bytes by which a format is told
 # Pixels that all threads hold at once, unless one image alone has more; each
@@ -113,6 +114,8 @@ def decode(path: pathlib.Path, how: How, bits: int = 0) -> Decoded:
       return Decoded(_square(image, how), _has_more(file), cropped, unseen)
   except (Unreadable, Undeclared, MemoryError):
     raise
+  except Image.DecompressionBombError as error:
+    raise Unreadable(f'more than {_MOST_OF_ONE:,} pixels') from error
   except Image.UnidentifiedImageError as error:
     raise Unreadable('no image of a kind that is read') from error
   except Exception as error:  # damage leads Pillow's decoders to anything

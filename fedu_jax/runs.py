@@ -250,7 +250,11 @@ def restore(config: ml_collections.ConfigDict, folder: pathlib.Path,
       not what the run was trained on.
   """
   where = None if encoder == 'untrained' else _saved_in(folder, encoder)
-  data = data_of(config, console=console)
+  try:
+    data = data_of(config, console=console)
+  except BadInput as error:
+    raise BadInput(f'{error}; or, if the data of {folder} was moved, name its '
+                   'place with --source or --data_dir') from error
   _check_data(config, folder, data)
   nets, online = networks_of(config, data)
   scorer = _scorer(config, nets, data)

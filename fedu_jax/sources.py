@@ -121,7 +121,8 @@ def function(source: str) -> Callable[..., Any] | None:
   try:
     found = getattr(importlib.import_module(path), name)
     parameters = inspect.signature(found).parameters.values()
-  except Exception as error:  # a researcher's module can raise anything
+  # A researcher's module can raise anything, and a script ends the program.
+  except (Exception, SystemExit) as error:
     raise BadInput(f'data.source is {source!r}, which cannot be imported as a '
                    f'function ({type(error).__name__}: {error}): use {CHOICES}'
                    ) from error
@@ -243,7 +244,7 @@ def _own(source: str, own: Callable[..., Any],
               for name, x in found.items() if x is not None}
   except BadInput:
     raise
-  except Exception as error:
+  except (Exception, SystemExit) as error:
     raise BadInput(f'data.source {source} failed, or returned no mapping of '
                    f'arrays ({type(error).__name__}: {error})') from error
   if 'owner_names' in arrays and not arrays['owner_names'].size:

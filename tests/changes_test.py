@@ -112,6 +112,12 @@ def test_moved_data_is_known_by_its_images(moved):
                     if p.is_file()}
 
 
+def test_moved_data_is_asked_for_by_the_flags_that_name_it(moved):
+  (moved / 'run' / 'evaluation.json').unlink(missing_ok=True)
+  with pytest.raises(BadInput, match='no folder .*nowhere.*--source or --data'):
+    ask(moved / 'run', 'geometry', source=f'folder:{moved}/nowhere')
+
+
 def test_what_is_known_is_not_told_of_other_images(moved):
   """Scores that are kept are shown, but for a place that is named."""
   ask(moved / 'run', 'geometry', source=f'folder:{moved}/data')

@@ -1,6 +1,7 @@
 """To which config a run's folder belongs, and what of one may change."""
 
 import json
+import types
 
 import pytest
 
@@ -36,6 +37,30 @@ def test_a_run_of_an_earlier_version_lacks_fields(tmp_path, monkeypatch):
   assert runs.config_of(folder).rule.tau == 0.125
   with pytest.raises(BadInput, match=r'rule.tau \(0.125, not 0.7\)'):
     claims.claim(folder, config)
+
+
+@pytest.mark.parametrize('name, words', [
+    ('file', 'File exists'), ('file/run', 'Not a directory'),
+    ('file/a/b', 'Not a directory')])
+def test_a_file_in_the_way_is_seen_before_anything_is_done(
+    tmp_path, name, words):
+  (tmp_path / 'file').touch()
+  with pytest.raises(BadInput, match=words):
+    claims.claim(tmp_path / name, smoke.get_config())
+
+
+@pytest.mark.parametrize('read_only, words', [
+    (True, 'Read-only file system.*writable'),
+    (False, 'Permission denied.*the right to write')])
+def test_a_folder_that_may_not_be_made_is_seen_too(
+    tmp_path, monkeypatch, read_only, words):
+  monkeypatch.setattr(claims.os, 'access', lambda *_: False)
+  found = claims.os.statvfs(tmp_path)
+  monkeypatch.setattr(claims.os, 'statvfs', lambda _: types.SimpleNamespace(
+      f_flag=found.f_flag | claims.os.ST_RDONLY * read_only))
+  for folder in (tmp_path, tmp_path / 'a' / 'run'):
+    with pytest.raises(BadInput, match=words):
+      claims.claim(folder, smoke.get_config())
 
 
 def test_every_added_field_is_one():

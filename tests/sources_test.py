@@ -198,6 +198,7 @@ def floats(): return arrays() | {'train_images': np.ones((6, 4, 4))}
 def few(): return arrays() | {'train_labels': [1, 2]}
 def ragged(): return arrays() | {'owners': [[1], [2, 3]]}
 def needs(path): return arrays()
+def leaves(): raise SystemExit(3)
 number = 3
 ''')
   monkeypatch.syspath_prepend(tmp_path)
@@ -233,7 +234,8 @@ def test_its_keyword_arguments_are_fields_of_data(own):
 
 
 @pytest.mark.parametrize('name, complaint', [
-    ('fails', 'ZeroDivisionError'), ('nothing', 'no mapping'),
+    ('fails', 'ZeroDivisionError'), ('leaves', 'SystemExit'),
+    ('nothing', 'no mapping'),
     ('bare', 'returned no train_images'), ('more', 'returned weights'),
     ('floats', 'is float64'), ('few', 'must be 6 integers'),
     ('ragged', 'no mapping of arrays'), ('needs', 'argument path'),
@@ -318,6 +320,12 @@ def test_an_unreadable_image_is_skipped_and_named(clients, content, reason):
   # Hosts that read their own clients only could not agree on it.
   with pytest.raises(BadInput, match='client1/1.jpg.*several hosts skip none'):
     np.asarray(sources.load(f'folder:{clients}', lazy=True).train_images)
+
+
+def test_an_image_of_too_many_pixels_is_skipped_in_plain_words(clients):
+  Image.new('1', (15_000, 12_000)).save(clients / 'client0' / '9.png')
+  line, = sources.load(f'folder:{clients}').files.damaged
+  assert line == 'client0/9.png (more than 178,956,970 pixels)'
 
 
 def test_a_client_without_a_readable_image_is_refused(clients):

@@ -151,6 +151,7 @@ def test_help(server, module, flag):
     ('--config.rounds', '--config.rounds lacks its value'),
     ('--config.rounds.x=1', 'config.rounds has no fields'),
     ('--config.model=resnet10', 'such as --config.model.name=...'),
+    ('--config.data=digits', 'such as --config.data.source=...'),
     ('--config.learner.ema=maybe', 'must be one of False, True'),
     ('--lr=0.1', '--config.optimizer.learning_rate?'),
     ('--workdir=gs://b/r', 'not on a disk of this machine'),
