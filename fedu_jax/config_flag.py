@@ -46,7 +46,7 @@ class _Parser(flags.ArgumentParser):
     """Returns the config of '<name or path>[:<choice>]'.
 
     Raises:
-      BadInput: there is no such file, or it fails.
+      BadInput: there is no such file, or it fails, or gives no config.
     """
     name, *choice = argument.split(':', 1)
     file = str(configs.find(name))
@@ -65,8 +65,14 @@ class _Parser(flags.ArgumentParser):
       where = f', line {lines[-1]}' if lines else ''
       raise BadInput(f'in the config {file}{where}: {error} '
                      f'({type(error).__name__})') from error
-    if isinstance(found, ml_collections.ConfigDict):
-      found.lock()
+    if not isinstance(found, ml_collections.ConfigDict):
+      kind = 'nothing' if found is None else type(found).__name__
+      raise BadInput(f'in the config {file}: get_config() returns {kind}, not '
+                     'a ConfigDict: start from configs/cifar10.py')
+    for field in _unfilled(found):
+      raise BadInput(f'in the config {file}: {field} is a placeholder without '
+                     'a value: give it one there')
+    found.lock()
     self.loaded = found
     return found
 
@@ -141,6 +147,19 @@ def _explained(argv: list[str], error: Exception) -> str:
     elif f'--config.{name}={value}:' in str(error) and name in FIELDS:
       return f'config.{name} is {value!r}; it must be {FIELDS[name](value)}'
   return ''
+
+
+def _unfilled(config: ml_collections.ConfigDict,
+              prefix: str = 'config.') -> Iterator[str]:
+  """The fields that are placeholders, which nothing has filled."""
+  for name in config:
+    try:
+      value = config[name]
+    except ml_collections.config_dict.RequiredValueError:
+      yield prefix + name
+      continue
+    if isinstance(value, ml_collections.ConfigDict):
+      yield from _unfilled(value, f'{prefix}{name}.')
 
 
 def _is_name(field: str) -> bool:

@@ -25,7 +25,8 @@ from typing import Any
 from benchmarks.faults import attack
 from fedu_jax import command
 
-MODULES = ('kill', 'disk', 'numbers', 'data', 'config', 'same', 'soak')
+MODULES = ('kill', 'disk', 'identity', 'numbers', 'data', 'config', 'same',
+           'soak')
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ from configs import smoke
 from fedu_jax import settings
 
 NO_DATA = 'there is no file'
+NO_FOLDER = 'there is no folder'
 _OWN = 'processes of their own'
 
 
@@ -52,11 +53,9 @@ BROKEN = {
         'fedu_jax/runs.py', 'if not labelled and prediction != z:',
         'if not labelled and not z:'),
     'config files that are none': attack.Break(
-        'fedu_jax/command.py',
-        'except Exception as error:\n    # A config file is code, and can '
-        "raise anything.\n    refuse(f'in the config",
-        'except ValueError as error:\n'
-        "    refuse(f'in the config"),
+        'fedu_jax/config_flag.py',
+        'except Exception as error:  # a config file is code',
+        'except ValueError as error:  # a config file is code'),
     'flags of the other commands': attack.Break(
         'fedu_jax/protocols.py', 'except (ValueError, OverflowError) as error:',
         'except ValueError as error:'),
@@ -97,6 +96,8 @@ def _wrong(table: dict[type, list[str]], quoted: bool):
       yield from ((name, x) for x in table[type(value)])
     elif quoted:
       yield from ((name, x) for x in table[str] if x[0] not in "'")
+    for x in values.ALSO_WRONG.get(name, ()):
+      yield name, repr(x) if quoted and isinstance(value, str) else x
     if name in values.POSITIVE:
       yield name, '0'
 
@@ -109,7 +110,7 @@ def cases(folder: pathlib.Path) -> dict[str, list[Case]]:
   file = folder / 'case.py'
   file.write_text(_FILE.format(cases=wrong + values.UNKNOWN_FIELDS,
                                source=missing))
-  for name, text in values.FILES.items():
+  for name, (text, _) in values.FILES.items():
     if text is not None:
       (folder / f'{name}.py').write_text(text)
   base, new = '--config=configs/smoke.py', '--workdir={new}'
@@ -124,7 +125,12 @@ def cases(folder: pathlib.Path) -> dict[str, list[Case]]:
           for name, value in _wrong(values.WRONG_FLAGS, False)],
       'extreme values that are right': [
           Case([base, source, f'--config.{name}={value}', new], NO_DATA)
-          for name, several in values.LEGAL.items() for value in several],
+          for name, several in values.LEGAL.items() for value in several] + [
+          Case([base, f'--config.data.source=folder:{folder}/none',
+                f'--config.{name}={value}', '--config.data.max_examples=0',
+                '--config.partition.name=natural', new], NO_FOLDER)
+          for name, several in values.LEGAL_OF_FOLDERS.items()
+          for value in several],
       'unknown names': [
           Case([f'--config={file}:{len(wrong) + i}', next(either)])
           for i in range(len(values.UNKNOWN_FIELDS))] + [
@@ -137,8 +143,8 @@ def cases(folder: pathlib.Path) -> dict[str, list[Case]]:
           Case([base, *(f'--config.{x}' for x in flags), new], words)
           for flags, words in values.TOGETHER_LATE],
       'config files that are none': [
-          Case([f'--config={folder}/{name}.py', next(either)])
-          for name in values.FILES],
+          Case([f'--config={folder}/{name}.py', next(either)], words)
+          for name, (_, words) in values.FILES.items()],
       'flags of the other commands': [
           Case(argv, module=f'fedu_jax.{module}') for module, several in (
               ('main', values.ANYWHERE), ('evaluate', values.EVALUATE),
@@ -166,9 +172,10 @@ def attempt(start: Callable[..., Any], case: Case,
   wrong = attack.refusal(done)
   if not wrong and case.words not in done.stderr:
     wrong = f'{case.words!r} is not in {done.stderr[:200]!r}'
-  # The first would tell that data was touched; the second, that a wrong config
+  # The first would tell that data was touched; the others, that a wrong config
   # was taken for another right one.
-  for sign in (f'{NO_DATA} {folder}', 'belongs to another config'):
+  for sign in (f'{NO_DATA} {folder}', 'belongs to another config',
+               'is a run of '):
     if not wrong and case.words != NO_DATA and sign in done.stderr:
       wrong = f'it was found too late: {done.stderr[:200]!r}'
   if not wrong and _state(folder) != before:

@@ -13,8 +13,9 @@ import numpy as np
 
 from benchmarks.faults import attack
 from benchmarks.faults import forks
+from benchmarks.faults import own_sources
 from benchmarks.faults import specimens
-from benchmarks.faults.specimens import encoded, READ, SKIPPED
+from benchmarks.faults.specimens import encoded, judged, READ, SKIPPED
 
 BROKEN = {
     'image files of every kind': attack.Break(
@@ -43,7 +44,14 @@ BROKEN = {
         'fedu_jax/tfds_reader.py', 'except Exception as error:\n    raise '
         "BadInput(\n        f'data.source tfds: {builder.name} in",
         'except KeyError as error:\n    raise '
-        "BadInput(\n        f'data.source tfds: {builder.name} in")}
+        "BadInput(\n        f'data.source tfds: {builder.name} in"),
+    "sources of one's own": attack.Break(
+        'fedu_jax/sources.py', "return dataset.checked(arrays, source, 'own')",
+        'return Dataset(**arrays)')}
+
+
+# As what else than usual a folder is read.
+_SEEN = 'eager', '', 'pad', '12', 'seen'
 
 
 class _Attempts:
@@ -74,16 +82,6 @@ def _folder(root: pathlib.Path, contents: dict[str, bytes]) -> pathlib.Path:
   return root
 
 
-def _judged(done: subprocess.CompletedProcess, words: str) -> str:
-  """What is wrong with how a source was read, if 'read', or refused."""
-  if words == READ:
-    return '' if (done.returncode, done.stderr) == (0, '') else (
-        f'{done.returncode} {done.stderr[-400:]}')
-  wrong = attack.refusal(done)
-  return wrong or ('' if words in done.stderr else
-                   f'{words!r} is not in {done.stderr[:300]}')
-
-
 def _images(order, load) -> Iterator[tuple[str, str]]:
   """Each kind of file by itself, read at once and row by row."""
   chosen = specimens.files()
@@ -92,16 +90,15 @@ def _images(order, load) -> Iterator[tuple[str, str]]:
               if x[1] == SKIPPED or i % 3 == 0}
   for number, (name, (content, verdict)) in enumerate(chosen.items()):
     root = _folder(order.folder / f'kind{number}', {name: content})
-    for lazy in (('eager', 'lazy') if not order.short else ('eager',)):
-      done = load(f'folder:{root}', lazy)
-      if lazy == 'lazy':
-        yield f'{name}, lazy', _judged(
+    for how in ((), ('lazy',), _SEEN)[:1 if order.short else None]:
+      done = load(f'folder:{root}', *(how or ('eager',)))
+      if how == ('lazy',):
+        yield f'{name}, lazy', judged(
             done, READ if verdict == READ else 'several hosts skip none')
         continue
       want = '4 0 ' if verdict == READ else '3 1 '
-      yield name, _judged(done, READ) or (
-          '' if done.stdout.startswith(want)
-          else f'{done.stdout!r} where {want!r} was due')
+      yield f'{name} {how}', judged(done, READ) or (
+          '' if done.stdout.startswith(want) else f'{done.stdout!r} not {want}')
     shutil.rmtree(root)
 
 
@@ -110,14 +107,16 @@ def _fuzzed_images(order, load) -> Iterator[tuple[str, str]]:
   draw = random.Random(order.seed)
   whole = [encoded(x) for x in ('PNG', 'JPEG', 'GIF', 'WEBP', 'TIFF', 'BMP',
                                  'JPEG2000', 'ICO')]
+  whole += [specimens.deep_colours(), encoded('TIFF', specimens.wide()),
+            encoded('PNG', specimens.wide()), encoded('JPEG', specimens.wide())]
   whole += [content for content, verdict in specimens.files().values()
             if verdict == READ and len(content) < 10_000]
   for number in range(3 if order.short else 50):
     contents = {f'{i}.png': specimens.mutated(draw.choice(whole), draw)
                 for i in range(1, 21)}
     root = _folder(order.folder / f'fuzz{number}', contents)
-    done = load(f'folder:{root}', 'eager')
-    wrong = _judged(done, READ)
+    done = load(f'folder:{root}', *(_SEEN if number % 2 else ('eager',)))
+    wrong = judged(done, READ)
     if not wrong and sum(map(int, done.stdout.split()[:2])) != 23:
       wrong = f'{done.stdout!r} of 23'
     yield f'folder {number} of seed {order.seed}', wrong
@@ -151,10 +150,10 @@ def _folders(order, load) -> Iterator[tuple[str, str]]:
   for name, (make, words) in odd.items():
     root = _folder(order.folder / name, {})
     make(root)
-    yield name, _judged(load(f'folder:{root}', 'eager'), words)
+    yield name, judged(load(f'folder:{root}', 'eager'), words)
   for what, words in (('nowhere', 'no folder'), ('kind', 'no folders')):
     (order.folder / 'kind').mkdir(exist_ok=True)
-    yield what, _judged(load(f'folder:{order.folder / what}', 'eager'), words)
+    yield what, judged(load(f'folder:{order.folder / what}', 'eager'), words)
 
 
 def _wrong_npz(order, load) -> Iterator[tuple[str, str]]:
@@ -162,11 +161,11 @@ def _wrong_npz(order, load) -> Iterator[tuple[str, str]]:
   for name, (content, words) in specimens.npzs().items():
     path.write_bytes(content)
     for lazy in ('eager',) if order.short else ('eager', 'lazy'):
-      yield f'{name}, {lazy}', _judged(load(f'npz:{path}', lazy), words)
+      yield f'{name}, {lazy}', judged(load(f'npz:{path}', lazy), words)
   path.unlink()
   os.mkfifo(path)
   for what in (path, order.folder, order.folder / 'none.npz', '/dev/zero'):
-    yield str(what), _judged(load(f'npz:{what}', 'eager'), 'there is no file')
+    yield str(what), judged(load(f'npz:{what}', 'eager'), 'there is no file')
   path.unlink()
 
 
@@ -179,7 +178,7 @@ def _fuzzed_npz(order, load) -> Iterator[tuple[str, str]]:
   for number in range(15 if order.short else 300):
     path.write_bytes(specimens.mutated(draw.choice(whole), draw))
     done = load(f'npz:{path}', draw.choice(('eager', 'lazy')))
-    yield f'{number} of seed {order.seed}', _judged(
+    yield f'{number} of seed {order.seed}', judged(
         done, '' if done.returncode else READ)
 
 
@@ -192,7 +191,7 @@ def _pickles(order, load) -> Iterator[tuple[str, str]]:
     path.write_bytes(specimens.npz(**{
         'train_images': np.zeros((1, 4, 4, 3), np.uint8), name: payload}))
     for lazy in ('eager', 'lazy'):
-      yield f'{name}, {lazy}', _judged(
+      yield f'{name}, {lazy}', judged(
           load(f'npz:{path}', lazy), 'plain') or (
               'it was run' if made.exists() else '')
       shutil.rmtree(made, ignore_errors=True)
@@ -203,7 +202,7 @@ def _pickles(order, load) -> Iterator[tuple[str, str]]:
       specimens.npz(images=payload, owners=payload, skipped=payload),
       pickle.dumps(specimens.Payload(made))):
     cached.write_bytes(content)
-    yield 'cache', _judged(load(f'folder:{root}', 'eager'), READ) or (
+    yield 'cache', judged(load(f'folder:{root}', 'eager'), READ) or (
         'it was run' if made.exists() else '')
 
 
@@ -232,7 +231,7 @@ def _caches(order, load) -> Iterator[tuple[str, str]]:
   for number, content in enumerate(contents):
     cached.write_bytes(content)
     done = load(f'folder:{root}', 'eager')
-    yield f'{number} of seed {order.seed}', _judged(done, READ) or (
+    yield f'{number} of seed {order.seed}', judged(done, READ) or (
         '' if done.stdout == want else 'other images than before')
 
 
@@ -264,7 +263,7 @@ def _tfds(order, load) -> Iterator[tuple[str, str]]:
     for lazy in ('eager', 'lazy'):
       done = load('tfds:cifar10', lazy, str(root))
       # What is cut or gone may matter to nothing, but never in silence.
-      yield f'{path.name}, {number}, {lazy}', _judged(
+      yield f'{path.name}, {number}, {lazy}', judged(
           done, '' if done.returncode else READ) or (
               'other images than before' if number < 3 and not done.returncode
               and done.stdout != sound[lazy] else '')
@@ -281,7 +280,8 @@ ROWS = {
     'npz files with bytes changed': _fuzzed_npz,
     'pickles in npz files': _pickles,
     'caches damaged or swapped': _caches,
-    'TFDS files damaged': _tfds}
+    'TFDS files damaged': _tfds,
+    "sources of one's own": own_sources.attempts}
 
 
 def run(order: attack.Order, rows: tuple[str, ...] = tuple(ROWS)

@@ -34,8 +34,8 @@ BROKEN = {
     'no sound checkpoint': attack.Break(
         _CHECKPOINT, '    if steps:\n', '    if False:\n'),
     'another config': attack.Break(
-        _CLAIMS, 'differences(theirs, _own(config))',
-        'differences(theirs, theirs)'),
+        _CLAIMS, 'refusal(folder, theirs, _own(config)',
+        'refusal(folder, theirs, theirs'),
     'an older version': attack.Break(
         'fedu_jax/settings.py', 'in sorted(a.keys() | b.keys())',
         'in sorted(a.keys() & b.keys())'),
@@ -69,9 +69,9 @@ def run(order: attack.Order) -> dict[str, attack.Outcome]:
         wrongs.append(act(server, folder, flags, whole,
                           random.Random(order.seed + i)))
         order.say(f'{row}: {wrongs[-1] or "good"}')
-      found[row] = _outcome(wrongs)
+      found[row] = outcome(wrongs)
     if order.wants(_LIMIT):
-      found[_LIMIT] = _outcome([
+      found[_LIMIT] = outcome([
           _limited(server, order.folder, i, stays) for i, stays in enumerate(
               (False,) if order.short else (False, True) * 4)])
   if rows := list(filter(order.wants, _MOUNTED)):
@@ -79,7 +79,7 @@ def run(order: attack.Order) -> dict[str, attack.Outcome]:
   return found
 
 
-def _outcome(wrongs: list[str]) -> attack.Outcome:
+def outcome(wrongs: list[str]) -> attack.Outcome:
   return attack.Outcome(len(wrongs), sum(map(bool, wrongs)),
                         next(filter(None, wrongs), ''))
 
@@ -87,7 +87,7 @@ def _outcome(wrongs: list[str]) -> attack.Outcome:
 # --- what lies there is damaged ----------------------------------------------
 
 
-def _newest(folder: pathlib.Path) -> list[pathlib.Path]:
+def steps_of(folder: pathlib.Path) -> list[pathlib.Path]:
   """Checkpoints, the newest first."""
   return sorted((x for x in (folder / 'checkpoints').iterdir()
                  if x.name.isdigit()), key=lambda x: -int(x.name))
@@ -110,7 +110,7 @@ def _goes_on(server, folder, flags, whole) -> str:
 
 def _damaged(harm):
   def act(server, folder, flags, whole, draw):
-    for step in _newest(folder)[:draw.randint(1, 2)]:
+    for step in steps_of(folder)[:draw.randint(1, 2)]:
       harm(draw.choice(_files(step)), draw)
     return _goes_on(server, folder, flags, whole)
   return act
@@ -132,7 +132,7 @@ def _remove(path: pathlib.Path, _: random.Random) -> None:
 
 def _half_written(server, folder, flags, whole, draw) -> str:
   """As a program leaves it that gives the name first."""
-  newest = _newest(folder)[0]
+  newest = steps_of(folder)[0]
   shutil.copytree(newest, newest.with_name('99.part'))
   found = [x for x in _files(newest) if x.name != 'manifest.json']
   (newest / 'manifest.json').unlink()
@@ -145,7 +145,7 @@ def _half_written(server, folder, flags, whole, draw) -> str:
 
 def _clients(server, folder, flags, whole, draw) -> str:
   """One of the files that the newest checkpoint names, and none before."""
-  steps = _newest(folder)
+  steps = steps_of(folder)
   # Sealed, so there is more in the file than JSON.
   newest, before = (set(json.JSONDecoder().raw_decode(
       (x / 'manifest.json').read_text())[0]['sealed']) for x in steps[:2])
@@ -154,7 +154,7 @@ def _clients(server, folder, flags, whole, draw) -> str:
   return _goes_on(server, folder, flags, whole)
 
 
-def _refused(server, folder, flags, *words: str) -> str:
+def refused(server, folder, flags, *words: str) -> str:
   """What is wrong with a refusal, which touches nothing."""
   before = {x: x.read_bytes() for x in _files(folder)}
   again = server.start_run(folder, *flags)
@@ -170,13 +170,13 @@ def _refused(server, folder, flags, *words: str) -> str:
 
 
 def _none_sound(server, folder, flags, whole, draw) -> str:
-  for step in _newest(folder):
+  for step in steps_of(folder):
     draw.choice((_truncate, _flip, _remove))(draw.choice(_files(step)), draw)
-  return _refused(server, folder, flags, 'no checkpoint that is sound')
+  return refused(server, folder, flags, 'no checkpoint that is sound')
 
 
 def _another(server, folder, flags, whole, draw) -> str:
-  return _refused(server, folder, [*flags, '--config.rule.threshold=0.5'],
+  return refused(server, folder, [*flags, '--config.rule.threshold=0.5'],
                   'rule.threshold (0.4, not 0.5)')
 
 
@@ -187,7 +187,7 @@ def _older(server, folder, flags, whole, draw) -> str:
   config['rule.limit'] = config.pop('rule.threshold')
   del config['sampling.name']
   path.write_text(json.dumps(config))
-  return _refused(server, folder, flags, 'rule.limit (0.4, not',
+  return refused(server, folder, flags, 'rule.limit (0.4, not',
                   'sampling.name (absent, not',
                   'rule.threshold (absent, not')
 
@@ -296,4 +296,4 @@ def _mounted(order: attack.Order,
     order.say(done.stderr[-500:])
     return {row: attack.Outcome(1, 1, done.stderr[-300:]) for row in rows}
   wrongs = json.loads(done.stdout.splitlines()[-1])
-  return {row: _outcome(wrongs[row]) for row in rows}
+  return {row: outcome(wrongs[row]) for row in rows}

@@ -30,7 +30,8 @@ def of(workdir: pathlib.Path) -> dict[str, Any]:
   for client, file in newest.items():
     found[f'client {client}'] = file.name, file.read_bytes()
   found['metrics.jsonl'] = rows(workdir)
-  for name in ('summary.json', 'partition.json', 'config.json'):
+  for name in ('summary.json', 'partition.json', 'config.json',
+               'images.json'):
     found[name] = json.loads((workdir / name).read_text())
   found['summary.json'] = _timeless(found['summary.json'])
   return found

@@ -6,6 +6,7 @@ FAULTS_KILLS in the environment is another number of kills than 110, or 3.
 import os
 import pathlib
 import random
+import shutil
 import signal
 import time
 from typing import Any
@@ -30,14 +31,16 @@ BROKEN = {
 
 _ROUNDS, _FEWER = 12, 4
 _COHORT = ('--config.cohort=2', '--config.participation.dropout=0.3')
-# Where clients lie, and how they are drawn; the last is scored as well.
+# Where clients lie, and how they are drawn; one is scored as well, and the last
+# goes on from the end of a run of half the rounds.
 VARIANTS: dict[str, tuple[str, ...]] = {
     'disk': ('--config.store=disk', *_COHORT),
     'device': (),
     'host': ('--config.store=host', *_COHORT),
     'cohort': _COHORT,
     'scored': ('--config.data.source=digits', '--config.data.max_examples=400',
-               f'--config.rounds={_FEWER}')}
+               f'--config.rounds={_FEWER}'),
+    'extended': ('--extend',)}
 # What a kill waits for; then it may wait a little more.
 _AIMS = 'any', 'folder', 'line', 'line', 'save', 'save', 'clients', 'end'
 
@@ -54,6 +57,20 @@ def flags_of(folder: pathlib.Path, variant: str) -> list[str]:
           *VARIANTS[variant]]
 
 
+def begin(server: forks.Forks, folder: pathlib.Path, variant: str,
+          workdir: pathlib.Path) -> None:
+  """Puts into the folder of a run what its variant goes on from, if anything.
+  """
+  if variant != 'extended':
+    return
+  shorter = folder / 'shorter'
+  if not shorter.exists():
+    started = server.start_run(shorter, *flags_of(folder, 'device'),
+                               f'--config.rounds={_ROUNDS // 2}')
+    assert started.wait() == 0, started.err()
+  shutil.copytree(shorter, workdir)
+
+
 def run(order: attack.Order) -> dict[str, attack.Outcome]:
   """All rows."""
   with forks.of_runs() as server:
@@ -62,6 +79,7 @@ def run(order: attack.Order) -> dict[str, attack.Outcome]:
     def whole(variant):
       if variant not in wholes:
         folder = order.folder / f'whole-{variant}'
+        begin(server, order.folder, variant, folder)
         started = server.start_run(folder, *flags_of(order.folder, variant))
         code = started.wait()
         assert code == 0, started.err()
@@ -84,6 +102,7 @@ def _killed(order, server, whole) -> attack.Outcome:
     workdir = order.folder / f'killed-{chain}'
     flags = flags_of(order.folder, variant)
     expected = whole(variant)
+    begin(server, order.folder, variant, workdir)
     kills = 0
     while kills < min(8, wanted - tried):
       started = server.start_run(workdir, *flags)
@@ -145,6 +164,7 @@ def _asked(order, server, whole) -> attack.Outcome:
     workdir = order.folder / f'asked-{i}'
     flags = flags_of(order.folder, variant)
     expected = whole(variant)
+    begin(server, order.folder, variant, workdir)
     started = server.start_run(workdir, *flags)
     _await(started, workdir, variant, moment, random.Random(i))
     if not started.send(number):

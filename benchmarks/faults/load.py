@@ -15,11 +15,13 @@ from fedu_jax import sources
 from fedu_jax.errors import BadInput
 
 
-def main(source: str, lazy: str, data_dir: str = '') -> None:
+def main(source: str, lazy: str, data_dir: str = '', fit: str = 'crop',
+         depth: str = '0', colours: str = 'stored') -> None:
   """Reads it; `lazy` is 'lazy', or anything else."""
   logging.set_verbosity(logging.ERROR)  # as the program does
   try:
     data = sources.load(source, data_dir=data_dir, lazy=lazy == 'lazy',
+                        fit=fit, depth=int(depth), colours=colours,
                         image_size=8 if source.startswith('folder') else 0)
     digest = hashlib.sha256(np.asarray(data.train_images).tobytes())
     for x in (data.train_labels, data.owners):

@@ -54,12 +54,12 @@ BROKEN = {
         "x[to], mode='drop'), rows, trained)"),
     'a stop in between': attack.Break(
         'fedu_jax/checkpoint.py',
-        '    return self._handler.restore(self._state(), args='
-        'ocp.args.StandardRestore(\n        abstract, strict=False))',
-        '    got = self._handler.restore(self._state(), args='
-        'ocp.args.StandardRestore(\n        abstract, strict=False))\n'
-        '    return got._replace(rng=jax.random.key(99)) if hasattr(\n'
-        "        got, 'rng') else got"),
+        '      return self._handler.restore(self._state(), args='
+        'ocp.args.StandardRestore(\n          abstract, strict=False))',
+        '      got = self._handler.restore(self._state(), args='
+        'ocp.args.StandardRestore(\n          abstract, strict=False))\n'
+        '      return got._replace(rng=jax.random.key(99)) if hasattr(\n'
+        "          got, 'rng') else got"),
     'side by side': attack.Break(
         'fedu_jax/rounds.py', '    return jax.vmap(fn)\n',
         '    return jax.vmap(lambda *row: fn(*row[:-1], jax.random.key(0)))\n'),

@@ -13,7 +13,9 @@ import zipfile
 import zlib
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageCms
+
+from benchmarks.faults import attack
 
 PIXELS = np.random.RandomState(0).randint(
     0, 256, (40, 30, 3)).astype(np.uint8)
@@ -31,6 +33,38 @@ def _bomb(side: int) -> bytes:
   png = encoded('PNG')
   header = b'IHDR' + struct.pack('>II', side, side) + png[24:29]
   return png[:12] + header + struct.pack('>I', zlib.crc32(header)) + png[33:]
+
+
+def judged(done: attack.Done, words: str) -> str:
+  """What is wrong with how a source was read, if 'read', or refused."""
+  if words == READ:
+    return '' if (done.returncode, done.stderr) == (0, '') else (
+        f'{done.returncode} {done.stderr[-400:]}')
+  wrong = attack.refusal(done)
+  return wrong or ('' if words in done.stderr else
+                   f'{words!r} is not in {done.stderr[:300]}')
+
+
+def wide() -> Image.Image:
+  """An image with a profile of its own, which is not sRGB."""
+  image = Image.fromarray(PIXELS)
+  image.info['icc_profile'] = ImageCms.ImageCmsProfile(
+      ImageCms.createProfile('LAB')).tobytes()
+  return image
+
+
+def deep_colours() -> bytes:
+  """A PNG of 16 bits a colour, of which 12 are used."""
+  rows = (PIXELS.astype('>u2') * 16).reshape(len(PIXELS), -1)
+  data = zlib.compress(b''.join(b'\0' + row.tobytes() for row in rows))
+
+  def chunk(name, content):
+    return struct.pack('>I', len(content)) + name + content + struct.pack(
+        '>I', zlib.crc32(name + content))
+  height, width = PIXELS.shape[:2]
+  return b'\x89PNG\r\n\x1a\n' + chunk(
+      b'IHDR', struct.pack('>IIBBBBB', width, height, 16, 2, 0, 0, 0)) + chunk(
+          b'IDAT', data) + chunk(b'IEND', b'')
 
 
 @functools.cache
@@ -57,6 +91,9 @@ def files() -> dict[str, tuple[bytes, str]]:
       'cmyk.tif': encoded('TIFF', image.convert('CMYK')),
       'lab.tif': encoded('TIFF', image.convert('LAB')),
       'deep.png': encoded('PNG', Image.fromarray(deep)),
+      'deep_colours.png': deep_colours(), 'wide.png': encoded(
+          'PNG', wide(), icc_profile=wide().info['icc_profile']),
+      'wide.jpg': encoded('JPEG', icc_profile=b'no profile' * 9),
       'deep.tif': encoded('TIFF', Image.fromarray(deep)),
       'animated.gif': encoded('GIF', frames[0], save_all=True,
                                append_images=frames[1:]),
@@ -155,6 +192,25 @@ def npzs() -> dict[str, tuple[bytes, str]]:
       'text_labels': (npz(**x, train_labels=labels.astype(str)), '12 integ'),
       'flags': (npz(**x, train_labels=labels > 1), '12 integers'),
       'few_labels': (npz(**x, train_labels=labels[:5]), '12 integers'),
+      'owners': (npz(**both, owners=labels), READ),
+      'owners_column': (npz(**x, owners=labels.astype('>u2')[:, None]), READ),
+      'named': (npz(**x, owners=labels, owner_names=['a\n', '\x1b[31m', 'c']),
+                READ),
+      'float_owners': (npz(**x, owners=labels * 1.), '12 integers'),
+      'negative_owner': (npz(**x, owners=labels - 1), 'go from -1 to 1'),
+      'huge_owner': (npz(**x, owners=labels + 10**9), 'below 1,000,000'),
+      'owner_beyond_int64': (npz(**x, owners=labels.astype(
+          np.uint64) + np.uint64(2**63 + 7)), 'below 1,000,000'),
+      'owner_gap': (npz(**x, owners=labels * 2), 'owner 1 has no'),
+      'few_owners': (npz(**x, owners=labels[:5]), '12 integers'),
+      'few_names': (npz(**x, owners=labels, owner_names=['a', 'b']), '3 texts'),
+      'byte_names': (npz(**x, owners=labels, owner_names=[b'a', b'b', b'c']),
+                     '3 texts'),
+      'number_names': (npz(**x, owners=labels, owner_names=[1, 2, 3]),
+                       '3 texts'),
+      'object_names': (npz(**x, owners=labels, owner_names=np.array(
+          ['a', 'b', None], object)), 'plain'),
+      'names_alone': (npz(**x, owner_names=['a']), '0 texts'),
       'scalar_label': (npz(**x, train_labels=3), '12 integers'),
       'no_label': (npz(**x, train_labels=labels[:0]), '12 integers'),
       'nan': (npz(train_images=images * np.nan), 'must be uint8'),

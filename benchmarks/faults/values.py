@@ -31,6 +31,15 @@ WRONG_FLAGS = {
             '__import__("os").abort()']}
 # Fields of texts that any text may stand in, or that are paths.
 FREE = {'data.dir', 'data.leave_out'}
+# Of fields, what else is wrong; as on the command line.
+ALSO_WRONG = {
+    'data.source': ['npz', 'npz:', 'folder:', 'tfds:', 'digits:x', ':f', 'a.:f',
+                    'a b:f', 'a:f:g', '1:f', 'a:f()', 'C:/data', '/data',
+                    'no_such_module:f', 'math:tau', 'math:sqrt', 'os:abort.x'],
+    'data.leave_out': [',', 'a,,b', '/', 'a, /'],
+    'data.depth': ['1', '7', '17', '32'],
+    'data.fit': ['', 'Pad', 'stretch'], 'data.colours': ['', 'sRGB'],
+    'model.convolution': ['', 'Exact', 'winograd']}
 # Whole numbers and others for which 0 is wrong.
 POSITIVE = {
     'rounds', 'local_epochs', 'batch_size', 'clients', 'devices_per_client',
@@ -51,6 +60,7 @@ LEGAL = {
     'participation.least': ['1e-9', '1'], 'devices': ['1', '1000000', 'auto'],
     'clients_per_device': ['0', '1000000'], 'distributed.timeout': ['1'],
     'data.image_size': ['0', '1', '4096'], 'data.depth': ['0'],
+    'data.fit': ['crop'], 'data.colours': ['stored'], 'data.leave_out': [''],
     'data.max_examples': ['0', '1', str(10**9)], 'data.dir': ['', '/nowhere'],
     'partition.classes_per_client': ['1'],
     'partition.alpha': ['1e-300', '1000000'],
@@ -58,6 +68,8 @@ LEGAL = {
     'model.width': ['1', '4096'], 'model.hidden': ['1', str(2**17)],
     'model.features': ['1'], 'model.projector_layers': ['0', '1', '2'],
     'model.predictor_layers': ['0', '1', '2'],
+    'model.convolution': ['fast', 'exact'],
+    'view.eight_bit': ['True', 'False'],
     'view.scale': ['(1e-6,1.0)', '(1.0,1.0)'],
     'view.ratio': ['(0.001,1000.0)', '(1.0,1.0)'],
     'view.flip': ['0', '1'], 'view.jitter': ['0', '1'],
@@ -74,6 +86,11 @@ LEGAL = {
     'evaluation.knn_temperature': ['0.02'],
     'evaluation.labels_per_class': ['0', str(10**9)],
     'checkpoint.every': [str(10**9)], 'checkpoint.keep': ['1', str(10**9)]}
+# The same of what only folders have.
+LEGAL_OF_FOLDERS = {
+    'data.depth': ['8', '16'], 'data.fit': ['pad'], 'data.colours': ['seen'],
+    'data.leave_out': ['a', 'a, b/c', '*', '[!a]'],
+    'partition.name': ['iid', 'natural']}
 
 # Flags that cannot stand together, each right by itself; and words that the
 # refusal must hold.
@@ -85,7 +102,15 @@ TOGETHER = [
     (['learner.name=moco', 'learner.queue_size=100'], 'multiple of 64'),
     (['learner.name=fedca'], 'all three or none'),
     (['aggregation.name=fedsc', 'rule.name=fedsc'], 'all three or none'),
-    (['partition.name=natural'], 'needs owners'),
+    (['learner.name=fedca', 'aggregation.name=fedca', 'rule.name=fedca',
+      'learner.queue_size=4'], 'adds to the dictionary'),
+    # (An npz may have owners: it is looked at first.)
+    (['data.source=digits', 'partition.name=natural'], 'needs owners'),
+    (['data.source=tfds:cifar10', 'partition.name=natural'], 'needs owners'),
+    (['data.source=benchmarks.faults.own_sources:asks'],
+     'needs a field config.data.more'),
+    (['data.source=benchmarks.faults.own_sources:asks_by_place'],
+     'needs the argument more'),
     (['data.source=folder:/nowhere'], 'needs labels'),
     (['data.source=folder:/nowhere', 'partition.name=dirichlet'],
      'needs labels'),
@@ -99,6 +124,7 @@ TOGETHER = [
     (['rule.name=math:sqrt'], 'rule.name'),
     (['rule.name=os:getcwd'], 'cannot be called as (client, server)'),
     (['loss.name=fedu_jax.losses:nt_xent'], 'temperature')]
+_OWN = 'data.source=benchmarks.faults.own_sources:'
 # The same, where the data (digits) or the devices must be known for it: nothing
 # is written all the same.
 TOGETHER_LATE = [
@@ -123,7 +149,22 @@ TOGETHER_LATE = [
     (['model.width=4096', 'model.name=resnet50'], 'GB'),
     (['learner.name=moco', 'learner.queue_size=9999936',
       'model.features=16384'], 'GB'),
-    (['data.image_size=4096', 'data.max_examples=0'], 'GB')]
+    (['data.image_size=4096', 'data.max_examples=0'], 'GB'),
+    (['data.fit=pad'], 'data.fit is set'),
+    (['data.depth=12'], 'data.depth is set'),
+    (['data.colours=seen'], 'data.colours is set'),
+    (['data.leave_out=test'], 'data.leave_out is set'),
+    ([f'{_OWN}owned', 'data.fit=pad'], 'data.fit is set'),
+    ([f'{_OWN}owned', 'data.max_examples=0', 'partition.name=by_class'],
+     'partition.name=natural'),
+    ([f'{_OWN}owned', 'data.max_examples=0', 'partition.name=natural'],
+     'config.clients=3'),
+    ([f'{_OWN}owned', 'data.max_examples=0', 'partition.name=natural',
+      'clients=3', 'learner.name=supervised'], 'needs labels'),
+    ([f'{_OWN}bare', 'data.max_examples=0', 'partition.name=natural'],
+     'partition.name=iid'),
+    ([f'{_OWN}bare', 'data.max_examples=0', 'partition.name=dirichlet'],
+     'needs labels')]
 
 UNKNOWN = ['ronds=2', 'rule.nam=dapu', 'Rounds=2', 'rule.name.x=1', 'rule=5',
             'rounds.x=1', 'a.b.c=1', '=3', '.=1', 'rounds..x=1', 'rounds']
@@ -133,31 +174,50 @@ UNKNOWN_FIELDS = [
     ('rounds', 'ml_collections.ConfigDict({"x": 1})'),
     ('view', "ml_collections.ConfigDict({'scale': (0.5, 1.0)})"),
     ('evaluation', 'None'), ('5', '5')]
+# Config files by name: their text, and words of the refusal.
 FILES = {
-    'absent': None, 'empty': '', 'no_function': 'x = 1',
-    'syntax': 'def get_config(:', 'raises': 'def get_config(): 1 / 0',
-    'none': 'def get_config(): return None',
-    'number': 'def get_config(): return 5',
-    'dict': "def get_config(): return {'rounds': 3}",
-    'bare': 'import ml_collections\n'
-            'def get_config(): return ml_collections.ConfigDict()',
-    'imports': 'import no_such_module_anywhere',
-    'circle': 'from configs import smoke\n'
-              'def get_config():\n  c = smoke.get_config()\n'
-              '  c.rule.name = c.get_ref("rule") if False else 3\n  return c',
-    'placeholder': 'from configs import smoke\n'
-                   'from ml_collections import config_dict\n'
-                   'def get_config():\n  c = smoke.get_config()\n'
-                   '  with c.ignore_type():\n    c.model.width = '
-                   'config_dict.required_placeholder(int)\n  return c',
-    'binary': '\x00\x01\x02'}
+    'absent': (None, 'is no file'), 'empty': ('', 'get_config'),
+    'no_function': ('x = 1', 'get_config'),
+    'syntax': ('def get_config(:', 'SyntaxError'),
+    'raises': ('def get_config(): 1 / 0', ', line 1: division by zero'),
+    'none': ('def get_config(): return None', 'returns nothing'),
+    'number': ('def get_config(): return 5', 'returns int, not a ConfigDict'),
+    'dict': ("def get_config(): return {'rounds': 3}",
+             'returns dict, not a ConfigDict'),
+    'bare': ('import ml_collections\n'
+             'def get_config(): return ml_collections.ConfigDict()',
+             'the config lacks'),
+    'imports': ('import no_such_module_anywhere', ', line 1: No module named'),
+    'circle': ('from configs import smoke\n'
+               'def get_config():\n  c = smoke.get_config()\n'
+               '  c.rule.name = c.get_ref("rule") if False else 3\n  return c',
+               ', line 4: '),
+    'placeholder': ('from configs import smoke\n'
+                    'from ml_collections import config_dict\n'
+                    'def get_config():\n  c = smoke.get_config()\n'
+                    '  with c.ignore_type():\n    c.model.width = '
+                    'config_dict.required_placeholder(int)\n  return c',
+                    'model.width'),
+    'binary': ('\x00\x01\x02', 'in the config')}
 ANYWHERE = [[], ['stray'], ['--confg=x'], ['--workdir'], ['--config'],
              ['--flagfile=/nowhere/flags'], ['--config=/nowhere.py'],
              ['--config=configs'], ['--config='], ['--config=configs/smoke.py'],
              ['--config=configs/methods.py:nothing', '--workdir=/tmp/x'],
              ['--config=configs/smoke.py:extra', '--workdir=/tmp/x'],
              ['--config=configs/smoke.py', '--workdir=/dev/null/x',
-              '--config.rounds=0'], ['--verbosity=loud']]
+              '--config.rounds=0'], ['--verbosity=loud'],
+             ['--config=smok', '--workdir={new}'],
+             ['--config=gs://bucket/smoke.py', '--workdir={new}'],
+             *(['--config=smoke', x] for x in (
+                 '--workdir=', '--workdir= ', '--workdir=gs://bucket/run',
+                 '--workdir=~nobody-at-all/run', '--workdir={new}/[x]',
+                 '--workdir={new}' + '/x' * 2100)),
+             *(['--config=smoke', '--workdir={new}', x] for x in (
+                 '--extend=maybe', '--extent',
+                 '--config.data.source=npz:gs://bucket/x',
+                 '--config.data.source=folder:~nobody-at-all/x',
+                 '--config.data.source=npz:/nowhere/x.npz', '--source=digits',
+                 '--data_dir=/nowhere'))]
 EVALUATE = [[], ['--workdir=/nowhere'], ['--workdir={run}', '--protocol='],
              ['--workdir={run}', '--protocol=liner'],
              ['--workdir={run}', '--protocol=linear:3'],
@@ -173,6 +233,12 @@ EVALUATE = [[], ['--workdir=/nowhere'], ['--workdir={run}', '--protocol='],
              ['--workdir={run}', '--encoder=untrained',
               '--protocol=transfer:npz:/nowhere'],
              ['--workdir={run}', '--encoder=untrained', '--protocol=transfer'],
+             *(['--workdir={run}', '--encoder=untrained', f'--source={x}']
+               for x in ('nothing', 'npz:', 'npz:/nowhere', 'folder:/nowhere',
+                         'npz:gs://bucket/x', 'no_such_module:f',
+                         'benchmarks.faults.own_sources:bare',
+                         'benchmarks.faults.own_sources:asks')),
+             ['--workdir='], ['--workdir=gs://bucket/run'], ['--extend'],
              ['--workdir={broken}', '--protocol=knn'],
              ['--workdir={list}', '--protocol=knn']]
 EXPERIMENTS = [[], ['nothing'], ['predictor'], ['predictor', '--seeds=0'],
@@ -180,4 +246,6 @@ EXPERIMENTS = [[], ['nothing'], ['predictor'], ['predictor', '--seeds=0'],
                 ['predictor', '--seeds=' + BIG],
                 ['predictor', '--scale=huge', '--workdir={run}'],
                 ['predictor', 'protocol'], ['--workdir={run}'],
-                ['predictor', '--seeds_together=0']]
+                ['predictor', '--seeds_together=0'],
+                ['predictor', '--workdir=gs://bucket/x'],
+                ['predictor', '--workdir='], ['--extend', 'predictor']]
