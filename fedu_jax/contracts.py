@@ -1,4 +1,4 @@
-"""Checks that a researcher's own pieces keep to what README's table says.
+"""Checks that a researcher's own pieces keep to what docs/swapping.md asks.
 
 Each check is for what a piece returned, and names the field that chose it.
 """

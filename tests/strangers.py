@@ -1,4 +1,4 @@
-"""Pieces as somebody writes them who has read README's table and no more."""
+"""Pieces as somebody writes them who has read docs/swapping.md and no more."""
 
 from flax import linen as nn
 import jax

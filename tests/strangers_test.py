@@ -1,4 +1,4 @@
-"""README's table of pieces is a contract: one foreign piece for each row."""
+"""The table of docs/swapping.md is a contract: a foreign piece for each row."""
 
 import functools
 import json
