@@ -1,0 +1,161 @@
+"""What README.md and docs/ say: snippets run, and what they name exists."""
+
+import ast
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = {str(path.relative_to(ROOT)): path.read_text()
+         for pattern in ('*.md', 'docs/**/*.md', 'benchmarks/*.md',
+                         'benchmarks/*/README.md', '.github/**/*.md')
+         for path in sorted(ROOT.glob(pattern))}
+# A changelog also names what is gone.
+NOW = {name: text for name, text in PAGES.items() if name != 'CHANGELOG.md'}
+MODULE = re.compile(r'python3? -m ((?:fedu_jax|benchmarks)[\w.]*)([^\n`&\']*)')
+
+
+@pytest.fixture
+def names():
+  """An empty namespace, with JAX's default: broadcasting is allowed."""
+  import jax
+  with jax.numpy_rank_promotion('allow'):
+    yield {}
+
+
+def run_snippets(page, names):
+  """Executes a page's Python in order; says how many blocks there were."""
+  blocks = re.findall(r'```python\n(.*?)```', PAGES[page], re.DOTALL)
+  for block in blocks:
+    exec(compile(block, page, 'exec'), names)
+  return len(blocks)
+
+
+def test_the_readme_is_short():
+  assert 5000 <= (ROOT / 'README.md').stat().st_size <= 7000
+
+
+def test_the_composition_and_the_swapped_pieces_train(names):
+  """Each page's block trains a round of the same federation."""
+  assert run_snippets('README.md', names) == 1
+  assert run_snippets('docs/swapping.md', names) == 1
+  assert names['server'].round == 2
+  assert names['clients'].last_round.tolist() == [1, 1, 1]
+  assert 0 < float(names['metrics']['loss'].mean()) < 8
+
+
+def test_other_snippets_run(names):
+  """Of pages that need no names of another page."""
+  for page in PAGES.keys() - {'README.md', 'docs/swapping.md'}:
+    run_snippets(page, dict(names))
+
+
+def without_code(text):
+  return re.sub(r'```.*?```|`[^`\n]*`', '', text, flags=re.DOTALL)
+
+
+def anchors(path):
+  """The ids that a Markdown file's headings have, as GitHub makes them."""
+  text = re.sub(r'```.*?```', '', path.read_text(), flags=re.DOTALL)
+  titles = re.findall(r'^#+ (.*)$', text, re.MULTILINE)
+  return {re.sub(r'[^\w\- ]', '', title.lower()).strip().replace(' ', '-')
+          for title in titles}
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_links_resolve(page):
+  here = (ROOT / page).parent
+  for link in re.findall(r'\]\(([^)\s]+)\)', without_code(PAGES[page])):
+    if re.match(r'https?://|mailto:', link):
+      continue
+    file, _, anchor = link.partition('#')
+    target = here / file if file else ROOT / page
+    assert target.exists(), link
+    if anchor:
+      assert anchor in anchors(target), link
+
+
+def test_a_page_is_found():
+  """Each page of docs/ is named in the README or in the site's contents."""
+  for page in PAGES:
+    if page.startswith('docs/') and page != 'docs/index.md':
+      name = pathlib.Path(page).stem
+      assert f'(docs/{name}.md' in PAGES['README.md'], page
+      assert f'\n{name}\n' in PAGES['docs/index.md'], page
+
+
+@pytest.mark.parametrize('page', NOW)
+def test_paths_exist(page):
+  ours = (r'(?<![\w/.])(?:configs|tests|benchmarks|fedu_jax|docs|\.github)/'
+          r'[\w/.-]*\w')
+  for path in re.findall(ours, NOW[page]):
+    assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize('page', NOW)
+def test_fields_exist(page):
+  from fedu_jax import settings
+  for name in re.findall(r'--config\.([\w.]*\w)', NOW[page]):
+    assert name in settings.FIELDS, name
+
+
+def flags_of(module):
+  """The flags of one of our commands, read off its source."""
+  path = ROOT / (module.replace('.', '/') + '.py')
+  if not path.exists():
+    path = path.with_suffix('') / '__main__.py'
+  text = path.read_text()
+  found = set(re.findall(r'DEFINE_\w+\(\s*[\'"](\w+)', text))
+  found |= set(re.findall(r'add_argument\(\s*[\'"]--([\w-]+)', text))
+  if 'config_flag.define()' in text:
+    found.add('config')
+  if 'measure.parser' in text:
+    found |= flags_of('benchmarks.measure')
+  if 'add_convolution' in text:
+    found.add('convolution')
+  return found | {'help', 'helpfull'}
+
+
+COMMANDS = [f'fedu_jax.{name}' for name in (
+    'main', 'evaluate', 'plan', 'experiments')] + ['benchmarks.faults'] + [
+        f'benchmarks.{path.stem}'
+        for path in sorted((ROOT / 'benchmarks').glob('*_bench.py'))]
+
+
+@pytest.mark.parametrize('page', NOW)
+def test_flags_exist(page):
+  """Those of a command, and those that a sentence names."""
+  for module, rest in MODULE.findall(NOW[page]):
+    for name in re.findall(r'--(\w[\w-]*)', rest):
+      assert name in flags_of(module), (module, name)
+  every = set().union(*map(flags_of, COMMANDS))
+  for name in re.findall(r'(?<!`)`--(\w[\w-]*)', NOW[page]):
+    assert name in every or name.startswith('xla_'), name
+
+
+def public_names():
+  """What fedu_jax/__init__.py offers."""
+  tree = ast.parse((ROOT / 'fedu_jax' / '__init__.py').read_text())
+  return [(node.module, alias.asname) for node in tree.body
+          if isinstance(node, ast.ImportFrom) for alias in node.names]
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+  """By the command of CONTRIBUTING.md; its API has every public name."""
+  for module in ('sphinx', 'myst_parser', 'furo'):
+    pytest.importorskip(module, reason="the extra 'docs' is not installed")
+  command = re.search(r'^python (-m sphinx .*) docs build/docs$',
+                      PAGES['CONTRIBUTING.md'], re.MULTILINE)
+  assert command
+  done = subprocess.run(
+      [sys.executable, *command[1].split(), 'docs', tmp_path], cwd=ROOT,
+      text=True, capture_output=True, check=False)
+  assert done.returncode == 0, done.stdout + done.stderr
+  api = (tmp_path / 'api.html').read_text()
+  for module, name in public_names():
+    whole = f'fedu_jax.{name}'
+    wanted = f'module-{whole}' if module == 'fedu_jax' else whole
+    assert f'id="{wanted}"' in api, whole
