@@ -346,3 +346,25 @@ def test_mean_and_spread():
   np.testing.assert_allclose(spread.mean_and_spread(values),
                              (np.mean(values), np.std(values, ddof=1)))
   assert spread.mean_and_spread([3.0]) == (3.0, 0.0)
+
+
+def test_runs_of_other_images_are_not_put_into_one_table(tmp_path):
+  """Of equal configs, whose data lay in two places."""
+  arm = plans.Arm('FedU', 'digits', methods.get_config('fedu'))
+  other = arm._replace(config=methods.get_config('fedbyol'))
+  more = methods.get_config('fedu')
+  more.data.image_size = 16
+  seen = {}
+  for i, (own, images, fits) in enumerate([
+      (arm, None, True), (arm, 'a', True), (other, 'a', True),
+      (arm._replace(config=more), 'b', True), (other, 'b', False)]):
+    folder = tmp_path / str(i)
+    folder.mkdir()
+    if images:  # an earlier version kept none
+      (folder / 'images.json').write_text(json.dumps(
+          {'clients': ['c'], 'test_images': images}))
+    if fits:
+      queue._see_same_images(seen, own, folder)
+      continue
+    with pytest.raises(BadInput, match='/4 and .*/1 are runs of other images'):
+      queue._see_same_images(seen, own, folder)

@@ -17,9 +17,11 @@ from typing import Any
 import ml_collections
 from rich.console import Console
 
+from fedu_jax import data_record
 from fedu_jax import files
 from fedu_jax import protocols
 from fedu_jax import screen
+from fedu_jax import settings
 from fedu_jax import sources
 from fedu_jax import train
 from fedu_jax.errors import BadInput, Unsaved
@@ -66,6 +68,7 @@ def run(several: Mapping[str, plans.Plan], workdir: pathlib.Path, *,
             for name, plan in several.items()}
   found: dict[str, dict[tuple[int, int], dict[str, float]]] = {
       name: {} for name in several}
+  seen: dict[str, pathlib.Path] = {}
   with bar:
     for name, wait in _turns(list(several)):
       plan, done = several[name], found[name]
@@ -81,6 +84,7 @@ def run(several: Mapping[str, plans.Plan], workdir: pathlib.Path, *,
         scores = _ask(arm, group[0], asked=plan.asked_of(arm),
                       runs=workdir / 'runs', data_dir=data_dir, wait=wait)
         for seed, mine in zip(group[0], scores):
+          _see_same_images(seen, arm, arm.folder(seed, workdir / 'runs'))
           done[seed, place] = mine
           console.print(f'seed {seed}  {arm.row}, {arm.column}: ' + ', '.join(
               f'{score} {value:.4f}' for score, value in mine.items()))
@@ -89,6 +93,36 @@ def run(several: Mapping[str, plans.Plan], workdir: pathlib.Path, *,
             _result(arm, [done[seed, place] for seed in range(seeds)],
                     workdir / 'runs', data_dir)
             for place, arm in enumerate(plan.arms)]
+
+
+def _see_same_images(seen: dict[str, pathlib.Path], arm: plans.Arm,
+                     folder: pathlib.Path) -> None:
+  """Refuses to put runs of other images into one table.
+
+  Their configs may be equal though their data lay in another --data_dir. Test
+  images are compared, which do not depend on seed and partition.
+
+  Args:
+    seen: a run of each data set, to which this one's is added.
+    arm: of the run.
+    folder: of the run.
+
+  Raises:
+    BadInput: a run that was seen had other test images.
+  """
+  own = {name: value for name, value in settings.flatten(
+      arm.config).items() if name.startswith('data.')}
+  key = json.dumps({name: own[name] for name in sorted(
+      own.keys() - set(settings.PLACES) - {'data.max_examples'})})
+  if (mine := data_record.known(folder)) is None:
+    return  # a run of an earlier version
+  first = seen.setdefault(key, folder)
+  theirs = data_record.known(first) or mine
+  if mine.get('test_images') != theirs.get('test_images'):
+    raise BadInput(
+        f'{folder} and {first} are runs of other images, though both of '
+        f'{arm.config.data.source}: give other data a --workdir of their own, '
+        'or remove the one of them that is not of this --data_dir')
 
 
 def _turns(names: Sequence[str]) -> Iterator[tuple[str, bool]]:
