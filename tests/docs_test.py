@@ -38,6 +38,16 @@ def test_the_readme_is_short():
   assert 5000 <= (ROOT / 'README.md').stat().st_size <= 7000
 
 
+def test_its_commands_are_what_others_run():
+  """`.ci/run` greps the second; both are known by heart elsewhere."""
+  assert re.findall('^python3 .*', PAGES['README.md'], re.MULTILINE) == [
+      'python3 -m venv .venv && .venv/bin/pip install -q -e . && '
+      '.venv/bin/python -m fedu_jax.main --config=configs/quickstart.py '
+      '--workdir=/tmp/quickstart',
+      "python3 -m venv .venv && .venv/bin/pip install -q -e '.[test,parity]' "
+      '&& .venv/bin/python -m pytest']
+
+
 def test_the_composition_and_the_swapped_pieces_train(names):
   """Each page's block trains a round of the same federation."""
   assert run_snippets('README.md', names) == 1
@@ -100,6 +110,17 @@ def test_fields_exist(page):
   from fedu_jax import settings
   for name in re.findall(r'--config\.([\w.]*\w)', NOW[page]):
     assert name in settings.FIELDS, name
+
+
+@pytest.mark.parametrize('page', NOW)
+def test_fields_in_sentences_exist(page):
+  """Such as `data.depth=0`, without the rest of the flag."""
+  from fedu_jax import settings
+  sections = {name.partition('.')[0] for name in settings.FIELDS if '.' in name}
+  for section, name in re.findall(
+      r'`(?:config\.)?(\w+)\.(\w+)(?:=[^`]*)?`', NOW[page]):
+    if section in sections and name not in ('name', 'py', 'json', 'jsonl'):
+      assert f'{section}.{name}' in settings.FIELDS, (section, name)
 
 
 def flags_of(module):
