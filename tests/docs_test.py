@@ -48,6 +48,15 @@ def test_its_commands_are_what_others_run():
       '&& .venv/bin/python -m pytest']
 
 
+def test_the_map_names_what_there_is():
+  block = re.search(r'```text\n(.*?)```', PAGES['README.md'], re.DOTALL)[1]
+  for line in block.splitlines():
+    for name in line.partition('  ')[0].split():
+      path = ROOT / 'fedu_jax' / name
+      assert (path.is_dir() or path.with_suffix('.py').exists()
+              or name == '...'), name
+
+
 def test_the_composition_and_the_swapped_pieces_train(names):
   """Each page's block trains a round of the same federation."""
   assert run_snippets('README.md', names) == 1
@@ -89,7 +98,7 @@ def test_links_resolve(page):
 
 
 def test_a_page_is_found():
-  """Each page of docs/ is named in the README or in the site's contents."""
+  """The README and the contents of the site name each page of docs/."""
   for page in PAGES:
     if page.startswith('docs/') and page != 'docs/index.md':
       name = pathlib.Path(page).stem
