@@ -159,6 +159,14 @@ def show(data: sources.Dataset, parts: Sequence[np.ndarray],
     screen.say(console, line)
 
 
+def damaged(folder: pathlib.Path) -> str:
+  """Says that a run's digests cannot be read; '' if they can, or are none."""
+  if known(folder) is None and (folder / IMAGES).exists():
+    return (f'{folder / IMAGES} cannot be read: that these are the images that '
+            'the run began with is known by their counts alone')
+  return ''
+
+
 def write(folder: pathlib.Path, data: sources.Dataset,
           parts: Sequence[np.ndarray], found: Digests) -> list[str]:
   """Keeps what `show` prints, and the digests.

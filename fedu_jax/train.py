@@ -134,6 +134,8 @@ def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
     if hosts.first():
       for line in holds.enter_context(claims.held(folder, own, extend=extend)):
         screen.say(console, line)
+      if line := data_record.damaged(folder):
+        screen.say(console, line)
       data_record.show(data, mine, console)
       data_record.write(folder, data, mine, images)  # tried again in the end
     scorer = runs.scorer_of(own, nets, data) if hosts.first() else None

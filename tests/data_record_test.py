@@ -74,12 +74,16 @@ def test_a_run_of_an_earlier_version_has_counts_alone(tmp_path):
     check(folder, DATA._replace(train_labels=LABELS[::-1]))
   # It gets one, and is known from then on.
   assert data_record.known(folder) is None
+  assert data_record.damaged(folder) == ''
   data_record.write(folder, DATA, PARTS, data_record.digests(DATA, PARTS))
   with pytest.raises(BadInput, match='images'):
     check(folder, other)
   for content in ('', '[]', '{"clients": 3}'):
+    assert data_record.damaged(folder) == ''
     (folder / 'images.json').write_text(content)
     assert data_record.known(folder) is None
+    assert 'by their counts alone' in data_record.damaged(folder)
+    data_record.write(folder, DATA, PARTS, data_record.digests(DATA, PARTS))
 
 
 def test_a_run_that_has_not_begun_takes_any(tmp_path):
