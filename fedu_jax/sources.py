@@ -65,7 +65,7 @@ def load(source: str, *, data_dir: str = '', image_size: int = 0,
     raise BadInput(f'data.source is {source!r}: use {CHOICES}')
   kind, _, what = source.partition(':')
   if kind in _PATHS:
-    what = str(paths.typed(what, f'data.source {kind}:'))
+    what = str(paths.typed(what, f'the path of data.source {kind}'))
   if data_dir:
     data_dir = str(paths.typed(data_dir, 'config.data.dir'))
   own = function(source)
