@@ -150,12 +150,13 @@ def _other_counts(folder: pathlib.Path, data: sources.Dataset,
 
 def show(data: sources.Dataset, parts: Sequence[np.ndarray],
          console: Console) -> None:
-  """Prints who has how much, and what was read of a folder."""
+  """Prints who has how much, and what of the data was not read."""
   table = client_table(data.train_labels, list(parts), data.owners,
                        data.owner_names)
   if table is not None:
     console.print(table)
-  for line in tally.lines(data.files) if data.files else ():
+  for line in (tally.lines(data.files) if data.files else
+               tally.skipped_lines(data.skipped)):
     screen.say(console, line)
 
 

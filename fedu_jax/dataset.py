@@ -53,6 +53,10 @@ def checked(arrays: dict[str, Any], what: str, kind: str) -> Dataset:
         or images.shape[3:] not in ((), (1,), (3,)) or not images.size):
       refuse(f'{half}_images in {what} is {images.dtype} {images.shape}; it '
              'must be uint8 [N, H, W], [N, H, W, 1] or [N, H, W, 3]')
+    if images.ndim == 3 and images.shape[2] == 3 and labels is None:
+      refuse(f'{half}_images in {what} is {images.shape}, which may be one '
+             'image in colour: give [1, H, W, 3], or [N, H, 3, 1] for grey '
+             'images of 3 pixels')
     arrays[f'{half}_images'] = lazy.each(rgb, images)
     if labels is not None:
       arrays[f'{half}_labels'] = _integers(

@@ -48,7 +48,7 @@ class Forecast(NamedTuple):
   working: int  # of these, neither networks nor images
   per_image: float  # operations of a step, for one image
   in_sums: bool  # whether uploads meet in sums
-  note: str  # how the program's memory was found
+  note: str  # of what the compiler found the memory; '': it was not asked
 
 
 def data_of(config: ml_collections.ConfigDict, *, examples: int = 0,
@@ -117,7 +117,10 @@ def forecast(config: ml_collections.ConfigDict, data: sources.Dataset,
   sizes = sizes._replace(store=room.store_of(config, sizes, machine.memories))
   here = config.clients if sizes.store == 'device' and sampled else (
       sizes.at_once)
-  peak, note = _memory(config, state, sizes, here, (max(lengths), *shape))
+  if room.lacking(sizes, machine.memories):  # a compiler would work in vain
+    peak, note = estimate.program_at_least(sizes), ''
+  else:
+    peak, note = _memory(config, state, sizes, here, (max(lengths), *shape))
   lying = sizes.server + here * (sizes.state + sizes.images)
   return Forecast(sizes, peak, peak - lying,
                   pace.per_image(config, client, shape),

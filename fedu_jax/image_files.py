@@ -130,7 +130,7 @@ def is_image(path: pathlib.Path, by_content: bool) -> bool:
     BadInput: the system does not let us read it.
   """
   if not by_content:
-    return path.suffix.lower() in Image.registered_extensions()
+    return path.suffix.lower() in _extensions()
   try:
     with open(path, 'rb') as file:
       prefix = file.read(_PREFIX)
@@ -165,6 +165,14 @@ def _formats() -> list[str]:
   """Those of `_FORMATS` that this Pillow has."""
   Image.init()
   return [name for name in _FORMATS if name in Image.OPEN]
+
+
+@functools.cache
+def _extensions() -> frozenset[str]:
+  """How files of those formats are called."""
+  kinds = Image.registered_extensions()
+  return frozenset(x for x, kind in kinds.items()
+                   if kind in (*_FORMATS, 'MPO'))  # a camera's JPEGs
 
 
 _pixels = 0  # that all threads hold

@@ -17,10 +17,6 @@ from fedu_jax.lazy import Images, Lazy
 from fedu_jax.errors import BadInput
 from fedu_jax.state import Online
 
-# Share of a memory that clients who do not train may take: the rest is for
-# what training needs, and for the copies that are made on the way.
-_SHARE = 0.5
-
 
 class Place(NamedTuple):
   """Where clients lie, and the devices of those that train at once."""
@@ -72,7 +68,7 @@ def choose(config: ml_collections.ConfigDict, nets: networks.Nets,
       data=0 if isinstance(images, Lazy) else images.size,
       groups=groups, at_once=layout.padded // groups)
   here = machine(layout)
-  sizes = sizes._replace(store=room.store_of(config, sizes, here, share=_SHARE))
+  sizes = sizes._replace(store=room.store_of(config, sizes, here))
   found = Place(sizes.store, layout, sizes)
   if sizes.store == 'device':
     check(config, found, together=1)

@@ -111,7 +111,9 @@ def show(config: Any, found: forecast.Forecast, machine: forecast.Machine,
   console.print(
       f'Device memory: {found.note}, by the compiler for '
       f'{jax.default_backend().upper()}. Compilers for other devices lay '
-      "memory out in their own way; only a CPU's has been compared with runs.")
+      "memory out in their own way; only a CPU's has been compared with runs."
+      if found.note else 'Device memory: at least, by the formula. The round '
+      'was not compiled, since even that does not fit.')
   parts = [x for x in times if x.what not in (estimate.ROUND,
                                               estimate.ALL_ROUNDS)]
   broken = room.lacking(sizes, machine.memories, found.program)

@@ -18,6 +18,10 @@ from fedu_jax import trees
 from fedu_jax.errors import BadInput
 from fedu_jax.state import ClientState, ServerState
 
+# Share of a memory that a federation may take where another store is at hand:
+# the rest is for what the compiler adds, and for copies.
+_SHARE = 0.5
+
 
 class Machine(NamedTuple):
   """The memories that a federation must fit, in bytes."""
@@ -62,15 +66,13 @@ def sizes_of(config: ml_collections.ConfigDict, server: ServerState,
 
 
 def store_of(config: ml_collections.ConfigDict, sizes: estimate.Sizes,
-             machine: Machine, *, share: float = 0.5) -> str:
+             machine: Machine) -> str:
   """Chooses where clients lie: 'device', 'host' or 'disk'.
 
   Args:
     config: of the federation.
     sizes: of the federation.
     machine: where it is to run.
-    share: of a memory that a federation may take where another store is at
-      hand: the rest is for what the compiler adds, and for copies.
 
   Raises:
     BadInput: the config asks for a store that cannot do what else it asks for,
@@ -92,10 +94,10 @@ def store_of(config: ml_collections.ConfigDict, sizes: estimate.Sizes,
     return config.store
   here = estimate.device_memory(sizes._replace(store='device'))
   if config.store == 'auto' and not travels and (
-      not sampled or here.value <= share * machine.device):
+      not sampled or here.value <= _SHARE * machine.device):
     return 'device'
   there = estimate.host_memory(sizes._replace(store='host', data=0)).value
-  if there > share * machine.host:
+  if there > _SHARE * machine.host:
     if config.store == 'auto':
       return 'disk'
     raise BadInput(

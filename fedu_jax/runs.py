@@ -204,7 +204,13 @@ def config_of(folder: pathlib.Path, data_dir: str = '', source: str = ''
     raise BadInput(f'{folder} holds no run ({error}): give the --workdir of '
                    'one that has started') from error
   config = ml_collections.ConfigDict(nested)
-  settings.check(config)
+  try:
+    settings.check(config)
+  except BadInput as error:
+    if not source:
+      raise
+    raise BadInput(f'--source={source} does not fit the run in {folder}: name '
+                   'the place where its images are now') from error
   return config
 
 

@@ -22,6 +22,7 @@ from fedu_jax import folders
 from fedu_jax import lazy as lazy_lib
 from fedu_jax import memory
 from fedu_jax import paths
+from fedu_jax import tally
 from fedu_jax.dataset import Dataset
 from fedu_jax.errors import BadInput
 from fedu_jax.image_files import How
@@ -220,6 +221,8 @@ def _npz(what: str, data_dir: str, image_size: int, lazy: bool) -> Dataset:
           ours: lazy_lib.member(what, theirs)
           if lazy and ours.endswith('images') else file[theirs]
           for ours, theirs in found.items()}
+      other = tuple(f'{tally.shown(name)} (no name of an array that is read)'
+                    for name in file.files if name not in found.values())
     if any(isinstance(x, bytes) for x in arrays.values()):
       raise ValueError('what is called an array in it is none')
   except BadInput:
@@ -229,7 +232,7 @@ def _npz(what: str, data_dir: str, image_size: int, lazy: bool) -> Dataset:
                    f'arrays ({type(error).__name__}: {error})') from error
   if 'train_images' not in arrays:
     raise BadInput(f'data.source npz: {what} has no train_images (or x_train)')
-  return dataset.checked(arrays, what, 'npz')
+  return dataset.checked(arrays, what, 'npz')._replace(skipped=other)
 
 
 def _own(source: str, own: Callable[..., Any],
@@ -254,7 +257,7 @@ def _own(source: str, own: Callable[..., Any],
                    f'may return {", ".join(Dataset._fields[:-1])}')
   if 'train_images' not in arrays:
     raise BadInput(f'data.source {source} returned no train_images')
-  return dataset.checked(arrays, source, 'own')._replace(
+  return dataset.checked(arrays, source, 'function')._replace(
       skipped=tuple(map(str, skipped)))
 
 

@@ -1,7 +1,7 @@
 """What was read of a folder of images, and what was not: numbers and words."""
 
 import collections
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import errno
 import os
 from typing import Any, NamedTuple
@@ -78,6 +78,12 @@ def lines(files: Files) -> list[str]:
                  'a colour profile the colours are read as stored; '
                  'data.colours=seen reads what a viewer shows, over white')
   return found
+
+
+def skipped_lines(skipped: Sequence[str]) -> list[str]:
+  """Says what of a source that is no folder was not read, if anything."""
+  return [f'data: not read: {_some(skipped)}; skipped.json names each'
+          ] if skipped else []
 
 
 def in_words(reason: str) -> str:

@@ -124,6 +124,9 @@ def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
   digests = [data_record.digests(data, mine, whose) for mine in parts]
   for folder, mine, found in zip(folders, parts, digests):
     data_record.check(folder, data, mine, found, name='--config.data.source')
+  for mine, console in zip(parts, consoles):
+    if hosts.first():
+      data_record.show(data, mine, console)
   # Refuses what cannot be before a folder is touched.
   compiling = preflight.check(config, *drawn[0], data.train_images, parts,
                               folders)
@@ -136,7 +139,6 @@ def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
         screen.say(console, line)
       if line := data_record.damaged(folder):
         screen.say(console, line)
-      data_record.show(data, mine, console)
       data_record.write(folder, data, mine, images)  # tried again in the end
     scorer = runs.scorer_of(own, nets, data) if hosts.first() else None
     members.append(runs.Member(

@@ -113,6 +113,8 @@ def test_moved_data_is_known_by_its_images(moved):
 
 
 def test_moved_data_is_asked_for_by_the_flags_that_name_it(moved):
+  with pytest.raises(BadInput, match='--source=digits does not fit the run'):
+    ask(moved / 'run', 'geometry', source='digits')
   (moved / 'run' / 'evaluation.json').unlink(missing_ok=True)
   with pytest.raises(BadInput, match='no folder .*nowhere.*--source or --data'):
     ask(moved / 'run', 'geometry', source=f'folder:{moved}/nowhere')

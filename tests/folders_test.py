@@ -58,6 +58,14 @@ def test_one_line_says_what_was_read_and_what_was_not(root):
   assert data.files.summary()['not_read']['.dcm'] == 2
 
 
+@pytest.mark.parametrize('name', ['x.pdf', 'x.eps', 'x.h5', 'x.mpg', 'x.psd'])
+def test_formats_that_pillow_knows_and_we_do_not_read_are_counted(root, name):
+  """They are no damaged images; and several hosts need not refuse them."""
+  (root / 'a' / name).write_bytes(b'something')
+  for lazy in (False, True):
+    assert load(root, lazy=lazy).files.files == {name[1:]: 1}
+
+
 def test_the_default_size_is_said(root):
   assert 'at 32 pixels (the default: data.image_size is 0)' in said(
       root, image_size=0)

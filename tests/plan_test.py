@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 from benchmarks import plan_check
-from fedu_jax import estimate, forecast, pace, place, settings
+from fedu_jax import estimate, forecast, pace, place, room, settings
 from fedu_jax.errors import BadInput
 import tiny
 
@@ -210,6 +210,15 @@ def test_what_is_not_known_is_asked_for(source, changes, words):
 def test_what_a_run_refuses_is_refused(changes, chips, words):
   with pytest.raises(BadInput, match=words):
     look(config_of(**changes), chips)
+
+
+def test_what_cannot_fit_is_not_compiled(monkeypatch):
+  monkeypatch.setattr(forecast, 'compile_round', None)
+  config = config_of()
+  small = machine(memory=1e5)
+  found = forecast.forecast(config, forecast.data_of(config), small)
+  assert found.program > 1e5 and not found.note
+  assert room.lacking(found.sizes, small.memories, found.program)
 
 
 def test_a_step_that_does_not_fit_here_is_not_timed(monkeypatch):

@@ -12,6 +12,7 @@ from fedu_jax import folders
 from fedu_jax import runs
 from fedu_jax import settings
 from fedu_jax import sources
+from fedu_jax import tally
 from fedu_jax.errors import BadInput
 
 CIFAR10 = pathlib.Path(__file__).parents[2] / 'shared' / 'tfds'
@@ -86,6 +87,7 @@ IMAGES = np.zeros((3, 4, 4, 3), np.uint8)
     (dict(train_images=IMAGES[0, 0]), 'must be uint8'),
     (dict(train_images=np.zeros((3, 4, 4, 2), np.uint8)), 'must be uint8'),
     (dict(train_images=IMAGES[:0]), 'must be uint8'),
+    (dict(train_images=IMAGES[0]), 'may be one image in colour'),
     (dict(train_images=IMAGES, train_labels=np.zeros(2, int)), '3 integers'),
     (dict(train_images=IMAGES, train_labels=np.zeros(3)), '3 integers'),
     (dict(train_images=IMAGES, train_labels=np.full(3, -1)), 'from 0'),
@@ -95,6 +97,16 @@ IMAGES = np.zeros((3, 4, 4, 3), np.uint8)
 def test_bad_npz(tmp_path, arrays, complaint):
   with pytest.raises(BadInput, match=complaint):
     sources.load(save(tmp_path / 'a.npz', **arrays))
+
+
+def test_what_of_an_npz_is_not_read_is_told(tmp_path):
+  data = sources.load(save(tmp_path / 'a.npz', train_images=IMAGES,
+                           owner=np.arange(3), val_images=IMAGES))
+  assert data.owners is None
+  assert tally.skipped_lines(data.skipped) == [
+      'data: not read: owner (no name of an array that is read), val_images '
+      '(no name of an array that is read); skipped.json names each']
+  assert not sources.load(save(tmp_path / 'b.npz', train_images=IMAGES)).skipped
 
 
 def test_npz_that_is_absent_or_something_else(tmp_path):

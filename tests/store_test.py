@@ -13,7 +13,8 @@ from rich.console import Console
 
 from benchmarks.faults import ends
 from fedu_jax import (
-    checkpoint, files, memory, place, report, runs, settings, store, train)
+    checkpoint, files, memory, place, report, room, runs, settings, store,
+    train)
 from fedu_jax.errors import BadInput
 from fedu_jax.state import ClientState, Online
 import sharding_test
@@ -134,7 +135,7 @@ def test_a_run_stays_on_disk_or_off_it(tmp_path, monkeypatch):
 
 def small_memory(monkeypatch):
   """So little may be taken by clients that lie in wait."""
-  monkeypatch.setattr(place, '_SHARE', 1e-8)
+  monkeypatch.setattr(room, '_SHARE', 1e-8)
 
 
 def test_auto_stays_what_it_was(on_device, tmp_path, monkeypatch):
