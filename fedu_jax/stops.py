@@ -4,6 +4,7 @@ Signals are heard in a thread, as the main one may be deep in a compilation.
 Nothing is lost by ending anywhere else: what a run leaves is whole at any time.
 """
 
+import atexit
 from collections.abc import Callable, Iterator
 import contextlib
 import os
@@ -45,6 +46,17 @@ def listen() -> None:
   for number in _SIGNALS:
     signal.signal(number, lambda *_: None)  # or there is nothing to wake for
   threading.Thread(target=_listen, args=(heard,), daemon=True).start()
+  atexit.register(_end)
+
+
+def _end() -> None:
+  """Ignores signals while Python ends: all is done, and its code is known.
+
+  Python would give those that are not ignored back to the system, which ends a
+  process by them without a word.
+  """
+  for number in _SIGNALS:
+    signal.signal(number, signal.SIG_IGN)
 
 
 def leave_by(leaves: Callable[[int, str], object] | None) -> None:

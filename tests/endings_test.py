@@ -35,3 +35,20 @@ def test_a_full_disk_behind_the_output(argv, code, full):
   assert done.returncode == code
   if 2 not in full:
     assert done.stderr.startswith('error: ') and done.stderr.count('\n') == 1
+
+
+def test_a_signal_that_comes_when_all_is_done_ends_nothing():
+  """Python's own end gives signals back to the system, which would kill."""
+  done = subprocess.run([sys.executable, '-c', """
+import os
+from fedu_jax import stops
+
+class Last:
+  def __del__(self, kill=os.kill, me=os.getpid()):
+    for number in (2, 15):
+      kill(me, number)
+
+stops.listen()
+last = Last()  # until Python takes its modules apart
+"""], cwd=ROOT, text=True, capture_output=True, check=False, timeout=120)
+  assert (done.returncode, done.stderr) == (0, '')

@@ -172,7 +172,9 @@ def _asked(order, server, whole) -> attack.Outcome:
     tried += 1
     code, err = started.wait(), started.err()
     wrong = ''
-    if code != 5 or err.count('\n') != 1 or number.name not in err:
+    if code == 0 and moment == 'end':  # all was done, and nothing to be said
+      wrong = err or ends.difference(ends.of(workdir), expected)
+    elif code != 5 or err.count('\n') != 1 or number.name not in err:
       wrong = f'{moment}: exit code {code}: {err[-300:]}'
     elif 'after round' in err and ends.saved(workdir) != ends.lines(workdir):
       wrong = f'{moment}: round {ends.lines(workdir)} was not saved'
