@@ -46,8 +46,8 @@ BROKEN = {
         'except KeyError as error:\n    raise '
         "BadInput(\n        f'data.source tfds: {builder.name} in"),
     "sources of one's own": attack.Break(
-        'fedu_jax/sources.py', "return dataset.checked(arrays, source, 'own')",
-        'return Dataset(**arrays)')}
+        'fedu_jax/sources.py', "dataset.checked(arrays, source, 'function')",
+        'Dataset(**arrays)')}
 
 
 # As what else than usual a folder is read.
