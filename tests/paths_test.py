@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import pwd
 
 import pytest
 
@@ -18,7 +19,8 @@ def test_a_tilde_is_a_home(monkeypatch, tmp_path):
   monkeypatch.setenv('HOME', str(tmp_path))
   assert paths.typed('~/r', 'x') == tmp_path / 'r'
   assert paths.typed('~', 'x') == tmp_path
-  assert paths.typed('~root/r', 'x') == pathlib.Path('/root/r')
+  home = pathlib.Path(pwd.getpwnam('root').pw_dir)
+  assert paths.typed('~root/r', 'x') == home / 'r'
   assert paths.typed('./~/r', 'x') == pathlib.Path('~/r').absolute()
   assert paths.typed(str(paths.typed('./~/r', 'x')), 'x').parent.name == '~'
   assert paths.typed('r~/~x', 'x') == pathlib.Path('r~/~x')
