@@ -36,7 +36,7 @@ _TESTS = frozenset((
 _BESIDE = frozenset((
     'set', 'split', 'data', 'dataset', 'images', 'image', 'imgs', 'img', 'x'))
 _ELSEWHERE = 'link to a folder that is read elsewhere'
-_EXTENSION = re.compile(r'\.[^.\s]{1,12}$')
+_EXTENSION = r'\.[^.\s]{1,12}$'
 
 
 class Passed(NamedTuple):
@@ -264,5 +264,5 @@ def _nameless(path: pathlib.Path) -> bool:
 
 def _named(path: pathlib.Path) -> str:
   """Names a file's format by its extension."""
-  return shown(path.suffix.lower()) if _EXTENSION.search(path.name) else (
+  return shown(path.suffix.lower()) if re.search(_EXTENSION, path.name) else (
       'without an extension, and no image')

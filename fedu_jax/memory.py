@@ -18,8 +18,8 @@ from fedu_jax.errors import BadInput, Ending, OutOfMemory
 
 _ROOT = pathlib.Path('/')
 # What libraries say when memory runs out; their classes of errors differ.
-_SAID = re.compile('RESOURCE_EXHAUSTED|out of memory|bad_alloc|unable to alloc|'
-                   'cannot allocate memory|_ALLOC_FAILED', re.IGNORECASE)
+_SAID = ('(?i)RESOURCE_EXHAUSTED|out of memory|bad_alloc|unable to alloc|'
+         'cannot allocate memory|_ALLOC_FAILED')
 
 
 class Limit(NamedTuple):
@@ -136,7 +136,7 @@ def ran_out(error: BaseException | None) -> bool:
   while error is not None:
     if isinstance(error, MemoryError) or (
         getattr(error, 'errno', None) == errno.ENOMEM) or (
-            not isinstance(error, Ending) and _SAID.search(str(error))):
+            not isinstance(error, Ending) and re.search(_SAID, str(error))):
       return True
     error = error.__cause__
   return False

@@ -103,7 +103,7 @@ def test_a_clock_that_is_set_back_changes_no_duration(tmp_path, monkeypatch):
 
   class Rounds:
     """Two rounds, of which nothing is computed."""
-    done, where = 0, ''
+    done, where, compiled = 0, '', None
 
     def compile(self):
       pass
@@ -130,8 +130,9 @@ def test_a_clock_that_is_set_back_changes_no_duration(tmp_path, monkeypatch):
                                 oldest=lambda: 0)
   member = runs.Member('federation', tmp_path, [], None, 0, None,
                        Console(quiet=True))
+  monkeypatch.setattr(federation.place, 'check', lambda *_, **__: None)
   ended, = federation._rounds([member], [saved], Rounds(), config_of(),
-                              traffic.Sent(1, 1))
+                              traffic.Sent(1, 1), None, 0.0)
   assert 0 < ended.speed['seconds'] < 60
   assert ended.speed['images_per_second'] > 0
   assert 0 <= ended.speed['compile_seconds'] < 60

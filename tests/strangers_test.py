@@ -119,9 +119,9 @@ def test_the_whole_program_with_foreign_pieces(tmp_path):
   config.cohort = 3
   config.data.max_examples = 200
   config.evaluation.every = 1
-  said = screen.console(open(tmp_path / 'said', 'w'), width=200)
-  summary = train.train_and_evaluate(config, str(tmp_path / 'run'),
-                                     console=said)
+  with open(tmp_path / 'said', 'w') as said:
+    summary = train.train_and_evaluate(
+        config, str(tmp_path / 'run'), console=screen.console(said, width=200))
   assert 0 < summary['linear_accuracy'] <= 1
   rows = [json.loads(line) for line in
           (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
