@@ -173,5 +173,5 @@ def _folder(beside: pathlib.Path) -> pathlib.Path:
 def _may_write(folder: pathlib.Path) -> bool:
   # A folder that nobody may write to was meant so, even where we are root.
   return bool(folder.stat().st_mode & (
-      stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH)) and os.access(
+      stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH)) and surroundings.may(
           folder, os.W_OK)

@@ -16,6 +16,7 @@ from fedu_jax import hosts
 from fedu_jax import report
 from fedu_jax import settings
 from fedu_jax import sources
+from fedu_jax import surroundings
 from fedu_jax.errors import BadInput
 
 _LOCK = '.lock'  # held by the process of the run, and left behind
@@ -143,7 +144,7 @@ def _see_it_can_be_made(folder: pathlib.Path) -> None:
   number = 0
   if not top.is_dir():
     number = errno.EEXIST if top == folder.absolute() else errno.ENOTDIR
-  elif not os.access(top, os.W_OK | os.X_OK):
+  elif not surroundings.may(top, os.W_OK | os.X_OK):
     read_only = os.statvfs(top).f_flag & os.ST_RDONLY
     number = errno.EROFS if read_only else errno.EACCES
   if number:

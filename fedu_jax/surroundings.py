@@ -82,7 +82,7 @@ def _can_be_written(path: pathlib.Path) -> bool:
   """Whether a folder can be made and filled, as far as permissions tell."""
   while not os.path.lexists(path) and path != path.parent:
     path = path.parent
-  return path.is_dir() and os.access(path, os.W_OK | os.X_OK)
+  return path.is_dir() and may(path, os.W_OK | os.X_OK)
 
 
 def _temporary() -> pathlib.Path | None:
@@ -100,4 +100,18 @@ def _temporary() -> pathlib.Path | None:
     return None
   own = (stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
          and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
-  return path if own and os.access(path, os.W_OK | os.X_OK) else None
+  return path if own and may(path, os.W_OK | os.X_OK) else None
+
+
+def may(path: pathlib.Path, mode: int) -> bool:
+  """Whether this process may use a file so, with all rights that it acts by.
+
+  `os.access` alone asks for the user who started the process, without its
+  capabilities; a container may give it some.
+
+  Args:
+    path: a file or folder.
+    mode: os.R_OK, os.W_OK and os.X_OK, joined by |.
+  """
+  return os.access(path, mode,
+                   effective_ids=os.access in os.supports_effective_ids)

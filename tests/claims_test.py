@@ -54,7 +54,7 @@ def test_a_file_in_the_way_is_seen_before_anything_is_done(
     (False, 'Permission denied.*the right to write')])
 def test_a_folder_that_may_not_be_made_is_seen_too(
     tmp_path, monkeypatch, read_only, words):
-  monkeypatch.setattr(claims.os, 'access', lambda *_: False)
+  monkeypatch.setattr(claims.os, 'access', lambda *_, **__: False)
   found = claims.os.statvfs(tmp_path)
   monkeypatch.setattr(claims.os, 'statvfs', lambda _: types.SimpleNamespace(
       f_flag=found.f_flag | claims.os.ST_RDONLY * read_only))
