@@ -15,8 +15,8 @@ import jax.numpy as jnp
 
 from benchmarks import measure
 from benchmarks import work as work_lib
-from fedu_jax import augment
-from fedu_jax.state import Array
+from fedu_jax.core.state import Array
+from fedu_jax.learners import augment
 
 
 def crop_by_gathers(image: Array, top: Array, left: Array, height: Array,

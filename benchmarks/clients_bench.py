@@ -23,12 +23,12 @@ from rich.console import Console
 
 from benchmarks import measure
 from benchmarks import work as work_lib
-from fedu_jax import checkpoint
-from fedu_jax import devices
-from fedu_jax import resident
-from fedu_jax import runs
-from fedu_jax import store
-from fedu_jax import travelling
+from fedu_jax.runtime import checkpoint
+from fedu_jax.training.engine import client_store
+from fedu_jax.training.engine import clients_on_device
+from fedu_jax.training.engine import clients_streamed
+from fedu_jax.training.engine import device_mesh
+from fedu_jax.training import prepare
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -103,20 +103,22 @@ def _case(args: argparse.Namespace, k: int, name: str, folder: pathlib.Path,
   config.rounds = 10**6  # as many as are asked for
   count = args.steps * args.batch
   images = np.array(measure.random_images(k * count, args.size))
-  member = runs.Member(
+  member = prepare.Member(
       'benchmark', folder, np.split(np.arange(k * count), k), work.online, 0,
       None, Console(quiet=True))
   saved = checkpoint.Checkpoints(folder / 'checkpoints', keep=1)
   federation: Any
   some: Any = dict(config=config, nets=work.nets, examples=images)
   if name == 'device':
-    federation = resident.Resident(
-        [member], [saved], layout=devices.Layout(k, None), **some)
+    federation = clients_on_device.Resident(
+        [member], [saved], layout=device_mesh.Layout(k, None), **some)
   else:
-    federation = travelling.Travelling(
-        member, saved, layout=devices.Layout(args.cohort, None),
-        make_store=store.InMemory if name == 'host' else functools.partial(
-            store.OnDisk, folder=folder / 'clients'), **some, **choices)
+    federation = clients_streamed.Travelling(
+        member, saved, layout=device_mesh.Layout(args.cohort, None),
+        make_store=(client_store.InMemory if name == 'host'
+                    else functools.partial(client_store.OnDisk,
+                                           folder=folder / 'clients')),
+        **some, **choices)
   saved.close()
   began = time.time()
   federation.compile()

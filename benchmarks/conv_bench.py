@@ -19,9 +19,9 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import measure
-from fedu_jax import conv
-from fedu_jax import conv_cpu
-from fedu_jax.state import Array
+from fedu_jax.core.state import Array
+from fedu_jax.models import convolution
+from fedu_jax.models.cpu_conv import by_shape
 
 PARTS = ('forward', 'to the input', 'to the kernel')
 WAYS = ('ours', 'XLA', 'XLA in a scan')
@@ -73,8 +73,8 @@ def main(argv: list[str] | None = None) -> None:
       layers += [(2 * side, width // 2, width, k, 2) for k in (3, 1)]
     for size, channels, features, k, stride in layers:
       arrays = _arrays(args, size, channels, features, k, stride)
-      ours = functools.partial(conv.conv, stride=stride, padding=k // 2)
-      xla = functools.partial(conv_cpu.xla, stride=stride,
+      ours = functools.partial(convolution.conv, stride=stride, padding=k // 2)
+      xla = functools.partial(by_shape.xla, stride=stride,
                               pads=((k // 2, k // 2),) * 2)
       for part in PARTS:
         name = f'{k}x{k}/{stride} {channels:>3} to {features:>3} at {size:>2}'

@@ -24,10 +24,10 @@ import numpy as np
 
 from benchmarks import measure
 from benchmarks import work as work_lib
-from fedu_jax import devices
-from fedu_jax import hosts
-from fedu_jax import local
-from fedu_jax import program
+from fedu_jax.core import local_training
+from fedu_jax.runtime import multihost
+from fedu_jax.training.engine import device_mesh
+from fedu_jax.training.engine import round_program
 
 _TIMEOUT = 300  # seconds that processes on a busy machine wait for each other
 
@@ -114,13 +114,13 @@ def _round(processes: list[subprocess.Popen]) -> float:
 def _serve(args: argparse.Namespace) -> None:
   """One of the processes: a round, and then one for each line of stdin."""
   several = bool(args.coordinator)
-  with hosts.joined(coordinator=args.coordinator,
+  with multihost.joined(coordinator=args.coordinator,
                     processes=args.processes if several else 0,
                     process=int(args.process) if several else -1,
                     timeout=_TIMEOUT):
     took, one_round = _compiled(args)
     ends = [one_round() for _ in range(2)]
-    if hosts.first():
+    if multihost.first():
       for i, end in enumerate(ends):
         np.save(pathlib.Path(args.ends) / f'{i}.npy', end)
     print('seconds', took, flush=True)
@@ -135,22 +135,22 @@ def _compiled(args):
   work = work_lib.make(args, first_target='alias')
   config, count = work.config, args.steps * args.batch
   config.clients, config.local_epochs = args.clients * args.processes, 1
-  layout = devices.layout('auto', config.clients)
+  layout = device_mesh.layout('auto', config.clients)
   by_client, everywhere = map(layout.sharding, (
-      devices.BY_CLIENT, devices.EVERYWHERE))
+      device_mesh.BY_CLIENT, device_mesh.EVERYWHERE))
   images = np.asarray(measure.random_images(config.clients * count, args.size))
   parts = np.split(np.arange(len(images)), config.clients)
-  arrays = local.client_arrays(images, parts, by_client)
+  arrays = local_training.client_arrays(images, parts, by_client)
 
   def init():
     rng = jax.random.key(0)
-    return (*program.init_state(
+    return (*round_program.init_state(
         config, work.nets, work.online, np.full(len(parts), count), rng,
         jnp.zeros((1, args.size, args.size, 3))), rng)
   server, clients, rng = jax.jit(init, out_shardings=(
       everywhere, by_client, everywhere))()
   began = time.time()
-  compiled = program.compile_round(
+  compiled = round_program.compile_round(
       config, work.nets, server, clients, arrays, rng, layout=layout)
   took = time.time() - began
 
@@ -160,7 +160,7 @@ def _compiled(args):
     server, clients, metrics = compiled(*box[0], arrays, rng)
     box[0] = server, clients
     jax.block_until_ready(metrics)
-    online = hosts.own_copy(server.online)
+    online = multihost.own_copy(server.online)
     return np.concatenate([np.ravel(x) for x in jax.tree.leaves(
         (online.encoder.params, online.predictor.params))])
   return took, one_round

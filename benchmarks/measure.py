@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedu_jax.conv import CONVOLUTIONS
+from fedu_jax.models.convolution import CONVOLUTIONS
 
 # What every benchmark's JSON object holds; null is what it does not measure.
 FIELDS = (

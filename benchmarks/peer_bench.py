@@ -10,15 +10,12 @@ turns, run by run; the ratio stands last, and above 1 means that ours is faster.
 import copy
 import multiprocessing
 import os
-import pathlib
 import statistics
-import sys
 import time
 from typing import Any
 
 # PyTorch needs room on the same GPU, and its rendering lies in tests/.
 os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
-sys.path.append(str(pathlib.Path(__file__).parents[1] / 'tests'))
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
@@ -26,7 +23,7 @@ import numpy as np  # noqa: E402
 
 from benchmarks import measure  # noqa: E402
 from benchmarks import work as work_lib  # noqa: E402
-from fedu_jax.state import Array  # noqa: E402
+from fedu_jax.core.state import Array  # noqa: E402
 
 
 # With fewer channels PyTorch 2.13 gets the gradient of a strided 1x1 kernel
@@ -51,8 +48,8 @@ def main(argv: list[str] | None = None) -> None:
                      help='eager; its optimiser fused; or the loss compiled')
   args = measure.parse(flags, argv)
   try:
-    import torch_weights
     from benchmarks import torch_peer
+    from tests.helpers import torch_weights
   except ImportError as error:
     raise SystemExit(f"peer_bench needs PyTorch ({error}): pip install -e "
                      "'.[parity]'") from error

@@ -26,16 +26,16 @@ from configs import cifar10
 from configs import cifar10_small
 from configs import quickstart
 from configs import smoke
-from fedu_jax import estimate
-from fedu_jax import forecast
-from fedu_jax import memory
-from fedu_jax import place
-from fedu_jax import resident
-from fedu_jax import runs
-from fedu_jax import settings
-from fedu_jax import store
-from fedu_jax import travelling
-from fedu_jax.checkpoint import Checkpoints
+from fedu_jax.runtime.checkpoint import Checkpoints
+from fedu_jax.runtime import host_memory
+from fedu_jax.training.config import registry
+from fedu_jax.training.engine import client_store
+from fedu_jax.training.engine import clients_on_device
+from fedu_jax.training.engine import clients_streamed
+from fedu_jax.training.engine import cost_model
+from fedu_jax.training.engine import placement
+from fedu_jax.training import forecast
+from fedu_jax.training import prepare
 
 _ONE, _FOUR = {'devices': '1'}, {'devices': '4'}
 _NARROW, _SOME = {'model.width': 8}, {'model.width': 16, 'batch_size': 32}
@@ -102,33 +102,33 @@ def compare(config: ml_collections.ConfigDict, folder: pathlib.Path) -> Found:
     config: a whole config, for as many devices as are here or fewer.
     folder: an empty one, of the run.
   """
-  settings.check(config)
+  registry.check(config)
   found = forecast.forecast(config, forecast.data_of(config), forecast.Machine(
-      0, place.device_bytes(), memory.host_bytes()))
+      0, placement.device_bytes(), host_memory.host_bytes()))
   of_run = _run(config, folder)
   return Found(
       found.program, of_run[0],
-      estimate.device_memory(found.sizes, found.program).value, of_run[1])
+      cost_model.device_memory(found.sizes, found.program).value, of_run[1])
 
 
 def _run(config, folder) -> tuple[int, int]:
   """What a round's program, and a device while it runs, hold in truth."""
-  data = runs.data_of(config)
-  parts = runs.parts_of(config, data)
+  data = prepare.data_of(config)
+  parts = prepare.parts_of(config, data)
   before = _lying()
-  nets, online = runs.networks_of(config, data)
-  where = place.choose(config, nets, online, data.train_images, parts,
+  nets, online = prepare.networks_of(config, data)
+  where = placement.choose(config, nets, online, data.train_images, parts,
                        num_members=1)
-  member = runs.Member('plan', folder, parts, online, config.seed, None,
+  member = prepare.Member('plan', folder, parts, online, config.seed, None,
                        Console(quiet=True))
   some: Any = dict(config=config, nets=nets, examples=data.train_images,
                    layout=where.layout)
   with contextlib.closing(Checkpoints(folder / 'checkpoints', keep=1)) as saved:
     if where.store == 'device':
-      one: Any = resident.Resident([member], [saved], **some)
+      one: Any = clients_on_device.Resident([member], [saved], **some)
     else:
-      one = travelling.Travelling(
-          member, saved, make_store=store.InMemory, **some)
+      one = clients_streamed.Travelling(
+          member, saved, make_store=client_store.InMemory, **some)
   one.compile()
   seen = []
   if where.store == 'device':
@@ -144,7 +144,7 @@ def _run(config, folder) -> tuple[int, int]:
     one.fetch = watched
     one.advance()
   found: Any = one.compiled.memory_analysis()
-  return (estimate.peak_memory(one.compiled),
+  return (cost_model.peak_memory(one.compiled),
           max(seen) + found.temp_size_in_bytes)
 
 

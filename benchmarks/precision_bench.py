@@ -16,7 +16,6 @@ import argparse
 from collections.abc import Callable
 import copy
 import functools
-import pathlib
 import statistics
 import sys
 from typing import Any, NamedTuple
@@ -27,15 +26,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import measure
-from fedu_jax import conv
-from fedu_jax import losses
-from fedu_jax import networks
-from fedu_jax.layers import Conv
-from fedu_jax.learners import descent
-from fedu_jax.state import Array, Online, PyTree
-
-# PyTorch's rendering of the networks is with the tests.
-sys.path.append(str(pathlib.Path(__file__).parents[1] / 'tests'))
+from fedu_jax.core.state import Array, Online, PyTree
+from fedu_jax.learners import losses
+from fedu_jax.learners import online_step
+from fedu_jax.models import convolution
+from fedu_jax.models.layers import Conv
+from fedu_jax.models import networks
 
 PARTS = ('forward', 'to the input', 'to the kernel')
 NETWORK = ('projector output', 'gradients')
@@ -60,7 +56,7 @@ def main(argv: list[str] | None = None) -> None:
     small = _as(jnp.float32, online)
     steps: dict[str, Callable[..., Any]] = {
         way: functools.partial(_step, _nets(args, way), small)
-        for way in conv.CONVOLUTIONS}
+        for way in convolution.CONVOLUTIONS}
     if modules:
       steps['PyTorch'] = functools.partial(_torch_step, modules)
     ways = list(steps)
@@ -118,8 +114,8 @@ def _start(args: argparse.Namespace) -> tuple[Online, Any]:
   Without PyTorch the weights are ours and there are no modules.
   """
   try:
-    import torch_weights
     from benchmarks import torch_peer
+    from tests.helpers import torch_weights
   except ImportError as failure:
     print(f'note: without PyTorch ({failure})', file=sys.stderr)
     return _as(jnp.float64, networks.init_online(
@@ -133,8 +129,8 @@ def _loss(nets: networks.Nets, online: Online,
           views: list[Array]) -> tuple[Array, Array]:
   """BYOL's loss where the target equals the online encoder; the projections.
   """
-  z1, z2, _ = descent.two_views(nets.encoder, online.encoder, *views)
-  p1, p2, _ = descent.two_views(nets.predictor, online.predictor, z1, z2)
+  z1, z2, _ = online_step.two_views(nets.encoder, online.encoder, *views)
+  p1, p2, _ = online_step.two_views(nets.predictor, online.predictor, z1, z2)
   t1, t2 = jax.lax.stop_gradient((z1, z2))
   return (losses.regression_loss(p1, t2)
           + losses.regression_loss(p2, t1)).mean(), z1
@@ -195,7 +191,8 @@ def _parts(x: Array, kernel: Array, d_y: Array, *, stride: int, exact: bool
            ) -> tuple[Array, ...]:
   """Output, gradient to the input and gradient to the kernel."""
   y, back = jax.vjp(
-      lambda *a: conv.conv(*a, stride, len(kernel) // 2, exact), x, kernel)
+      lambda *a: convolution.conv(*a, stride, len(kernel) // 2, exact),
+      x, kernel)
   return (y, *back(d_y))
 
 
@@ -232,8 +229,8 @@ def _torch_parts(x: Array, kernel: Array, d_y: Array,
 def _torch_step(modules: Any, views: list[Array]) -> tuple[Any, PyTree]:
   """PyTorch's `_step`, in float32."""
   import torch
-  import torch_fedu
-  import torch_weights
+  from tests.helpers import torch_fedu
+  from tests.helpers import torch_weights
   encoder, predictor = copy.deepcopy(modules)
   x1, x2 = (torch.tensor(np.asarray(x, np.float32)).permute(0, 3, 1, 2)
             .contiguous() for x in views)

@@ -21,10 +21,10 @@ import numpy as np
 
 from benchmarks import measure
 from benchmarks import work as work_lib
-from fedu_jax import estimate
-from fedu_jax import local
-from fedu_jax import program
-from fedu_jax.state import ServerState
+from fedu_jax.core import local_training
+from fedu_jax.core.state import ServerState
+from fedu_jax.training.engine import cost_model
+from fedu_jax.training.engine import round_program
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -83,15 +83,16 @@ def _case(args: argparse.Namespace, k: int, batch: int, execution: str):
   work.config.local_epochs = 1
   count = args.steps * batch
   images = np.asarray(measure.random_images(k * count, args.size))
-  arrays = local.client_arrays(images, np.split(np.arange(k * count), k))
+  arrays = local_training.client_arrays(
+      images, np.split(np.arange(k * count), k))
   server = ServerState(jax.tree.map(jnp.array, work.online), jnp.int32(0))
-  states = local.init_clients(work.online, arrays.num_examples)
+  states = local_training.init_clients(work.online, arrays.num_examples)
   rng = jax.random.key(0)
   began = time.time()
-  compiled = program.compile_round(
+  compiled = round_program.compile_round(
       work.config, work.nets, server, states, arrays, rng)
   compile_seconds = time.time() - began
-  peak = estimate.peak_memory(compiled)
+  peak = cost_model.peak_memory(compiled)
   size = sum(x.nbytes for x in jax.tree.leaves(states))
   box = [compiled(server, states, arrays, rng)[:2]]
   end = jax.tree.map(np.asarray, _params(box[0][0].online))

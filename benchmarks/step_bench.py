@@ -16,8 +16,8 @@ import jax.numpy as jnp
 
 from benchmarks import measure
 from benchmarks import work as work_lib
-from fedu_jax import estimate
-from fedu_jax import settings
+from fedu_jax.training.config import registry
+from fedu_jax.training.engine import cost_model
 
 _CLIENTS = 5
 
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
           for name, fn in programs.items()})
 
   product, product_operations = measure.matmul(args.dtype)
-  draw = settings.view(work.config)
+  draw = registry.view(work.config)
   view = jax.jit(lambda x, rng: [draw(x, key) for key in jax.random.split(rng)])
   runs = {'matmul': product, 'augment': lambda: view(images[0], rngs[0]),
           'unlooped': work_lib.repeated(unlooped, first, images, rngs),
@@ -80,10 +80,10 @@ def main(argv: list[str] | None = None) -> None:
   show('both augmentations', seconds['augment'], 'ms/image', 1e3 / args.batch)
   show('matrix products', [product_operations / x for x in seconds['matmul']],
        'GFLOP/s', 1e-9)
-  show('peak memory, one client', [estimate.peak_memory(scan)], 'MB', 1e-6)
+  show('peak memory, one client', [cost_model.peak_memory(scan)], 'MB', 1e-6)
   for name, fn in programs.items():
     show(f'peak memory, {_CLIENTS} clients, {name}',
-         [estimate.peak_memory(fn)], 'MB', 1e-6)
+         [cost_model.peak_memory(fn)], 'MB', 1e-6)
   peak = product_operations / min(seconds['matmul'])
   needed = work_lib.operations(work, args) * count / peak
   measure.report(

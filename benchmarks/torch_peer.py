@@ -11,7 +11,7 @@ import time
 
 import torch
 
-import torch_fedu
+from tests.helpers import torch_fedu
 
 
 def nets(args: argparse.Namespace):
@@ -62,8 +62,9 @@ def serve(pipe: multiprocessing.connection.Connection,
     pairs = [[torch.tensor(x, device=device).to(memory_format=memory_format)
               for x in pair] for pair in views]
 
-    return lambda i: torch_fedu.step(*modules, optimiser, *pairs[i],
-                                     decay), modules
+    return lambda i: torch_fedu.step(
+        encoder, predictor, modules[2], optimiser, pairs[i][0], pairs[i][1],
+        decay), modules
 
   step, _ = make(torch.channels_last)
   while (asked := pipe.recv()) != 'stop':

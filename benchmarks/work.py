@@ -11,12 +11,12 @@ import ml_collections
 
 from benchmarks import measure
 from configs import cifar10
-from fedu_jax import local
-from fedu_jax import networks
-from fedu_jax import program
-from fedu_jax import rounds
-from fedu_jax import settings
-from fedu_jax.state import Array, Learner, Online, StepState
+from fedu_jax.core import local_training
+from fedu_jax.core import rounds
+from fedu_jax.core.state import Array, Learner, Online, StepState
+from fedu_jax.models import networks
+from fedu_jax.training.config import registry
+from fedu_jax.training.engine import round_program
 
 # How far two orders of summation may drift apart in a few steps.
 BOUND = {'float32': 0.02, 'bfloat16': 0.3}
@@ -40,9 +40,9 @@ def make(args: argparse.Namespace, *, first_target: str = 'copy',
   config.model.name = args.model
   config.model.convolution = convolution
   config.learner.first_target = first_target
-  settings.check(config)
-  nets = settings.bind(config, 'model')()
-  made = program.make_learner(config, nets)
+  registry.check(config)
+  nets = registry.bind(config, 'model')()
+  made = round_program.make_learner(config, nets)
   if learner:
     made = made._replace(step=functools.partial(made.step, **learner))
   image = jnp.zeros((2, args.size, args.size, 3))
@@ -52,7 +52,7 @@ def make(args: argparse.Namespace, *, first_target: str = 'copy',
 
 def start(work: Work, online: Online | None = None) -> StepState:
   """A client's state before its first step."""
-  clients = local.init_clients(online or work.online, jnp.ones(1))
+  clients = local_training.init_clients(online or work.online, jnp.ones(1))
   client = jax.tree.map(lambda x: x[0], clients)
   return work.learner.init(client, jnp.int32(0))
 

@@ -82,7 +82,7 @@ def get_config() -> ml_collections.ConfigDict:
   # exact: no shortcuts that round more. On a CPU, no Winograd's method: a 3x3
   # layer of full width is then 2e-7 to 4e-7 from float64, not 1e-6 to 4e-6, and
   # slower. On an accelerator, no TF32 or bfloat16 products in the convolutions
-  # of float32. See fedu_jax/conv.py.
+  # of float32. See fedu_jax/models/convolution.py.
   config.model.convolution = 'fast'
 
   config.view = ml_collections.ConfigDict()

@@ -7,12 +7,12 @@
 from absl import flags
 from absl import logging
 
-from fedu_jax import command
-from fedu_jax import paths
-from fedu_jax import protocols
-from fedu_jax import screen
-from fedu_jax import stops
-from fedu_jax.errors import Ending
+from fedu_jax.evaluation import protocols
+from fedu_jax.runtime import cli
+from fedu_jax.runtime.errors import Ending
+from fedu_jax.runtime import paths
+from fedu_jax.runtime import signals
+from fedu_jax.runtime import terminal
 
 _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'The folder of a run that has saved a checkpoint.')
@@ -32,27 +32,27 @@ _SOURCE = flags.DEFINE_string(
 
 
 def _parse(argv: list[str]) -> list[str]:
-  return command.parse(argv, about=__doc__)
+  return cli.parse(argv, about=__doc__)
 
 
 def main(_: list[str]) -> None:
   """Scores, or says in one line why it cannot."""
   logging.set_verbosity(logging.ERROR)
-  stops.listen()
+  signals.listen()
   if _WORKDIR.value is None:
-    command.refuse('--workdir is missing; for example --workdir=/tmp/run')
-  console = screen.console()
+    cli.refuse('--workdir is missing; for example --workdir=/tmp/run')
+  console = terminal.console()
   try:
     workdir = paths.workdir(str(_WORKDIR.value))
-    command.keep_compiled_programs()
-    command.see_devices()
+    cli.keep_compiled_programs()
+    cli.see_devices()
     protocols.ask(workdir, str(_PROTOCOL.value), encoder=str(_ENCODER.value),
                   data_dir=str(_DATA_DIR.value), source=str(_SOURCE.value),
                   console=console)
-    command.see_printed(console)
+    cli.see_printed(console)
   except Ending as ending:
-    command.leave(ending)
+    cli.leave(ending)
 
 
 if __name__ == '__main__':
-  command.run(main, _parse)
+  cli.run(main, _parse)

@@ -7,14 +7,14 @@
 from absl import flags
 from absl import logging
 
-from fedu_jax import command
-from fedu_jax import config_flag
-from fedu_jax import hosts
-from fedu_jax import paths
-from fedu_jax import settings
-from fedu_jax import stops
-from fedu_jax import train
-from fedu_jax.errors import Ending
+from fedu_jax.runtime import cli
+from fedu_jax.runtime.errors import Ending
+from fedu_jax.runtime import multihost
+from fedu_jax.runtime import paths
+from fedu_jax.runtime import signals
+from fedu_jax.training.config import config_flag
+from fedu_jax.training.config import registry
+from fedu_jax.training import train
 
 _CONFIG = config_flag.define()
 _WORKDIR = flags.DEFINE_string(
@@ -34,18 +34,18 @@ def _parse(argv: list[str]) -> list[str]:
 def main(_: list[str]) -> None:
   """Runs the config, or says in one line why it cannot."""
   logging.set_verbosity(logging.ERROR)
-  stops.listen()
+  signals.listen()
   try:
     workdir = paths.workdir(str(_WORKDIR.value))
-    settings.check(_CONFIG.value)
-    command.keep_compiled_programs()
-    with hosts.joined(**_CONFIG.value.distributed):
-      command.see_devices()
+    registry.check(_CONFIG.value)
+    cli.keep_compiled_programs()
+    with multihost.joined(**_CONFIG.value.distributed):
+      cli.see_devices()
       train.train_and_evaluate(_CONFIG.value, str(workdir),
                                extend=bool(_EXTEND.value))
   except Ending as ending:
-    command.leave(ending)
+    cli.leave(ending)
 
 
 if __name__ == '__main__':
-  command.run(main, _parse)
+  cli.run(main, _parse)

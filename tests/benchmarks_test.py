@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from benchmarks.faults import __main__ as faults
+from tests.faults import __main__ as faults
 
 ROOT = pathlib.Path(__file__).parents[1]
 FIELDS = {
@@ -20,7 +20,7 @@ FIELDS = {
 def test_every_fault_can_be_put_in():
   """What builds are broken by still stands in the code, and once."""
   for name in faults.MODULES:
-    module = importlib.import_module(f'benchmarks.faults.{name}')
+    module = importlib.import_module(f'tests.faults.{name}')
     for row, fault in module.BROKEN.items():
       text = (ROOT / fault.file).read_text()
       assert text.count(fault.old) == 1, f'{name}: {row}'

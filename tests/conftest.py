@@ -34,10 +34,10 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 # The long files, longest first: begun last, one would keep a process busy when
 # the others have nothing left to do.
-_LONG = ('numbers_test', 'sharding_test', 'experiments_test', 'train_test',
-         'kill_test', 'benchmarks_test', 'hosts_test', 'checkpoint_test',
-         'parity_test', 'parity_rounds_test', 'plan_test', 'laws_test',
-         'methods_test', 'store_test')
+_LONG = ('numbers_test', 'device_mesh_test', 'experiments_test', 'train_test',
+         'kill_test', 'benchmarks_test', 'multihost_test', 'checkpoint_test',
+         'steps_parity_test', 'rounds_parity_test', 'plan_test', 'laws_test',
+         'methods_test', 'client_store_test')
 
 
 def pytest_collection_modifyitems(items):

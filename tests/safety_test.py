@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from benchmarks.faults import ends
+from tests.faults import ends
 
 ROOT = pathlib.Path(__file__).parents[1]
 FILES = sorted((ROOT / 'fedu_jax').rglob('*.py'))

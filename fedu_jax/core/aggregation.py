@@ -16,9 +16,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fedu_jax import traffic
-from fedu_jax import trees
-from fedu_jax.state import Array, ClientState, Online, PyTree, ServerState
+from fedu_jax.core import communication
+from fedu_jax.core.state import Array, ClientState, Online, PyTree, ServerState
+from fedu_jax.core import trees
 
 Sum = tuple[PyTree, Array]  # a weighted sum, and the sum of the weights
 # (stacked trees, weights [M]) -> their sum
@@ -52,7 +52,7 @@ def _upload_target(client: ClientState, cohort: int) -> Online:
   return client.online._replace(encoder=client.target)
 
 
-@traffic.declares(upload=_upload_target)
+@communication.declares(upload=_upload_target)
 def fedavg_target(server: ServerState, clients: ClientState, *,
                   add: Add = trees.weighted_sum) -> ServerState:
   """Averages the target encoders in place of the online ones (FedU's ablation).
@@ -97,7 +97,7 @@ def _upload_keys(client: ClientState, cohort: int) -> tuple[Online, PyTree,
   return client.online, learner.keys[:share], learner.tag
 
 
-@traffic.declares(
+@communication.declares(
     upload=_upload_keys,
     memory=lambda clients: jax.tree.map(
         lambda x: x[0], clients.memory.learner.dictionary))
@@ -181,7 +181,7 @@ def _upload_moments(client: ClientState, cohort: int) -> tuple[Online, Array]:
   return client.online, client.memory.learner.own
 
 
-@traffic.declares(
+@communication.declares(
     upload=_upload_moments,
     memory=lambda clients: Moments(
         clients.memory.learner.own[0], jnp.float32(0)))

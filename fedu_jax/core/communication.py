@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 
-from fedu_jax import trees
-from fedu_jax.state import ClientState, PyTree, ServerState
+from fedu_jax.core.state import ClientState, PyTree, ServerState
+from fedu_jax.core import trees
 
 _Function = TypeVar('_Function', bound=Callable[..., Any])
 

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 import numpy as np
 
-from fedu_jax import guards
-from fedu_jax import trees
-from fedu_jax.state import (
+from fedu_jax.core import argument_checks
+from fedu_jax.core.state import (
     Array, Batches, ClientArrays, ClientState, Learner, Memory, Metrics, Online,
     PyTree)
+from fedu_jax.core import trees
 
 Distance = Callable[[PyTree, PyTree], Array]  # encoder params x2 -> []
 
@@ -62,7 +62,7 @@ def client_arrays(images: PyTree, parts: Sequence[np.ndarray],
   Raises:
     ValueError: there are no parts, or they are no rows of `images`.
   """
-  guards.parts(parts, len(jax.tree.leaves(images)[0]))
+  argument_checks.parts(parts, len(jax.tree.leaves(images)[0]))
   most = max(most, *map(len, parts))
 
   def stack(x, clients):
@@ -107,8 +107,8 @@ def make_batches(arrays: ClientArrays, rng: Array, round: Array, *,
     ValueError: no client can fill a batch (N < B), or `batch_size` or `epochs`
       is below 1.
   """
-  guards.count('batch_size', batch_size)
-  guards.count('epochs', epochs)
+  argument_checks.count('batch_size', batch_size)
+  argument_checks.count('epochs', epochs)
   rows = len(jax.tree.leaves(arrays.images)[0])
   most = rows // batch_size
   if not most:

@@ -10,7 +10,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from fedu_jax.state import Array, Batches
+from fedu_jax.core.state import Array, Batches
 
 
 def uniform(rng: Array, num_examples: Array, *, size: int) -> Array:

@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fedu_jax import trees
-from fedu_jax.state import (
+from fedu_jax.core.state import (
     Array, Batches, ClientState, Metrics, PyTree, ServerState)
+from fedu_jax.core import trees
 
 EXECUTIONS = ('auto', 'vmap', 'map')
 

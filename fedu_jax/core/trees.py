@@ -6,7 +6,7 @@ import jax
 import jax.flatten_util
 import jax.numpy as jnp
 
-from fedu_jax.state import Array, Metrics, PyTree
+from fedu_jax.core.state import Array, Metrics, PyTree
 
 
 def where(condition: Array | bool, a: PyTree, b: PyTree) -> PyTree:

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from fedu_jax import traffic
-from fedu_jax import trees
-from fedu_jax.state import (
+from fedu_jax.core import communication
+from fedu_jax.core.state import (
     Array, ClientState, Online, PyTree, ServerState, Variables)
+from fedu_jax.core import trees
 
 # Which encoder becomes the global one. FedU updates the online encoder; the
 # others are the ablation of its paper.
@@ -92,7 +92,7 @@ def _with_memory(server: ServerState) -> tuple[Online, PyTree]:
   return server.online, server.memory
 
 
-@traffic.declares(download=_with_memory)
+@communication.declares(download=_with_memory)
 def fedca(client: ClientState, server: ServerState) -> ClientState:
   """The global encoder, predictor and dictionary of representations."""
   client = global_predictor(client, server)
@@ -100,7 +100,7 @@ def fedca(client: ClientState, server: ServerState) -> ClientState:
   return client._replace(memory=client.memory._replace(learner=learner))
 
 
-@traffic.declares(download=_with_memory)
+@communication.declares(download=_with_memory)
 def fedsc(client: ClientState, server: ServerState) -> ClientState:
   """The global networks, and the second moments of the others."""
   client = global_predictor(client, server)
@@ -152,7 +152,7 @@ def fedema(client: ClientState, server: ServerState, *, scale: float | Array,
   return _download(client, server, Online(encoder, predictor), new=missed)
 
 
-@traffic.declares(memory=FedEMAMemory(scale=0.))
+@communication.declares(memory=FedEMAMemory(scale=0.))
 def fedema_auto(client: ClientState, server: ServerState, *, tau: float,
                 reset_missed: bool = True) -> ClientState:
   """FedEMA whose scale is tau / the client's first divergence, set once.

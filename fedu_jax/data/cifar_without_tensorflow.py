@@ -18,7 +18,7 @@ import requests
 import tensorflow_datasets as tfds
 from tensorflow_datasets.image_classification import cifar as tfds_cifar
 
-from fedu_jax.errors import BadInput
+from fedu_jax.runtime.errors import BadInput
 
 _PIXELS = 3 * 32 * 32
 

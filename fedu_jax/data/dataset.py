@@ -4,11 +4,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fedu_jax import lazy
-from fedu_jax import memory
-from fedu_jax.errors import BadInput
-from fedu_jax.lazy import Images, Lazy
-from fedu_jax.tally import Files
+from fedu_jax.data import lazy_arrays
+from fedu_jax.data.lazy_arrays import Images, Lazy
+from fedu_jax.data.reading_report import Files
+from fedu_jax.runtime.errors import BadInput
+from fedu_jax.runtime import host_memory
 
 # Labels are below it: the largest sets have some 22,000 classes, and of a label
 # that is a slip, tables and classifiers would be made of its size.
@@ -57,7 +57,7 @@ def checked(arrays: dict[str, Any], what: str, kind: str) -> Dataset:
       refuse(f'{half}_images in {what} is {images.shape}, which may be one '
              'image in colour: give [1, H, W, 3], or [N, H, 3, 1] for grey '
              'images of 3 pixels')
-    arrays[f'{half}_images'] = lazy.each(rgb, images)
+    arrays[f'{half}_images'] = lazy_arrays.each(rgb, images)
     if labels is not None:
       arrays[f'{half}_labels'] = _integers(
           labels, len(images), f'{half}_labels', what, refuse)
@@ -150,6 +150,6 @@ def rgb(images: np.ndarray) -> np.ndarray:
   """Makes [N, H, W] or [N, H, W, 1] three equal channels."""
   images = images.reshape(*images.shape[:3], -1)
   if images.shape[-1] == 1 and images.nbytes > 2**24:
-    memory.refuse(3 * images.nbytes, 'images in three channels',
+    host_memory.refuse(3 * images.nbytes, 'images in three channels',
                   'choose fewer or smaller ones')
   return np.repeat(images, 3, -1) if images.shape[-1] == 1 else images

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from fedu_jax import files
-from fedu_jax import lazy
-from fedu_jax import surroundings
-from fedu_jax.lazy import Images
+from fedu_jax.data import lazy_arrays
+from fedu_jax.data.lazy_arrays import Images
+from fedu_jax.runtime import durable_files
+from fedu_jax.runtime import machine
 
 Arrays = TypeVar('Arrays', bound=Any)  # a NamedTuple of arrays, and of absences
 _PREFIX = '.fedu_jax-'
@@ -84,8 +84,8 @@ def mapped(beside: pathlib.Path, name: str, state: str, kind: type[Arrays],
   def load(path):
     with np.load(path, allow_pickle=False) as file:
       labels = {x: file[x] for x in file.files if not x.endswith('images')}
-      return kind(**labels, **{x: lazy.member(path, x) for x in file.files
-                               if x not in labels})
+      return kind(**labels, **{x: lazy_arrays.member(path, x)
+                               for x in file.files if x not in labels})
   found = _found(beside.resolve(), name, state, load, fits)
   return read() if found is None else found
 
@@ -115,9 +115,9 @@ def _found(beside: pathlib.Path, name: str, state: str,
 
 def _write(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
   """Writes a file at once or not at all; its part is held while it grows."""
-  part = path.with_name(f'{path.stem}.{os.getpid()}{files.PART}')
+  part = path.with_name(f'{path.stem}.{os.getpid()}{durable_files.PART}')
   try:
-    with files.held(part) as ours:
+    with durable_files.held(part) as ours:
       if not ours:
         return  # a process of our number, in another container
       with open(part, 'wb') as file:
@@ -136,7 +136,7 @@ def _tidy(beside: pathlib.Path, name: str, *, keep: pathlib.Path) -> None:
   """
   # Before there were states, a name alone stood there.
   ours = (rf'{re.escape(_PREFIX + name)}(-[0-9a-f]{{{_STATE}}})?'
-          rf'(\.npz|\.[0-9]+{re.escape(files.PART)})')
+          rf'(\.npz|\.[0-9]+{re.escape(durable_files.PART)})')
   for folder in _folders(beside):
     with contextlib.suppress(OSError):
       for path in folder.iterdir() if _may_write(folder) else ():
@@ -146,10 +146,10 @@ def _tidy(beside: pathlib.Path, name: str, *, keep: pathlib.Path) -> None:
 
 
 def _remove(path: pathlib.Path) -> None:
-  if path.suffix != files.PART:
+  if path.suffix != durable_files.PART:
     path.unlink()
     return
-  with files.held(path) as free:
+  with durable_files.held(path) as free:
     if free:
       path.unlink()
 
@@ -160,7 +160,7 @@ def _file(name: str, state: str) -> str:
 
 def _folders(beside: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
   """Where files of this data may be: with it, and in the user's cache."""
-  return beside, surroundings.user_cache(
+  return beside, machine.user_cache(
       hashlib.sha256(os.fsencode(beside)).hexdigest()[:16]) or beside
 
 
@@ -173,5 +173,5 @@ def _folder(beside: pathlib.Path) -> pathlib.Path:
 def _may_write(folder: pathlib.Path) -> bool:
   # A folder that nobody may write to was meant so, even where we are root.
   return bool(folder.stat().st_mode & (
-      stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH)) and surroundings.may(
+      stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH)) and machine.may(
           folder, os.W_OK)

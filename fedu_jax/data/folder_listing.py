@@ -13,8 +13,8 @@ import re
 import stat
 from typing import NamedTuple
 
-from fedu_jax.errors import BadInput
-from fedu_jax.tally import counted, shown, unreadable
+from fedu_jax.data.reading_report import counted, shown, unreadable
+from fedu_jax.runtime.errors import BadInput
 
 # Folders that systems, servers and desktops make, in lower case. Those that
 # begin with a dot are passed over in any case.

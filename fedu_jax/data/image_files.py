@@ -20,8 +20,8 @@ import warnings
 import numpy as np
 from PIL import Image, ImageOps
 
-from fedu_jax import colours
-from fedu_jax.tally import unreadable
+from fedu_jax.data import image_colours
+from fedu_jax.data.reading_report import unreadable
 
 FITS = ('crop', 'pad')
 COLOURS = ('stored', 'seen')
@@ -104,9 +104,9 @@ def decode(path: pathlib.Path, how: How, bits: int = 0) -> Decoded:
     with Image.open(io.BytesIO(content), formats=_formats()) as file, _room(
         file.width * file.height):
       image = _eight_bits(file, content, how.depth or bits)
-      unseen = colours.differ(file)
+      unseen = image_colours.differ(file)
       if unseen and how.colours == 'seen':
-        image, unseen = colours.seen(image, file), False
+        image, unseen = image_colours.seen(image, file), False
       elif image.mode != 'RGB':
         image = image.convert('RGB')
       short, long = sorted(image.size)

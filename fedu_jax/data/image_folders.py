@@ -22,15 +22,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fedu_jax import cache
-from fedu_jax import image_files
-from fedu_jax import listing
-from fedu_jax import memory
-from fedu_jax import tally
-from fedu_jax.errors import BadInput
-from fedu_jax.image_files import decode, How, Undeclared, Unreadable
-from fedu_jax.lazy import Images, Lazy
-from fedu_jax.tally import Files, shown, unreadable
+from fedu_jax.data import decoded_cache
+from fedu_jax.data import folder_listing
+from fedu_jax.data import image_files
+from fedu_jax.data.image_files import decode, How, Undeclared, Unreadable
+from fedu_jax.data.lazy_arrays import Images, Lazy
+from fedu_jax.data import reading_report
+from fedu_jax.data.reading_report import Files, shown, unreadable
+from fedu_jax.runtime.errors import BadInput
+from fedu_jax.runtime import host_memory
 
 DEFAULT_SIZE = 32  # pixels, where the config does not say
 
@@ -73,17 +73,17 @@ def read(root: pathlib.Path, how: How, leave_out: tuple[str, ...], lazy: bool,
       folder that the system does not let us read, or, if lazy, a file that is
       no image.
   """
-  found = listing.listed(root, leave_out, image_files.is_image)
+  found = folder_listing.listed(root, leave_out, image_files.is_image)
   asked, how = how.size > 0, how._replace(size=how.size or DEFAULT_SIZE)
   task = _Task(root, found, how, asked, progress)
   if not lazy:
-    memory.refuse(len(task.paths) * how.size**2 * 3,
-                  f'{shown(root)} at {how.size} pixels')
+    host_memory.refuse(len(task.paths) * how.size**2 * 3,
+                       f'{shown(root)} at {how.size} pixels')
   name = f'images-{how.size}' + ''.join(
       f'-{x}' for x in how[1:] if x not in How._field_defaults.values())
   key = root, name, _state(task.paths), Folders
-  folders = (cache.mapped(*key, task.lazily, task.fits) if lazy
-             else cache.kept(*key, task.at_once, task.fits))
+  folders = (decoded_cache.mapped(*key, task.lazily, task.fits) if lazy
+             else decoded_cache.kept(*key, task.at_once, task.fits))
   if lazy and len(folders.skipped):
     raise task.unskippable(folders.skipped[0], folders.reasons[0])
   task.refuse_empty(folders)
@@ -94,8 +94,8 @@ def read(root: pathlib.Path, how: How, leave_out: tuple[str, ...], lazy: bool,
 class _Task:
   """What is to be decoded, and how."""
 
-  def __init__(self, root: pathlib.Path, found: listing.Listing, how: How,
-               asked: bool, progress: Progress):
+  def __init__(self, root: pathlib.Path, found: folder_listing.Listing,
+               how: How, asked: bool, progress: Progress):
     self._root, self._found, self._how = root, found, how
     self._asked, self._progress = asked, progress
     self.paths = [path for mine in found.files for path in mine]
@@ -182,7 +182,7 @@ class _Task:
   def fits(self, found: Folders) -> bool:
     """Whether arrays are such as `at_once` could give for these files."""
     count = len(self.paths)
-    if not (cache.is_images(found.images, self._how.size)
+    if not (decoded_cache.is_images(found.images, self._how.size)
             and found.skipped.dtype == np.int64 and found.skipped.ndim == 1
             and found.reasons.dtype.kind == 'U'
             and found.reasons.shape == found.skipped.shape
@@ -238,7 +238,7 @@ class _Task:
         pages=int(found.notes[0]), cropped=int(found.notes[1]),
         unseen=int(found.notes[2]))
     return files, tuple(
-        f'{self._shown(path)}{"/" * folder} ({tally.in_words(reason)})'
+        f'{self._shown(path)}{"/" * folder} ({reading_report.in_words(reason)})'
         for path, reason, folder in sorted(not_read))
 
   def _shown(self, path: pathlib.Path) -> str:
@@ -265,6 +265,6 @@ def _threads() -> int:
 def _state(paths: list[pathlib.Path]) -> str:
   """Changes whenever a file does."""
   try:
-    return cache.state_of(paths)
+    return decoded_cache.state_of(paths)
   except OSError as error:
     raise unreadable(error.filename, error) from error

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from fedu_jax.errors import BadInput
+from fedu_jax.runtime.errors import BadInput
 
 Parts = list[np.ndarray]
 

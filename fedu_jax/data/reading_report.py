@@ -6,7 +6,7 @@ import errno
 import os
 from typing import Any, NamedTuple
 
-from fedu_jax.errors import BadInput
+from fedu_jax.runtime.errors import BadInput
 
 _NAMED = 3  # files in a line
 

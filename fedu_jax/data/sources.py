@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fedu_jax import cache
-from fedu_jax import dataset
-from fedu_jax import folders
-from fedu_jax import lazy as lazy_lib
-from fedu_jax import memory
-from fedu_jax import paths
-from fedu_jax import tally
-from fedu_jax.dataset import Dataset
-from fedu_jax.errors import BadInput
-from fedu_jax.image_files import How
-from fedu_jax.lazy import Lazy
+from fedu_jax.data import dataset
+from fedu_jax.data.dataset import Dataset
+from fedu_jax.data import decoded_cache
+from fedu_jax.data.image_files import How
+from fedu_jax.data import image_folders
+from fedu_jax.data import lazy_arrays as lazy_lib
+from fedu_jax.data.lazy_arrays import Lazy
+from fedu_jax.data import reading_report
+from fedu_jax.runtime.errors import BadInput
+from fedu_jax.runtime import host_memory
+from fedu_jax.runtime import paths
 
 CHOICES = ('digits, tfds:<builder>, npz:<file>, folder:<dir>, or your own as '
            'package.module:function')
@@ -35,7 +35,7 @@ CHOICES = ('digits, tfds:<builder>, npz:<file>, folder:<dir>, or your own as '
 def load(source: str, *, data_dir: str = '', image_size: int = 0,
          max_examples: int = 0, lazy: bool = False, fit: str = 'crop',
          depth: int = 0, colours: str = 'stored', leave_out: str = '',
-         progress: folders.Progress = lambda done, total: None,
+         progress: image_folders.Progress = lambda done, total: None,
          choices: Mapping[str, Any] | None = None) -> Dataset:
   """Reads a source.
 
@@ -44,7 +44,7 @@ def load(source: str, *, data_dir: str = '', image_size: int = 0,
       function, 'package.module:function'.
     data_dir: for tfds, its root; '' for TFDS's default.
     image_size: pixels of a side; 0 keeps the images' own, and of a folder,
-      where each image may have another, is `folders.DEFAULT_SIZE`.
+      where each image may have another, is `image_folders.DEFAULT_SIZE`.
     max_examples: keep this many training examples, the first of each owner,
       evenly over owners, and over classes within each; 0 keeps all.
     lazy: whether images are read, decoded and resized only when they are
@@ -91,9 +91,10 @@ def load(source: str, *, data_dir: str = '', image_size: int = 0,
       test_labels=dataset.class_labels(data.test_labels, 'test', source))
   if image_size and data.train_images.shape[1:3] != (image_size,) * 2:
     if not lazy:
-      memory.refuse(len(data.train_images) * image_size**2 * 3,
-                    f'{source} at {image_size} pixels',
-                    'choose a smaller data.image_size or data.max_examples')
+      host_memory.refuse(
+          len(data.train_images) * image_size**2 * 3,
+          f'{source} at {image_size} pixels',
+          'choose a smaller data.image_size or data.max_examples')
     sized = functools.partial(resize, size=image_size)
     data = data._replace(train_images=lazy_lib.each(sized, data.train_images))
     if data.test_images is not None:
@@ -155,7 +156,7 @@ def import_reader(source: str) -> None:
   the one that draws would trip.
   """
   if source.startswith('tfds:'):
-    importlib.import_module('fedu_jax.tfds_reader')
+    importlib.import_module('fedu_jax.data.tfds_reader')
 
 
 def resize(images: np.ndarray, size: int) -> np.ndarray:
@@ -179,19 +180,19 @@ def _digits(what: str, data_dir: str, image_size: int, lazy: bool) -> Dataset:
 
 def _tfds(what: str, data_dir: str, image_size: int, lazy: bool) -> Dataset:
   """Any prepared TFDS classification set; CIFAR is prepared here if need be."""
-  from fedu_jax import tfds_reader
+  from fedu_jax.data import tfds_reader
   builder = tfds_reader.find(what, data_dir)
 
   def fits(found: Dataset) -> bool:
     splits = builder.info.splits
     return found.owners is None and all(
         images is not None and labels is not None
-        and cache.is_images(images, image_size)
+        and decoded_cache.is_images(images, image_size)
         and labels.shape == (len(images),) and labels.dtype.kind in 'iu'
         and len(images) in [x.num_examples for x in splits.values()]
         for images, labels in ((found.train_images, found.train_labels),
                                (found.test_images, found.test_labels)))
-  return (cache.mapped if lazy else cache.kept)(
+  return (decoded_cache.mapped if lazy else decoded_cache.kept)(
       pathlib.Path(builder.data_path), f"{what.replace('/', '-')}-{image_size}",
       tfds_reader.state_of(builder), Dataset,
       lambda: Dataset(*tfds_reader.read(builder, image_size, lazy)), fits)
@@ -213,7 +214,7 @@ def _npz(what: str, data_dir: str, image_size: int, lazy: bool) -> Dataset:
       found = {ours: ours if ours in file.files else keras
                for ours, keras in names.items()
                if ours in file.files or keras in file.files}
-      memory.refuse(sum(
+      host_memory.refuse(sum(
           file.zip.getinfo(f'{theirs}.npy').file_size
           for ours, theirs in found.items()
           if not (lazy and ours.endswith('images'))), what)
@@ -221,8 +222,9 @@ def _npz(what: str, data_dir: str, image_size: int, lazy: bool) -> Dataset:
           ours: lazy_lib.member(what, theirs)
           if lazy and ours.endswith('images') else file[theirs]
           for ours, theirs in found.items()}
-      other = tuple(f'{tally.shown(name)} (no name of an array that is read)'
-                    for name in file.files if name not in found.values())
+      other = tuple(
+          f'{reading_report.shown(name)} (no name of an array that is read)'
+          for name in file.files if name not in found.values())
     if any(isinstance(x, bytes) for x in arrays.values()):
       raise ValueError('what is called an array in it is none')
   except BadInput:
@@ -262,10 +264,10 @@ def _own(source: str, own: Callable[..., Any],
 
 
 def _folder(what: str, how: How, leave_out: str, lazy: bool,
-            progress: folders.Progress) -> Dataset:
+            progress: image_folders.Progress) -> Dataset:
   """One folder of images a client, unlabelled, in the order of their names."""
   names = tuple(x.strip().strip('/') for x in leave_out.split(',') if x)
-  found, owner_names, files, skipped = folders.read(
+  found, owner_names, files, skipped = image_folders.read(
       pathlib.Path(what), how, names, lazy, progress)
   return Dataset(found.images, owners=found.owners, owner_names=owner_names,
                  skipped=skipped, files=files)

@@ -11,12 +11,12 @@ from PIL import Image
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import resource
 
-from fedu_jax import cache
-from fedu_jax import cifar
-from fedu_jax import memory
-from fedu_jax import surroundings
-from fedu_jax.errors import BadInput
-from fedu_jax.lazy import Images, Lazy
+from fedu_jax.data import cifar_without_tensorflow
+from fedu_jax.data import decoded_cache
+from fedu_jax.data.lazy_arrays import Images, Lazy
+from fedu_jax.runtime.errors import BadInput
+from fedu_jax.runtime import host_memory
+from fedu_jax.runtime import machine
 
 
 def find(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
@@ -31,7 +31,7 @@ def find(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
       cannot be made so.
   """
   root = data_dir or None
-  if not root and 'TFDS_DATA_DIR' not in os.environ and not surroundings.home():
+  if not root and 'TFDS_DATA_DIR' not in os.environ and not machine.home():
     raise BadInput(f'data.source tfds: {name} is in ~/tensorflow_datasets by '
                    'default, and this user has no home folder: name its folder '
                    'with --config.data.dir')
@@ -52,8 +52,8 @@ def find(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
           f'{builder.info.file_format.value}, which needs TensorFlow to read: '
           "prepare it with file_format='array_record'")
     return builder
-  if name in cifar.BUILDERS:
-    return cifar.prepare(name, root)
+  if name in cifar_without_tensorflow.BUILDERS:
+    return cifar_without_tensorflow.prepare(name, root)
   try:
     _reach(builder)
     builder.download_and_prepare(
@@ -77,7 +77,7 @@ def state_of(builder: tfds.core.DatasetBuilder) -> str:
   """
   folder = pathlib.Path(builder.data_path)
   try:
-    return cache.state_of(sorted(
+    return decoded_cache.state_of(sorted(
         path for path in folder.resolve().iterdir()
         if path.is_file() and not path.name.startswith('.')))
   except OSError as error:
@@ -139,7 +139,7 @@ def _reach(builder: tfds.core.DatasetBuilder) -> None:
     if not (downloads / resource.get_dl_fname(url, info.checksum)).exists():
       servers.setdefault(url.split('/')[2], url)
   for url in servers.values():
-    cifar.reach(url)
+    cifar_without_tensorflow.reach(url)
 
 
 @contextlib.contextmanager
@@ -176,7 +176,7 @@ def _split(builder, split, keys, image_size, lazy):
         keys[0]: tfds.decode.SkipDecoding()} if lazy else None)
     if not lazy:
       shape = (image_size, image_size, 3) if image_size else feature.shape
-      memory.refuse(2 * len(source) * math.prod(x or 1 for x in shape),
+      host_memory.refuse(2 * len(source) * math.prod(x or 1 for x in shape),
                     f'the split {split} of {builder.name}',
                     'choose a smaller data.image_size')
     for i in range(len(source)):

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from fedu_jax import evaluation
-from fedu_jax import networks
-from fedu_jax import report
-from fedu_jax.state import Online, Variables
+from fedu_jax.core.state import Online, Variables
+from fedu_jax.evaluation import probes
+from fedu_jax.models import networks
+from fedu_jax.training import round_report
 
 
 class Scorer(NamedTuple):
@@ -41,9 +41,9 @@ class Scorer(NamedTuple):
   def embed(self, encoder: Variables, images: np.ndarray, *,
             below_projector: bool = True) -> jax.Array:
     """Features [N, D], or what the projector makes of them."""
-    apply = (evaluation.features if below_projector
-             else evaluation.projections)
-    return evaluation.embed(apply, self.nets.encoder, encoder, images)
+    apply = (probes.features if below_projector
+             else probes.projections)
+    return probes.embed(apply, self.nets.encoder, encoder, images)
 
   def raw(self) -> 'Scorer':
     """The same, but its probes take features as they are."""
@@ -57,13 +57,13 @@ class Scorer(NamedTuple):
   def knn(self, encoder: Variables, *, below_projector: bool = False) -> float:
     """kNN, by default the released code's monitor on the projector's output."""
     bank, queries = self._both(encoder, below_projector)
-    return float(evaluation.knn_accuracy(
+    return float(probes.knn_accuracy(
         bank, self.train_labels, queries, self.test_labels,
         k=self.settings.knn_neighbours,
         temperature=self.settings.knn_temperature))
 
   def _probe(self, train, labels, test, rng) -> float:
-    return float(evaluation.linear_probe(
+    return float(probes.linear_probe(
         train, labels, test, jnp.asarray(self.test_labels), rng,
         num_classes=self.num_classes, epochs=self.settings.probe_epochs,
         batch_size=self.settings.probe_batch_size,
@@ -79,7 +79,7 @@ class Scorer(NamedTuple):
     """Of training and test images, as the probes want them."""
     train, test = self._both(encoder, True)
     if self.settings.probe_standardise:
-      train, test = evaluation.standardise(train, test)
+      train, test = probes.standardise(train, test)
     return train, test
 
   def linear(self, encoder: Variables) -> float:
@@ -109,7 +109,7 @@ class Scorer(NamedTuple):
     logits: Any = self.nets.predictor.apply(online.predictor._asdict(), z,
                                        train=False)
     labels = jnp.asarray(self.test_labels)
-    return float(evaluation.accuracy(logits, labels, len(labels)))
+    return float(probes.accuracy(logits, labels, len(labels)))
 
   def _few(self, classes: int) -> np.ndarray:
     """Draws the few labelled examples, several times: [draws, examples]."""
@@ -167,7 +167,7 @@ def best(found: Sequence[dict[str, float]]) -> dict[str, float]:
 
   An accuracy that is NaN counts for less than any other.
   """
-  return {name: value if name in report.PLAIN else max(
+  return {name: value if name in round_report.PLAIN else max(
       (own[name] for own in found),
       key=lambda x: -math.inf if math.isnan(x) else x)
           for name, value in found[0].items()}

@@ -12,11 +12,11 @@ from jax.typing import ArrayLike
 import numpy as np
 import optax
 
-from fedu_jax import guards
-from fedu_jax import memory
-from fedu_jax import networks
-from fedu_jax.losses import unit
-from fedu_jax.state import Array, Variables
+from fedu_jax.core import argument_checks
+from fedu_jax.core.state import Array, Variables
+from fedu_jax.learners.losses import unit
+from fedu_jax.models import networks
+from fedu_jax.runtime import host_memory
 
 
 @functools.partial(jax.jit, static_argnames=('apply', 'module', 'batch_size'))
@@ -58,16 +58,16 @@ def embed(apply: Callable[..., Array], module: nn.Module, variables: Variables,
   Raises:
     ValueError: images are none of that kind, or the module cannot take them.
   """
-  guards.pixels(images)
-  guards.count('batch_size', batch_size)
+  argument_checks.pixels(images)
+  argument_checks.count('batch_size', batch_size)
   count = len(images)
   if not count:
     one = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
     z = jax.eval_shape(lambda v, x: apply(module, v, x), variables, one)
     return jnp.zeros((0, *z.shape[1:]), z.dtype)
   if images.nbytes > 2**28:  # a copy with padding, and one for the device
-    memory.refuse(2 * images.nbytes, f'to embed {count} images',
-                  'what is trained stays; score fewer or smaller images')
+    host_memory.refuse(2 * images.nbytes, f'to embed {count} images',
+                       'what is trained stays; score fewer or smaller images')
   batch_size = min(batch_size, count)
   padded = -(-count // batch_size) * batch_size
   images = np.concatenate([images, np.zeros(
@@ -118,10 +118,10 @@ def knn_accuracy(bank: ArrayLike, bank_labels: ArrayLike, queries: ArrayLike,
   Raises:
     ValueError: shapes, labels, k or temperature are none that have a score.
   """
-  guards.examples(bank, bank_labels, name='bank')
-  guards.examples(queries, query_labels, name='query',
-                  dims=np.shape(bank)[1])
-  guards.count('k', k)
+  argument_checks.examples(bank, bank_labels, name='bank')
+  argument_checks.examples(queries, query_labels, name='query',
+                           dims=np.shape(bank)[1])
+  argument_checks.count('k', k)
   if not temperature > 0:
     raise ValueError(f'temperature is {temperature}; it must be above 0')
   classes = int(max(np.max(bank_labels), np.max(query_labels))) + 1
@@ -235,13 +235,13 @@ def linear_probe(train: Array, train_labels: Array, test: Array,
     ValueError: shapes, labels or numbers are none that a layer can be trained
       on.
   """
-  guards.examples(train, train_labels, name='training',
-                  num_classes=num_classes)
-  guards.examples(test, test_labels, name='test', dims=np.shape(train)[1],
-                  num_classes=num_classes)
+  argument_checks.examples(train, train_labels, name='training',
+                           num_classes=num_classes)
+  argument_checks.examples(test, test_labels, name='test',
+                           dims=np.shape(train)[1], num_classes=num_classes)
   for name, value in (('num_classes', num_classes), ('epochs', epochs),
                       ('batch_size', batch_size)):
-    guards.count(name, value)
+    argument_checks.count(name, value)
   return _linear_probe(train, train_labels, test, test_labels, rng,
                        num_classes=num_classes, epochs=epochs,
                        batch_size=batch_size, learning_rate=learning_rate)

@@ -15,20 +15,20 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from fedu_jax import augment
-from fedu_jax import draws
-from fedu_jax import evaluation
-from fedu_jax import files
-from fedu_jax import memory
-from fedu_jax import report
-from fedu_jax import runs
-from fedu_jax import score_file
-from fedu_jax import screen
-from fedu_jax import semi_supervised
-from fedu_jax import sources
-from fedu_jax.errors import BadInput, Unsaved
-from fedu_jax.scores import best, mixed, Scorer
-from fedu_jax.state import Online
+from fedu_jax.core.state import Online
+from fedu_jax.data import sources
+from fedu_jax.evaluation.encoder_scores import best, mixed, Scorer
+from fedu_jax.evaluation import probes
+from fedu_jax.evaluation import score_file
+from fedu_jax.evaluation import semi_supervised
+from fedu_jax.learners import augment
+from fedu_jax.runtime import durable_files
+from fedu_jax.runtime.errors import BadInput, Unsaved
+from fedu_jax.runtime import host_memory
+from fedu_jax.runtime import prng
+from fedu_jax.runtime import terminal
+from fedu_jax.training import prepare
+from fedu_jax.training import round_report
 
 Score = Callable[[Scorer, Online, str], dict[str, float]]
 
@@ -137,8 +137,8 @@ def geometry(scorer: Scorer, online: Online, choice: str) -> dict[str, float]:
       for i in range(0, len(images), 500)]))).astype(np.uint8)
       for rng in rngs]
   z1, z2 = (scorer.embed(online.encoder, x) for x in views)
-  return {'alignment': float(evaluation.alignment(z1, z2)),
-          'uniformity': float(evaluation.uniformity(
+  return {'alignment': float(probes.alignment(z1, z2)),
+          'uniformity': float(probes.uniformity(
               scorer.embed(online.encoder, images)))}
 
 
@@ -167,9 +167,9 @@ def parse(text: str) -> list[tuple[str, Protocol, str]]:
   return found
 
 
-@memory.watched('nothing of the run is lost: end other programs, or ask for '
-                'fewer or smaller protocols')
-@draws.fixed()
+@host_memory.watched('nothing of the run is lost: end other programs, or ask '
+                     'for fewer or smaller protocols')
+@prng.fixed()
 def ask(workdir: str | pathlib.Path, protocol: str, *,
         encoder: str = 'federation', data_dir: str = '', source: str = '',
         console: Console | None = None,
@@ -198,7 +198,7 @@ def ask(workdir: str | pathlib.Path, protocol: str, *,
     BadInput: the folder holds no such run, or a protocol cannot be carried out.
     Unsaved: they are printed, but could not be written.
   """
-  console = console or screen.console()
+  console = console or terminal.console()
   asked = parse(protocol)
   folder = pathlib.Path(workdir)
   if not re.fullmatch('federation|untrained|alone[0-9]{1,6}', encoder):
@@ -207,9 +207,9 @@ def ask(workdir: str | pathlib.Path, protocol: str, *,
   if trained:
     rounds, load = trained
   else:
-    config = runs.config_of(folder, data_dir, source)
-    load = functools.partial(runs.restore, config, folder, encoder, console)
-    rounds = runs.rounds_of(folder, encoder)
+    config = prepare.config_of(folder, data_dir, source)
+    load = functools.partial(prepare.restore, config, folder, encoder, console)
+    rounds = prepare.rounds_of(folder, encoder)
   path = folder / 'evaluation.json'
   before = score_file.read(path)
   mine = score_file.of(before, encoder, rounds)
@@ -218,7 +218,7 @@ def ask(workdir: str | pathlib.Path, protocol: str, *,
   unwritten = None
   if missing or source:  # a place that is named is looked at
     scorer, online = load()
-    if not trained and runs.rounds_of(folder, encoder) != rounds:
+    if not trained and prepare.rounds_of(folder, encoder) != rounds:
       # It has trained on meanwhile, and what was read is of a later round.
       return ask(folder, protocol, encoder=encoder, data_dir=data_dir,
                  source=source, console=console)
@@ -244,12 +244,13 @@ def ask(workdir: str | pathlib.Path, protocol: str, *,
         unwritten = error  # what is asked for is at least shown
   scores = {key: value for name, _, _ in asked
             for key, value in mine[name].items()}
-  console.print(report.plain_table(encoder, scores))
-  if unsound := report.unsound_line({encoder: scores}):
-    screen.say(console, unsound)
+  console.print(round_report.plain_table(encoder, scores))
+  if unsound := round_report.unsound_line({encoder: scores}):
+    terminal.say(console, unsound)
   if unwritten:
-    raise Unsaved(f'{path} could not be written ({files.reason(unwritten)}): '
-                  f'{files.advice(unwritten)}, or they are computed again')
+    raise Unsaved(
+        f'{path} could not be written ({durable_files.reason(unwritten)}): '
+        f'{durable_files.advice(unwritten)}, or they are computed again')
   return scores
 
 

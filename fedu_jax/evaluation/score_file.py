@@ -4,9 +4,9 @@ import json
 import pathlib
 from typing import Any
 
-from fedu_jax import files
-from fedu_jax import report
-from fedu_jax.errors import BadInput
+from fedu_jax.runtime import durable_files
+from fedu_jax.runtime.errors import BadInput
+from fedu_jax.training import round_report
 
 
 def read(path: pathlib.Path) -> dict[str, Any]:
@@ -55,11 +55,11 @@ def add(path: pathlib.Path, encoder: str, rounds: int,
   Raises:
     OSError: they cannot be written.
   """
-  with files.held(path.with_name('.evaluation.lock'), wait=True):
+  with durable_files.held(path.with_name('.evaluation.lock'), wait=True):
     known = read(path)
     theirs = known.get(encoder, {}).get('rounds', 0)
     if theirs > rounds and theirs != before.get(encoder, {}).get('rounds'):
       return
     known[encoder] = {'rounds': rounds,
                       'scores': of(known, encoder, rounds) | mine}
-    report.write_json(path, known)
+    round_report.write_json(path, known)

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fedu_jax import dataset
-from fedu_jax import evaluation
-from fedu_jax import networks
-from fedu_jax.layers import MLP
-from fedu_jax.state import Array, PyTree, Variables
+from fedu_jax.core.state import Array, PyTree, Variables
+from fedu_jax.data import dataset
+from fedu_jax.evaluation import probes
+from fedu_jax.models.layers import MLP
+from fedu_jax.models import networks
 
 
 def labelled_rows(labels: np.ndarray, ratio: float, *,
@@ -75,7 +75,7 @@ def semi_supervised(
   head = MLP(hidden, num_classes, layers=layers)
   rng_head, rng_order = jax.random.split(rng)
   size = min(batch_size, len(images))
-  embed = functools.partial(evaluation.embed, evaluation.features, module)
+  embed = functools.partial(probes.embed, probes.features, module)
   features = embed(encoder, images[:2])
   top = networks.variables(head.init(rng_head, features, train=False))
   params = (encoder.params, top.params) if fine_tune else top.params
@@ -89,7 +89,7 @@ def semi_supervised(
 
   def score(state, test):
     logits: Any = head.apply(state[1]._asdict(), test, train=False)
-    return float(evaluation.accuracy(
+    return float(probes.accuracy(
         logits, jnp.asarray(test_labels), batch_size))
 
   state = train(state, pixels, targets, order(0),

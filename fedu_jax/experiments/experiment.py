@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from fedu_jax import settings
 from fedu_jax.configs import cifar10
 from fedu_jax.configs import cifar10_small
 from fedu_jax.configs import methods
 from fedu_jax.configs import smoke
+from fedu_jax.training.config import registry
 
 
 class Scale(NamedTuple):
@@ -150,7 +150,7 @@ def make(scale: Scale, *, method: str = 'fedu', data: str, iid: bool = False,
     config.evaluation.alone = (
         2 if scale.arms == 'few' else
         1 if scale.arms == 'some' and iid else config.clients)
-  settings.check(config)
+  registry.check(config)
   return config
 
 
@@ -161,10 +161,10 @@ def key_of(config: ml_collections.ConfigDict, seed: int) -> str:
   earlier version wrote are found though fields were added since. A field that
   was added counts as different if an earlier run had another value.
   """
-  flat, usual = map(settings.flatten, (config, cifar10.get_config()))
-  usual |= settings.ADDED
+  flat, usual = map(registry.flatten, (config, cifar10.get_config()))
+  usual |= registry.ADDED
   changed = {name: value for name, value in flat.items()
-             if name not in ('seed', *settings.PLACES)
+             if name not in ('seed', *registry.PLACES)
              and (name not in usual or usual[name] != value)}
   text = json.dumps(changed, sort_keys=True)
   return f'{hashlib.sha256(text.encode()).hexdigest()[:12]}-seed{seed}'

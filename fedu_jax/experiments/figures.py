@@ -11,7 +11,7 @@ import matplotlib
 import matplotlib.figure
 import numpy as np
 
-from fedu_jax.experiments import plan as plans
+from fedu_jax.experiments import experiment as plans
 from fedu_jax.experiments.spread import mean_and_spread
 
 GREY = '#808080'

@@ -12,8 +12,8 @@ from rich.progress import (
     TimeElapsedColumn)
 from rich.text import Text
 
-from fedu_jax import protocols
-from fedu_jax.experiments import plan as plans
+from fedu_jax.evaluation import protocols
+from fedu_jax.experiments import experiment as plans
 
 
 def seconds_left(elapsed: float, begun_with: int, left: int) -> float | None:

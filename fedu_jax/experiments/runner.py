@@ -17,16 +17,16 @@ from typing import Any
 import ml_collections
 from rich.console import Console
 
-from fedu_jax import data_record
-from fedu_jax import files
-from fedu_jax import protocols
-from fedu_jax import screen
-from fedu_jax import settings
-from fedu_jax import sources
-from fedu_jax import train
-from fedu_jax.errors import BadInput, Unsaved
-from fedu_jax.experiments import bar as bars
-from fedu_jax.experiments import plan as plans
+from fedu_jax.data import sources
+from fedu_jax.evaluation import protocols
+from fedu_jax.experiments import experiment as plans
+from fedu_jax.experiments import progress as bars
+from fedu_jax.runtime import durable_files
+from fedu_jax.runtime.errors import BadInput, Unsaved
+from fedu_jax.runtime import terminal
+from fedu_jax.training.config import registry
+from fedu_jax.training import data_record
+from fedu_jax.training import train
 
 
 def run(several: Mapping[str, plans.Plan], workdir: pathlib.Path, *,
@@ -110,10 +110,10 @@ def _see_same_images(seen: dict[str, pathlib.Path], arm: plans.Arm,
   Raises:
     BadInput: a run that was seen had other test images.
   """
-  own = {name: value for name, value in settings.flatten(
+  own = {name: value for name, value in registry.flatten(
       arm.config).items() if name.startswith('data.')}
   key = json.dumps({name: own[name] for name in sorted(
-      own.keys() - set(settings.PLACES) - {'data.max_examples'})})
+      own.keys() - set(registry.PLACES) - {'data.max_examples'})})
   if (mine := data_record.known(folder)) is None:
     return  # a run of an earlier version
   first = seen.setdefault(key, folder)
@@ -212,11 +212,11 @@ def _train(config: ml_collections.FrozenConfigDict, seeds: tuple[int, ...],
         for folder in folders]
     found = train.train_seeds(
         config, seeds, [str(folder) for folder in folders],
-        consoles=[screen.console(log, width=100) for log in logs])
+        consoles=[terminal.console(log, width=100) for log in logs])
   for folder, trained in zip(folders, found):
     if trained.unsaved:
       raise Unsaved(f'{folder}: {trained.unsaved}: '
-                    f'{files.advice(trained.unsaved)}, and start again')
+                    f'{durable_files.advice(trained.unsaved)}, and start again')
   return found
 
 
@@ -225,5 +225,5 @@ def _hold(folder: pathlib.Path, *, wait: bool) -> Iterator[bool]:
   """Holds a run, so that processes can share a queue; yields whether we do.
   """
   folder.parent.mkdir(parents=True, exist_ok=True)
-  with files.held(folder.with_suffix('.lock'), wait=wait) as ours:
+  with durable_files.held(folder.with_suffix('.lock'), wait=wait) as ours:
     yield ours

@@ -6,10 +6,10 @@ import pathlib
 import re
 from typing import Any
 
-from fedu_jax import report
+from fedu_jax.experiments import experiment as plans
 from fedu_jax.experiments import figures
-from fedu_jax.experiments import plan as plans
 from fedu_jax.experiments import spread
+from fedu_jax.training import round_report
 
 _PUBLISHED = 'linear', 'classifier'  # what the papers' numbers may be of
 _STYLE = '''
@@ -36,7 +36,7 @@ def write(plan: plans.Plan, results: list[plans.Result], folder: pathlib.Path,
     The page, which holds all of it and needs no other file.
   """
   folder.mkdir(parents=True, exist_ok=True)
-  report.write_json(folder / 'results.json', {
+  round_report.write_json(folder / 'results.json', {
       'title': plan.title, 'scale': scale.name,
       'results': _as_json(results)})
   tables = [_table(plan, results, caption, score)
@@ -77,7 +77,8 @@ def _table(plan: plans.Plan, results: list[plans.Result], caption: str,
         line.append('–' + (f' [{known}]' if known else ''))
         continue
       values = [s[score] for s in cells[row, column].scores]
-      text = spread.as_text(values, factor=1 if score in report.PLAIN else 100)
+      text = spread.as_text(
+          values, factor=1 if score in round_report.PLAIN else 100)
       line.append(text + (f' [{known}]' if known else ''))
     lines.append(line)
   return caption, lines

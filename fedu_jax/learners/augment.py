@@ -20,9 +20,9 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from fedu_jax import eight_bit as levels
-from fedu_jax import guards
-from fedu_jax.state import Array
+from fedu_jax.core import argument_checks
+from fedu_jax.core.state import Array
+from fedu_jax.learners import eight_bit_colours as levels
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601-2, as PIL's convert('L')
 _uniform = functools.partial(jax.random.uniform, dtype=jnp.float32)
@@ -245,7 +245,7 @@ def simclr_view(images: Array, rng: Array,
   Raises:
     ValueError: images are none of that kind.
   """
-  guards.pixels(images, channels=3)
+  argument_checks.pixels(images, channels=3)
   rngs = jax.random.split(rng, len(images))
   return jax.vmap(functools.partial(_view, config=config))(images, rngs)
 

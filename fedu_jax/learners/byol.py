@@ -11,12 +11,12 @@ import functools
 import jax
 import optax
 
-from fedu_jax import networks
-from fedu_jax import trees
-from fedu_jax.learners import descent
-from fedu_jax.losses import feature_std, regression_loss
-from fedu_jax.state import (
+from fedu_jax.core.state import (
     Array, ClientState, Learner, Metrics, Online, StepState, Variables)
+from fedu_jax.core import trees
+from fedu_jax.learners.losses import feature_std, regression_loss
+from fedu_jax.learners import online_step
+from fedu_jax.models import networks
 
 Loss = Callable[[Array, Array], Array]  # [B, D], [B, D] -> [B]
 
@@ -24,9 +24,10 @@ FIRST_TARGETS = ('copy', 'alias')
 
 
 def byol_step(state: StepState, images: Array, rng: Array, *,
-              nets: networks.Nets, view: descent.View, make_tx: descent.MakeTx,
-              loss: Loss = regression_loss, decay: float = 0.99,
-              first_target: str = 'copy', stop_gradient: bool = True,
+              nets: networks.Nets, view: online_step.View,
+              make_tx: online_step.MakeTx, loss: Loss = regression_loss,
+              decay: float = 0.99, first_target: str = 'copy',
+              stop_gradient: bool = True,
               ema: bool = True) -> tuple[StepState, Metrics]:
   """One optimiser step on the online network and one EMA step of the target.
 
@@ -61,20 +62,21 @@ def byol_step(state: StepState, images: Array, rng: Array, *,
   aliased = first_target == 'alias'
 
   def objective(online):
-    z1, z2, encoder = descent.two_views(nets.encoder, online.encoder, x1, x2)
-    p1, p2, predictor = descent.two_views(
+    z1, z2, encoder = online_step.two_views(
+        nets.encoder, online.encoder, x1, x2)
+    p1, p2, predictor = online_step.two_views(
         nets.predictor, online.predictor, z1, z2)
     target = state.target
     if aliased:
       target = trees.where(state.first, encoder, target)
-    t1, t2, target = descent.two_views(nets.encoder, target, x1, x2)
+    t1, t2, target = online_step.two_views(nets.encoder, target, x1, x2)
     if stop_gradient:
       # No gradient may reach the target: it is the regression's fixed point.
       t1, t2 = jax.lax.stop_gradient((t1, t2))
     value = (loss(p1, t2) + loss(p2, t1)).mean()
     return value, (Online(encoder, predictor), (target, feature_std(z1)))
 
-  value, online, (target, spread), opt_state = descent.descend(
+  value, online, (target, spread), opt_state = online_step.descend(
       objective, state.online, state.opt_state, make_tx(state.round))
   if ema:
     target = target._replace(params=optax.incremental_update(
@@ -88,10 +90,10 @@ def byol_step(state: StepState, images: Array, rng: Array, *,
   return state, {'loss': value, 'feature_std': spread}
 
 
-def byol(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,
-         loss: Loss = regression_loss, decay: float = 0.99,
-         first_target: str = 'copy', stop_gradient: bool = True,
-         ema: bool = True) -> Learner:
+def byol(nets: networks.Nets, view: online_step.View, *,
+         make_tx: online_step.MakeTx, loss: Loss = regression_loss,
+         decay: float = 0.99, first_target: str = 'copy',
+         stop_gradient: bool = True, ema: bool = True) -> Learner:
   """Builds BYOL as a Learner; the arguments are those of `byol_step`.
 
   The optimiser is made anew each round, so its momentum starts from zero, as
@@ -105,7 +107,7 @@ def byol(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,
                      f'not {first_target!r}')
 
   def init(client: ClientState, round_: Array) -> StepState:
-    opt_state = make_tx(round_).init(descent.params_of(client.online))
+    opt_state = make_tx(round_).init(online_step.params_of(client.online))
     return StepState(client.online, client.target, opt_state, round_,
                      client.last_round < 0)
 

@@ -11,7 +11,7 @@ in 2 % of values, ties that PIL's rounded weights decide.
 import jax
 import jax.numpy as jnp
 
-from fedu_jax.state import Array
+from fedu_jax.core.state import Array
 
 _LUMA = (19595., 38470., 7471.)  # of 65536; PIL's L24, exact in float32
 # The circle of hues has 510 parts here: PIL's byte counts it as 255.

@@ -5,11 +5,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fedu_jax import networks
-from fedu_jax.learners import descent
-from fedu_jax.losses import feature_std, nt_xent, unit
-from fedu_jax.state import (
+from fedu_jax.core.state import (
     Array, ClientState, Learner, Metrics, Online, PyTree)
+from fedu_jax.learners.losses import feature_std, nt_xent, unit
+from fedu_jax.learners import online_step
+from fedu_jax.models import networks
 
 
 class Dictionary(NamedTuple):
@@ -33,8 +33,9 @@ class FedCAState(NamedTuple):
   round: Array
 
 
-def fedca(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,
-          temperature: float = 0.07, queue_size: int = 1024) -> Learner:
+def fedca(nets: networks.Nets, view: online_step.View, *,
+          make_tx: online_step.MakeTx, temperature: float = 0.07,
+          queue_size: int = 1024) -> Learner:
   """Builds FedCA as a Learner, without its alignment module.
 
   Zhang et al. (arXiv 2010.08982) describe two modules. The dictionary: clients
@@ -62,15 +63,15 @@ def fedca(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,
   """
   def memory(online: Online, rng: Array, image: Array) -> FedCAMemory:
     """Random entries, the same for all clients."""
-    z = descent.embedding(nets, online, image)
-    entries = descent.random_keys(z, rng, queue_size)
+    z = online_step.embedding(nets, online, image)
+    entries = online_step.random_keys(z, rng, queue_size)
     nobody = jnp.zeros(queue_size, jnp.int32)
     return FedCAMemory(Dictionary(entries, nobody), entries, jnp.int32(0))
 
   def init(client: ClientState, round_: Array) -> FedCAState:
-    return FedCAState(client.online, client.memory.learner,
-                      make_tx(round_).init(descent.params_of(client.online)),
-                      round_)
+    return FedCAState(
+        client.online, client.memory.learner,
+        make_tx(round_).init(online_step.params_of(client.online)), round_)
 
   def step(state: FedCAState, images: Array,
            rng: Array) -> tuple[FedCAState, Metrics]:
@@ -86,7 +87,7 @@ def fedca(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,
                       negatives=known.entries,
                       apart=known.owners != tag).mean()
       return value, (online._replace(encoder=encoder), z[:len(images)])
-    value, online, z, opt_state = descent.descend(
+    value, online, z, opt_state = online_step.descend(
         objective, state.online, state.opt_state, make_tx(state.round))
     keys = jnp.concatenate([unit(z), state.memory.keys])[:queue_size]
     memory = state.memory._replace(keys=keys, tag=tag)

@@ -5,11 +5,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fedu_jax import networks
-from fedu_jax.learners import descent
-from fedu_jax.losses import feature_std, spectral, within
-from fedu_jax.state import (
+from fedu_jax.core.state import (
     Array, ClientState, Learner, Metrics, Online, PyTree)
+from fedu_jax.learners.losses import feature_std, spectral, within
+from fedu_jax.learners import online_step
+from fedu_jax.models import networks
 
 
 class FedSCMemory(NamedTuple):
@@ -28,8 +28,9 @@ class FedSCState(NamedTuple):
   round: Array
 
 
-def fedsc(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,
-          decay: float = 0.99, mu: float = 4.0) -> Learner:
+def fedsc(nets: networks.Nets, view: online_step.View, *,
+          make_tx: online_step.MakeTx, decay: float = 0.99,
+          mu: float = 4.0) -> Learner:
   """Builds FedSC as a Learner (Jing et al., ICML 2024).
 
   The spectral contrastive loss (HaoChen et al. 2021) of the union of clients
@@ -57,7 +58,7 @@ def fedsc(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,
   def memory(online: Online, rng: Array, image: Array) -> FedSCMemory:
     """A client that knows of no others."""
     del rng
-    z = descent.embedding(nets, online, image)
+    z = online_step.embedding(nets, online, image)
     none = jnp.zeros((z.shape[-1], z.shape[-1]), z.dtype)
     return FedSCMemory(none, none, jnp.ones((), z.dtype))
 
@@ -66,7 +67,7 @@ def fedsc(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,
     return FedSCState(
         client.online, known._replace(own=jnp.zeros_like(known.own)),
         jnp.zeros_like(known.share),
-        make_tx(round_).init(descent.params_of(client.online)), round_)
+        make_tx(round_).init(online_step.params_of(client.online)), round_)
 
   def step(state: FedSCState, images: Array,
            rng: Array) -> tuple[FedSCState, Metrics]:
@@ -74,14 +75,14 @@ def fedsc(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,
     known = state.memory
 
     def objective(online):
-      z1, z2, encoder = descent.two_views(
+      z1, z2, encoder = online_step.two_views(
           nets.encoder, online.encoder, x1, x2)
       z1, z2 = within(z1, mu**0.5), within(z2, mu**0.5)
       value = spectral(z1, z2, others=known.others, share=known.share)
       z = jnp.concatenate([z1, z2])
       return value, (online._replace(encoder=encoder),
                      (z.T @ z / len(z), feature_std(z1)))
-    value, online, (moment, spread), opt_state = descent.descend(
+    value, online, (moment, spread), opt_state = online_step.descend(
         objective, state.online, state.opt_state, make_tx(state.round))
     known = known._replace(own=decay * known.own + (1 - decay) * moment)
     weight = decay * state.weight + (1 - decay)

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fedu_jax import guards
-from fedu_jax.state import Array
+from fedu_jax.core import argument_checks
+from fedu_jax.core.state import Array
 
 
 def unit(x: Array) -> Array:
@@ -56,7 +56,7 @@ def regression_loss(prediction: Array, target: Array) -> Array:
   Raises:
     ValueError: their shapes differ.
   """
-  guards.same_shape(prediction, target, names=('prediction', 'target'))
+  argument_checks.same_shape(prediction, target, names=('prediction', 'target'))
   return 2 - 2 * jnp.sum(unit(prediction) * unit(target), axis=-1)
 
 

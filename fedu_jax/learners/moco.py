@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fedu_jax import networks
-from fedu_jax.learners import descent
-from fedu_jax.losses import feature_std, info_nce, unit
-from fedu_jax.state import (
+from fedu_jax.core.state import (
     Array, ClientState, Learner, Metrics, Online, PyTree, Variables)
+from fedu_jax.learners.losses import feature_std, info_nce, unit
+from fedu_jax.learners import online_step
+from fedu_jax.models import networks
 
 
 class MoCoMemory(NamedTuple):
@@ -28,9 +28,10 @@ class MoCoState(NamedTuple):
   round: Array
 
 
-def moco(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,
-         temperature: float = 0.07, decay: float = 0.99,
-         queue_size: int = 4096, keep_queue: bool = True) -> Learner:
+def moco(nets: networks.Nets, view: online_step.View, *,
+         make_tx: online_step.MakeTx, temperature: float = 0.07,
+         decay: float = 0.99, queue_size: int = 4096,
+         keep_queue: bool = True) -> Learner:
   """Builds MoCo as a Learner (He et al. 2020; EasyFL fedssl, model.py).
 
   Symmetric, as in the released code: each view is query and key, so a step
@@ -53,13 +54,13 @@ def moco(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,
   """
   def memory(online: Online, rng: Array, image: Array) -> MoCoMemory:
     """Random keys, the same for all clients, as the released code sends."""
-    z = descent.embedding(nets, online, image)
-    return MoCoMemory(descent.random_keys(z, rng, queue_size), jnp.int32(0))
+    z = online_step.embedding(nets, online, image)
+    return MoCoMemory(online_step.random_keys(z, rng, queue_size), jnp.int32(0))
 
   def init(client: ClientState, round_: Array) -> MoCoState:
     target = client.target._replace(params=client.online.encoder.params)
     return MoCoState(client.online, target, client.memory.learner,
-                     make_tx(round_).init(descent.params_of(client.online)),
+                     make_tx(round_).init(online_step.params_of(client.online)),
                      round_)
 
   def step(state: MoCoState, images: Array,
@@ -70,18 +71,18 @@ def moco(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,
     x1, x2 = (view(images, key) for key in jax.random.split(rng))
     target = state.target._replace(params=optax.incremental_update(
         state.online.encoder.params, state.target.params, 1 - decay))
-    k2, k1, target = descent.two_views(nets.encoder, target, x2, x1)
+    k2, k1, target = online_step.two_views(nets.encoder, target, x2, x1)
     keys = unit(jnp.concatenate([k1, k2]))
 
     def objective(online):
-      q1, q2, encoder = descent.two_views(
+      q1, q2, encoder = online_step.two_views(
           nets.encoder, online.encoder, x1, x2)
       loss = lambda q, k: info_nce(q, k, state.memory.queue,
                                    temperature=temperature).mean()
       return (loss(q1, k2) + loss(q2, k1),
               (online._replace(encoder=encoder), feature_std(q1)))
 
-    value, online, spread, opt_state = descent.descend(
+    value, online, spread, opt_state = online_step.descend(
         objective, state.online, state.opt_state, make_tx(state.round))
     start = state.memory.next
     queue = jax.lax.dynamic_update_slice_in_dim(

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from fedu_jax import networks
-from fedu_jax.losses import unit
-from fedu_jax.state import (
+from fedu_jax.core.state import (
     Array, ClientState, Learner, Metrics, Online, PyTree, Variables)
+from fedu_jax.learners.losses import unit
+from fedu_jax.models import networks
 
 View = Callable[[Array, Array], Array]  # (images u8, rng) -> images f32
 MakeTx = Callable[[Array], optax.GradientTransformation]  # round -> transform

@@ -3,14 +3,14 @@
 import jax
 import jax.numpy as jnp
 
-from fedu_jax import networks
-from fedu_jax.learners import descent
-from fedu_jax.losses import feature_std, nt_xent
-from fedu_jax.state import Array, Learner, Online
+from fedu_jax.core.state import Array, Learner, Online
+from fedu_jax.learners.losses import feature_std, nt_xent
+from fedu_jax.learners import online_step
+from fedu_jax.models import networks
 
 
-def simclr(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,
-           temperature: float = 0.07) -> Learner:
+def simclr(nets: networks.Nets, view: online_step.View, *,
+           make_tx: online_step.MakeTx, temperature: float = 0.07) -> Learner:
   """Builds SimCLR as a Learner (Chen et al. 2020; EasyFL fedssl, client.py).
 
   Both views go through the encoder in one pass, with common batch statistics,
@@ -30,4 +30,4 @@ def simclr(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,
     return (loss, online._replace(encoder=encoder),
             {'feature_std': feature_std(z[:len(images)])})
 
-  return descent.online_learner(objective, make_tx=make_tx)
+  return online_step.online_learner(objective, make_tx=make_tx)

@@ -2,14 +2,14 @@
 
 import jax
 
-from fedu_jax import networks
-from fedu_jax.learners import descent
-from fedu_jax.losses import feature_std, regression_loss
-from fedu_jax.state import Array, Learner, Online
+from fedu_jax.core.state import Array, Learner, Online
+from fedu_jax.learners.losses import feature_std, regression_loss
+from fedu_jax.learners import online_step
+from fedu_jax.models import networks
 
 
-def simsiam(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,
-            stop_gradient: bool = True) -> Learner:
+def simsiam(nets: networks.Nets, view: online_step.View, *,
+            make_tx: online_step.MakeTx, stop_gradient: bool = True) -> Learner:
   """Builds SimSiam as a Learner (Chen & He 2021; EasyFL fedssl, model.py).
 
   The loss is half the negative cosine of each direction, summed: in -1..1. No
@@ -27,12 +27,13 @@ def simsiam(nets: networks.Nets, view: descent.View, *, make_tx: descent.MakeTx,
 
   def objective(online: Online, images: Array, rng: Array):
     x1, x2 = (view(images, key) for key in jax.random.split(rng))
-    z1, z2, encoder = descent.two_views(nets.encoder, online.encoder, x1, x2)
-    p1, p2, predictor = descent.two_views(
+    z1, z2, encoder = online_step.two_views(
+        nets.encoder, online.encoder, x1, x2)
+    p1, p2, predictor = online_step.two_views(
         nets.predictor, online.predictor, z1, z2)
     if stop_gradient:
       z1, z2 = jax.lax.stop_gradient((z1, z2))
     return ((cosine(p1, z2) + cosine(p2, z1)) / 2, Online(encoder, predictor),
             {'feature_std': feature_std(z1)})
 
-  return descent.online_learner(objective, make_tx=make_tx)
+  return online_step.online_learner(objective, make_tx=make_tx)

@@ -2,13 +2,13 @@
 
 import optax
 
-from fedu_jax import networks
-from fedu_jax.learners import descent
-from fedu_jax.state import Array, Labelled, Learner, Online
+from fedu_jax.core.state import Array, Labelled, Learner, Online
+from fedu_jax.learners import online_step
+from fedu_jax.models import networks
 
 
-def supervised(nets: networks.Nets, view: descent.View, *,
-               make_tx: descent.MakeTx) -> Learner:
+def supervised(nets: networks.Nets, view: online_step.View, *,
+               make_tx: online_step.MakeTx) -> Learner:
   """Builds classification as a Learner: FedAvg of McMahan et al. (2017).
 
   The predictor is the classifier: one layer with as many features as there are
@@ -28,7 +28,7 @@ def supervised(nets: networks.Nets, view: descent.View, *,
         logits, examples.labels).mean()
     return loss, Online(encoder, predictor), {}
 
-  return descent.online_learner(objective, make_tx=make_tx)
+  return online_step.online_learner(objective, make_tx=make_tx)
 
 
 # The clients' arrays must hold labels beside the images.

@@ -12,7 +12,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from fedu_jax.state import Array
+from fedu_jax.core.state import Array
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))

@@ -12,8 +12,9 @@ medians of five and more, ms):
   multiplications (`winograd.py`) a layer takes, forward / to the kernel: 256
   channels at 8x8, 16 / 17 instead of 28 / 49; 128 at 16x16, 28 / 20 instead of
   30 / 68; 64 at 32x32, 42 / 42 instead of 79 / 174.
-- With few channels what counts is how often the maps are copied (`rows.py`): a
-  step of width 8 on 16 pixels takes 20.6 instead of 24.4 (batch 32, one core).
+- With few channels what counts is how often the maps are copied
+  (`few_channels.py`): a step of width 8 on 16 pixels takes 20.6 instead of 24.4
+  (batch 32, one core).
 - A strided convolution's input gradient as a convolution of the spread-out
   output gradient multiplies zeros: 26 instead of 62 (64 to 128 at 32x32).
 - On 2x2 maps it takes 745 even from Python, where Winograd's method takes 4.8
@@ -30,7 +31,7 @@ forward / to the input / to the kernel: 1e-6 to 3e-6 / 2e-6 to 4e-6 / 1e-6 to
 the same either way.
 `benchmarks/precision_bench.py` measures it, `benchmarks/RECORDS.md` has it all.
 
-Delete `conv_cpu.py` (but for `xla`), `rows.py` and `winograd.py` when
+Delete `by_shape.py` (but for `xla`), `few_channels.py` and `winograd.py` when
 `lax.conv_general_dilated` with autodiff costs the same inside a scan as outside
 and XLA has Winograd's method. Every other backend takes XLA's convolution and
 its autodiff.
@@ -43,8 +44,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fedu_jax import conv_cpu
-from fedu_jax.state import Array, PyTree
+from fedu_jax.core.state import Array, PyTree
+from fedu_jax.models.cpu_conv import by_shape
 
 
 CONVOLUTIONS = ('fast', 'exact')
@@ -67,11 +68,11 @@ def conv(x: Array, kernel: Array, stride: int, padding: int,
     [B, H', W', F] with H' = (H + 2 padding - k) // stride + 1.
   """
   pads = ((padding, padding),) * 2
-  on_cpu = functools.partial(conv_cpu.forward, stride=stride, pads=pads,
+  on_cpu = functools.partial(by_shape.forward, stride=stride, pads=pads,
                              exact=exact)
   return lax.platform_dependent(
       x, kernel, cpu=functools.partial(_at_least_float32, on_cpu),
-      default=functools.partial(conv_cpu.xla, stride=stride, pads=pads,
+      default=functools.partial(by_shape.xla, stride=stride, pads=pads,
                                 exact=exact))
 
 
@@ -92,13 +93,13 @@ def _forward(x, kernel, stride, padding, exact):
 def _backward(stride, padding, exact, saved, d_y):
   def autodiff(x, kernel, d_y):
     pads = ((padding, padding),) * 2
-    xla = functools.partial(conv_cpu.xla, stride=stride, pads=pads, exact=exact)
+    xla = functools.partial(by_shape.xla, stride=stride, pads=pads, exact=exact)
     return jax.vjp(xla, x, kernel)[1](d_y)
 
   def by_hand(*args):
     return tuple(
         gradient(*args, stride=stride, padding=padding, exact=exact)
-        for gradient in (conv_cpu.input_gradient, conv_cpu.kernel_gradient))
+        for gradient in (by_shape.input_gradient, by_shape.kernel_gradient))
   return lax.platform_dependent(
       *saved, d_y, cpu=functools.partial(_at_least_float32, by_hand),
       default=autodiff)

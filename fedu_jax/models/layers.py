@@ -9,9 +9,9 @@ from typing import Any
 from flax import linen as nn
 import jax
 
-from fedu_jax import conv
-from fedu_jax.batchnorm import BatchNorm
-from fedu_jax.state import Array
+from fedu_jax.core.state import Array
+from fedu_jax.models.batchnorm import BatchNorm
+from fedu_jax.models import convolution
 
 # PyTorch's default for weights: uniform in +-1/sqrt(fan_in).
 _kernel_init = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
@@ -37,7 +37,7 @@ class Conv(nn.Module):
     shape = (self.size, self.size, x.shape[-1], self.features)
     kernel = self.param('kernel', _kernel_init, shape)
     dtype = self.dtype or kernel.dtype
-    return conv.conv(x.astype(dtype), kernel.astype(dtype), self.stride,
+    return convolution.conv(x.astype(dtype), kernel.astype(dtype), self.stride,
                      self.size // 2, self.convolution == 'exact')
 
 

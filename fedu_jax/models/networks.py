@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from fedu_jax.batchnorm import BatchNorm
-from fedu_jax.layers import Conv, MLP
-from fedu_jax.state import Array, Online, Variables
+from fedu_jax.core.state import Array, Online, Variables
+from fedu_jax.models.batchnorm import BatchNorm
+from fedu_jax.models.layers import Conv, MLP
 
 
 class BasicBlock(nn.Module):
@@ -136,7 +136,7 @@ def resnet18(*, width: int = 64, hidden: int = 4096, features: int = 2048,
     predictor_layers: likewise.
     dtype: of the products and maps; None is the parameters', see the module.
     convolution: 'fast'; or 'exact', without shortcuts that round more, see
-      `conv.conv`.
+      `convolution.conv`.
   """
   return _nets(BasicBlock, (2, 2, 2, 2), **locals())
 

@@ -18,17 +18,17 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from fedu_jax import command
-from fedu_jax import config_flag
-from fedu_jax import estimate
-from fedu_jax import forecast
-from fedu_jax import memory
-from fedu_jax import pace
-from fedu_jax import place
-from fedu_jax import room
-from fedu_jax import screen
-from fedu_jax import settings
-from fedu_jax.errors import Ending
+from fedu_jax.runtime import cli
+from fedu_jax.runtime.errors import Ending
+from fedu_jax.runtime import host_memory
+from fedu_jax.runtime import terminal
+from fedu_jax.training.config import config_flag
+from fedu_jax.training.config import registry
+from fedu_jax.training.engine import cost_model
+from fedu_jax.training.engine import memory_needs
+from fedu_jax.training.engine import placement
+from fedu_jax.training import forecast
+from fedu_jax.training import step_cost
 
 _CONFIG = config_flag.define()
 _CHIPS = flags.DEFINE_integer(
@@ -65,7 +65,7 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def show(config: Any, found: forecast.Forecast, machine: forecast.Machine,
-         rates: estimate.Rates, how_fast: str, console: Console) -> None:
+         rates: cost_model.Rates, how_fast: str, console: Console) -> None:
   """Prints all of a plan, and what of it breaks first.
 
   Args:
@@ -83,48 +83,48 @@ def show(config: Any, found: forecast.Forecast, machine: forecast.Machine,
       f'a round, m = {sizes.at_once:,} at once on a device; between '
       f'rounds they lie on the {sizes.store}\n'
       f'{"groups of devices" if of else "devices"}: n = {sizes.groups:,}{of}')
-  device = estimate.device_memory(sizes, found.program)
-  host = estimate.host_memory(sizes)
-  sent = estimate.traffic(sizes, in_sums=found.in_sums)
-  times = estimate.seconds(sizes, rates, found.per_image, sent)
-  real = estimate.deployed(sizes, rates)
-  _print(console, 'bytes that lie', estimate.of_bytes, [
-      estimate.Line("a client's networks", sizes.state, 'S'),
-      estimate.Line('the online network', sizes.network, 'O'),
-      estimate.Line("a client's upload", sizes.upload, 'U'),
-      estimate.Line("a client's download", sizes.download, 'V'),
-      estimate.Line("a client's images", sizes.images,
-                    'D, as of the largest'),
-      estimate.Line('working memory of a round', found.working,
-                    'of its program, but networks, images'),
-      device, host, estimate.disk(sizes)])
-  _print(console, 'bytes that move in a round', estimate.of_bytes, sent)
-  _print(console, 'time', estimate.of_seconds, times)
-  _print(console, 'more for a round, if clients were real', estimate.of_seconds,
-         real)
+  device = cost_model.device_memory(sizes, found.program)
+  host = cost_model.host_memory(sizes)
+  sent = cost_model.traffic(sizes, in_sums=found.in_sums)
+  times = cost_model.seconds(sizes, rates, found.per_image, sent)
+  real = cost_model.deployed(sizes, rates)
+  _print(console, 'bytes that lie', cost_model.of_bytes, [
+      cost_model.Line("a client's networks", sizes.state, 'S'),
+      cost_model.Line('the online network', sizes.network, 'O'),
+      cost_model.Line("a client's upload", sizes.upload, 'U'),
+      cost_model.Line("a client's download", sizes.download, 'V'),
+      cost_model.Line("a client's images", sizes.images,
+                      'D, as of the largest'),
+      cost_model.Line('working memory of a round', found.working,
+                      'of its program, but networks, images'),
+      device, host, cost_model.disk(sizes)])
+  _print(console, 'bytes that move in a round', cost_model.of_bytes, sent)
+  _print(console, 'time', cost_model.of_seconds, times)
+  _print(console, 'more for a round, if clients were real',
+         cost_model.of_seconds, real)
   console.print(
-      f'F = {estimate.of_operations(found.per_image)} for an image in a step, '
-      f'R = {estimate.of_operations(rates.compute)}/s, {how_fast}; '
-      f'L = {estimate.of_bytes(rates.link)}/s, '
-      f'N = {estimate.of_bytes(rates.network)}/s, '
-      f'P = {estimate.of_bytes(rates.uplink)}/s')
+      f'F = {cost_model.of_operations(found.per_image)} for an image in a '
+      f'step, R = {cost_model.of_operations(rates.compute)}/s, {how_fast}; '
+      f'L = {cost_model.of_bytes(rates.link)}/s, '
+      f'N = {cost_model.of_bytes(rates.network)}/s, '
+      f'P = {cost_model.of_bytes(rates.uplink)}/s')
   console.print(
       f'Device memory: {found.note}, by the compiler for '
       f'{jax.default_backend().upper()}. Compilers for other devices lay '
       "memory out in their own way; only a CPU's has been compared with runs."
       if found.note else 'Device memory: at least, by the formula. The round '
       'was not compiled, since even that does not fit.')
-  parts = [x for x in times if x.what not in (estimate.ROUND,
-                                              estimate.ALL_ROUNDS)]
-  broken = room.lacking(sizes, machine.memories, found.program)
+  parts = [x for x in times if x.what not in (cost_model.ROUND,
+                                              cost_model.ALL_ROUNDS)]
+  broken = memory_needs.lacking(sizes, machine.memories, found.program)
   console.print(
       f'breaks first: {", ".join(broken) or "no memory"}; of time, '
-      f'{estimate.longest(parts)}; if clients were real, '
-      f'{estimate.longest(parts + real)}')
+      f'{cost_model.longest(parts)}; if clients were real, '
+      f'{cost_model.longest(parts + real)}')
   if broken:
     console.print('to make it fit: '
-                  + room.change(config, sizes, machine.memories,
-                                found.program))
+                  + memory_needs.change(config, sizes, machine.memories,
+                                        found.program))
 
 
 def _print(console, title, text, lines) -> None:
@@ -141,39 +141,42 @@ def main(_: list[str]) -> None:
   logging.set_verbosity(logging.ERROR)
   config: Any = _CONFIG.value
   try:
-    with memory.watched('plan for fewer devices or a smaller config.model'):
+    with host_memory.watched(
+        'plan for fewer devices or a smaller config.model'):
       found, machine, rate, how_fast = _plan(config)
-    console = screen.console()
-    show(config, found, machine, estimate.Rates(
+    console = terminal.console()
+    show(config, found, machine, cost_model.Rates(
         rate, _LINK.value, _NETWORK.value, _UPLINK.value), how_fast, console)
-    command.see_printed(console)
+    cli.see_printed(console)
   except Ending as ending:
-    command.leave(ending)
+    cli.leave(ending)
 
 
 def _plan(config) -> tuple[forecast.Forecast, forecast.Machine, float, str]:
   """The plan, what it is for, the rate of operations and where that is from."""
-  settings.check(config)
-  command.keep_compiled_programs()  # the run will want the same
+  registry.check(config)
+  cli.keep_compiled_programs()  # the run will want the same
   _see_enough_devices(config)
-  command.see_devices()
+  cli.see_devices()
   data = forecast.data_of(
       config, examples=_EXAMPLES.value, image_size=_IMAGE_SIZE.value,
       classes=_CLASSES.value)
   shared_by = 0
   if not (_CHIPS.value or _MEMORY.value or _HOST_MEMORY.value
-          or place.own_memory()):  # the CPUs here, not another machine's chips
+          or placement.own_memory()):
+    # The CPUs here, not another machine's chips.
     shared_by = min(config.clients, len(jax.devices()) if config.devices
                     == 'auto' else int(config.devices))
   machine = forecast.Machine(
       _CHIPS.value,
-      _MEMORY.value or place.own_memory() or memory.host_bytes(),
-      _HOST_MEMORY.value or memory.host_bytes(), shared_by)
+      _MEMORY.value or placement.own_memory() or host_memory.host_bytes(),
+      _HOST_MEMORY.value or host_memory.host_bytes(), shared_by)
   found = forecast.forecast(config, data, machine)
   if _RATE.value:
     return found, machine, float(_RATE.value), 'as given'
   return (found, machine,
-          pace.measured(config, data.train_images.shape[1:], found.per_image),
+          step_cost.measured(config, data.train_images.shape[1:],
+                             found.per_image),
           f'as measured on a device here ({jax.devices()[0].device_kind})')
 
 
@@ -187,4 +190,4 @@ def _see_enough_devices(config) -> None:
 
 
 if __name__ == '__main__':
-  command.run(main, _parse)
+  cli.run(main, _parse)

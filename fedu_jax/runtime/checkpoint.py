@@ -15,11 +15,11 @@ from etils import epath
 import jax
 import orbax.checkpoint as ocp
 
-from fedu_jax import files
-from fedu_jax import hosts
-from fedu_jax import noise
-from fedu_jax.errors import BadInput
-from fedu_jax.state import PyTree
+from fedu_jax.core.state import PyTree
+from fedu_jax.runtime import durable_files
+from fedu_jax.runtime.errors import BadInput
+from fedu_jax.runtime import multihost
+from fedu_jax.runtime import quiet_threads
 
 _STATE, _MANIFEST = 'default', 'manifest.json'  # the first is Orbax's own name
 
@@ -44,8 +44,8 @@ class Checkpoints:
     self._folder, self._keep = folder.absolute(), keep
     self._handler = ocp.StandardCheckpointHandler()
     self.damaged: dict[int, str] = {}  # the newer ones, and what is wrong
-    found = self._newest_sound() if hosts.first() else -1
-    self._latest = hosts.of_first(found)
+    found = self._newest_sound() if multihost.first() else -1
+    self._latest = multihost.of_first(found)
 
   def _newest_sound(self) -> int:
     """The rounds of it; -1: there are none at all."""
@@ -54,7 +54,7 @@ class Checkpoints:
       try:
         self._verify(step)
         return step
-      except files.Damaged as error:
+      except durable_files.Damaged as error:
         self.damaged[step] = str(error)
     if steps:
       raise BadInput(
@@ -67,15 +67,15 @@ class Checkpoints:
     folder = self._folder / str(step)
     path = folder / _MANIFEST
     try:
-      manifest = json.loads(files.unsealed(path))
+      manifest = json.loads(durable_files.unsealed(path))
       named, sealed = manifest['files'].items(), manifest['sealed']
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-      raise files.Damaged(f'{path} is of another version') from error
+      raise durable_files.Damaged(f'{path} is of another version') from error
     for name, wanted in named:
-      if files.digest(folder / name) != wanted:
-        raise files.Damaged(f'{folder / name} is not as it was written')
+      if durable_files.digest(folder / name) != wanted:
+        raise durable_files.Damaged(f'{folder / name} is not as it was written')
     for name in sealed:
-      files.unsealed(self._folder.parent / name)
+      durable_files.unsealed(self._folder.parent / name)
 
   def _steps(self) -> list[int]:
     """All that are there, whatever they are worth, oldest first."""
@@ -163,26 +163,26 @@ class Checkpoints:
     """
     if step == self._latest:
       return
-    noise.hush()
-    part = self._folder / f'{step}{files.PART}'
+    quiet_threads.hush()
+    part = self._folder / f'{step}{durable_files.PART}'
     self.tidy()
 
     def on_first(act: Callable[[], Any]) -> None:
-      hosts.together(lambda: act() if hosts.first() else None)
+      multihost.together(lambda: act() if multihost.first() else None)
     try:
       on_first(lambda: (part / _STATE).mkdir(parents=True))
-      hosts.together(lambda: self._handler.save(
+      multihost.together(lambda: self._handler.save(
           epath.Path(part / _STATE), args=ocp.args.StandardSave(state)))
       on_first(lambda: self._finish(part, step, sealed))
     except OSError:
-      if hosts.first():
-        files.remove(part)
+      if multihost.first():
+        durable_files.remove(part)
       raise
     self._latest = step
-    if hosts.first():
+    if multihost.first():
       for wrong in self.damaged:  # and was not replaced
         if wrong != step:
-          files.discard(self._folder / str(wrong))
+          durable_files.discard(self._folder / str(wrong))
     self.damaged = {}
     self.tidy()
 
@@ -192,35 +192,36 @@ class Checkpoints:
     self._handler.finalize(epath.Path(part / _STATE))
     found = sorted(path for path in part.rglob('*') if path.is_file())
     manifest = {
-        'files': {str(x.relative_to(part)): files.digest(x) for x in found},
+        'files': {str(x.relative_to(part)): durable_files.digest(x)
+                  for x in found},
         'sealed': [str(x.absolute().relative_to(self._folder.parent))
                    for x in sealed]}
     path = part / _MANIFEST
-    path.write_bytes(files.seal(json.dumps(manifest).encode()))
+    path.write_bytes(durable_files.seal(json.dumps(manifest).encode()))
     for each in [*found, path, *(x for x in part.rglob('*') if x.is_dir())]:
-      files.sync(each)
-    files.sync(part)
+      durable_files.sync(each)
+    durable_files.sync(part)
     final = self._folder / str(step)
     if final.exists():  # a damaged one, whose rounds have been run again
-      files.discard(final)
+      durable_files.discard(final)
     os.rename(part, final)
-    files.sync(self._folder)
-    files.sync(self._folder.parent)
+    durable_files.sync(self._folder)
+    durable_files.sync(self._folder.parent)
 
   def tidy(self) -> None:
     """Removes what a kill left unfinished, and what is no longer kept.
 
     For a run that holds the folder, not for who reads it.
     """
-    if not hosts.first() or not self._folder.is_dir():
+    if not multihost.first() or not self._folder.is_dir():
       return
-    for path in self._folder.glob(f'*{files.PART}'):
-      files.remove(path)
+    for path in self._folder.glob(f'*{durable_files.PART}'):
+      durable_files.remove(path)
     if self.latest() is not None:
       oldest = self.oldest()
       for step in self._steps():
         if step < oldest:
-          files.discard(self._folder / str(step))
+          durable_files.discard(self._folder / str(step))
 
   def close(self) -> None:
     """Releases what Orbax holds."""

@@ -13,10 +13,10 @@ from absl import logging
 import jax
 from rich.console import Console
 
-from fedu_jax import files
-from fedu_jax import screen
-from fedu_jax import surroundings
-from fedu_jax.errors import BadInput, Ending, Unsaved
+from fedu_jax.runtime import durable_files
+from fedu_jax.runtime.errors import BadInput, Ending, Unsaved
+from fedu_jax.runtime import machine
+from fedu_jax.runtime import terminal
 
 _HELP = ('help', 'h', '?', 'helpshort', 'helpfull')
 _CODES = """\
@@ -34,7 +34,7 @@ def run(main: Callable[[list[str]], None],
     main: given what `parse` returns.
     parse: given the command line.
   """
-  surroundings.open_streams()
+  machine.open_streams()
   code: object = 0
   try:
     app.run(main, flags_parser=parse)
@@ -119,14 +119,14 @@ def see_printed(console: Console) -> None:
   """Refuses to end well when what was printed went nowhere.
 
   Args:
-    console: made by `screen.console`.
+    console: made by `terminal.console`.
 
   Raises:
     Unsaved: it did.
   """
-  if why := screen.unprinted(console):
-    raise Unsaved(f'stdout cannot be written ({why}): {files.advice(why)}, '
-                  'and ask again')
+  if why := terminal.unprinted(console):
+    raise Unsaved(f'stdout cannot be written ({why}): '
+                  f'{durable_files.advice(why)}, and ask again')
 
 
 def see_devices() -> None:
@@ -154,8 +154,8 @@ def keep_compiled_programs() -> None:
   if 'JAX_COMPILATION_CACHE_DIR' in os.environ or (
       not jax.config.values['jax_enable_compilation_cache']):
     return
-  if note := surroundings.cache_note():
+  if note := machine.cache_note():
     with contextlib.suppress(OSError):
       print(f'note: {note}', flush=True)
-  if folder := surroundings.user_cache('compiled'):
+  if folder := machine.user_cache('compiled'):
     jax.config.update('jax_compilation_cache_dir', str(folder))

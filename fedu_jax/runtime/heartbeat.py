@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from jax._src import distributed  # its client has no public name
 
-from fedu_jax.errors import BadInput, LOST
+from fedu_jax.runtime.errors import BadInput, LOST
 
 _AGAIN = ('start all hosts again in the same workdir: the run goes on from its '
           'last checkpoint')

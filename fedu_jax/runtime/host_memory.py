@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import psutil
 
-from fedu_jax.errors import BadInput, Ending, OutOfMemory
+from fedu_jax.runtime.errors import BadInput, Ending, OutOfMemory
 
 _ROOT = pathlib.Path('/')
 # What libraries say when memory runs out; their classes of errors differ.

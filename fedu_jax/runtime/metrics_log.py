@@ -24,8 +24,8 @@ from tensorboardX.proto import event_pb2  # noqa: E402
 if _torch is None:
   del sys.modules['torch']
 
-from fedu_jax import files  # noqa: E402
-from fedu_jax.errors import BadInput  # noqa: E402
+from fedu_jax.runtime import durable_files  # noqa: E402
+from fedu_jax.runtime.errors import BadInput  # noqa: E402
 
 Row = dict[str, Any]
 
@@ -89,7 +89,7 @@ class Lines:
         file.flush()
         os.fsync(file.fileno())
     else:
-      files.write(self._path, self._unwritten)
+      durable_files.write(self._path, self._unwritten)
     self._end += len(self._unwritten)
     self._unwritten = b''
 
@@ -179,5 +179,6 @@ class Board:
       yield
     except OSError as error:
       self._writer = None
-      self._say(f'TensorBoard cannot be written ({files.reason(error)}): no '
-                'more of it until the next start')
+      self._say('TensorBoard cannot be written '
+                f'({durable_files.reason(error)}): no more of it until the '
+                'next start')

@@ -14,10 +14,10 @@ import jax
 from jax.experimental import multihost_utils
 import numpy as np
 
-from fedu_jax import files
-from fedu_jax import stops
-from fedu_jax import watch
-from fedu_jax.errors import BadInput, Ending
+from fedu_jax.runtime import durable_files
+from fedu_jax.runtime.errors import BadInput, Ending
+from fedu_jax.runtime import heartbeat
+from fedu_jax.runtime import signals
 
 T = TypeVar('T')
 
@@ -52,7 +52,7 @@ def joined(*, coordinator: str, processes: int, process: int,
     yield
     return
   watcher = _join(coordinator, processes, process, timeout)
-  stops.leave_by(watcher.leave)
+  signals.leave_by(watcher.leave)
   ending = None
   try:
     try:
@@ -70,14 +70,14 @@ def joined(*, coordinator: str, processes: int, process: int,
     watcher.wait_for_all()  # or it was a lost host, of which `watcher` tells
     traceback.print_exc()
     watcher.leave(1, f'{type(error).__name__}: {" ".join(str(error).split())}')
-  stops.leave_by(None)
+  signals.leave_by(None)
   watcher.stop()
   if ending:
     raise ending
 
 
 def _join(coordinator: str, processes: int, process: int,
-          timeout: int) -> watch.Watcher:
+          timeout: int) -> heartbeat.Watcher:
   """Does what `joined` says, and begins to watch the others."""
   if processes and process >= processes:
     raise BadInput(f'config.distributed.process is {process}, but there are '
@@ -86,7 +86,7 @@ def _join(coordinator: str, processes: int, process: int,
   jax.config.update('jax_enable_preemption_service', False)
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
   auto = coordinator == 'auto'
-  with watch.aborts_as(lambda said: _refusal(said, coordinator, timeout)):
+  with heartbeat.aborts_as(lambda said: _refusal(said, coordinator, timeout)):
     try:
       jax.distributed.initialize(
           None if auto else coordinator, processes or None,
@@ -95,7 +95,8 @@ def _join(coordinator: str, processes: int, process: int,
           heartbeat_timeout_seconds=2 * timeout + 10,
           shutdown_timeout_seconds=timeout)
       # Meets the others' devices, too: from here on, all have come.
-      watcher = watch.Watcher(jax.process_index(), jax.process_count(), timeout)
+      watcher = heartbeat.Watcher(
+          jax.process_index(), jax.process_count(), timeout)
     except (ValueError, TypeError, RuntimeError, OSError) as error:
       raise BadInput(f'config.distributed.coordinator is {coordinator!r}, and '
                      f'the hosts cannot be joined: {error}') from error
@@ -133,7 +134,7 @@ def first() -> bool:
 def barrier(name: str) -> None:
   """Waits until all hosts are here. Each name serves once."""
   if several():
-    watch.client().wait_at_barrier(name, _FOREVER)
+    heartbeat.client().wait_at_barrier(name, _FOREVER)
 
 
 def any_of(here: bool) -> bool:
@@ -185,7 +186,7 @@ def together(act: Callable[[], T]) -> T:
   except Exception as caught:
     error = caught
   if any_of(error is not None):
-    raise OSError(files.reason(error) if error else 'on another host'
+    raise OSError(durable_files.reason(error) if error else 'on another host'
                   ) from error
   return done
 

@@ -4,7 +4,7 @@ import os
 import pathlib
 import re
 
-from fedu_jax.errors import BadInput
+from fedu_jax.runtime.errors import BadInput
 
 # gs://bucket, hdfs:/x, file:///x. One letter before the colon is no scheme.
 _REMOTE = r'[A-Za-z][A-Za-z0-9+.-]+:/'

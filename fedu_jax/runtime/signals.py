@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 
-from fedu_jax.errors import Interrupted
+from fedu_jax.runtime.errors import Interrupted
 
 _SIGNALS = signal.SIGTERM, signal.SIGINT
 _GO_ON = 'started again in the same way, it goes on from what was saved'

@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 from rich.console import Console
 
-from fedu_jax import files
+from fedu_jax.runtime import durable_files
 
 _NARROW, _WIDE = 40, 1000  # columns of a console, at least and at most
 
@@ -73,7 +73,7 @@ def unprinted(console: Console) -> str:
   failed = getattr(console.file, 'failed', None)
   if failed is None or isinstance(failed, BrokenPipeError):
     return ''
-  return files.reason(failed)
+  return durable_files.reason(failed)
 
 
 def say(console: Console, text: str) -> None:

@@ -6,7 +6,7 @@ become one point. The spread of the features tells.
 
 import numpy as np
 
-from fedu_jax import report
+from fedu_jax.training import round_report
 
 # Below, features have collapsed. On digits, narrow ResNet-6, from round 3 on:
 # FedU 0.75 to 0.80, SimSiam 0.75 to 0.79, MoCo v1, whose head is linear, 0.23
@@ -22,7 +22,7 @@ class Collapse:
   def __init__(self) -> None:
     self._told = False
 
-  def warning(self, row: report.Row) -> str:
+  def warning(self, row: round_report.Row) -> str:
     """What a person must be told after a round; '' if there is nothing.
 
     Args:
@@ -40,7 +40,7 @@ class Collapse:
       return ''
     self._told = True
     return (f"warning: in round {row['round']} the features of "
-            f"{report.names(row['cohort'][low])} have collapsed: their "
+            f"{round_report.names(row['cohort'][low])} have collapsed: their "
             f'standard deviation is {np.min(spread[low]):.4f}, where 0 is all '
             'images alike and 1 is every direction; see feature_std in '
             'metrics.jsonl')

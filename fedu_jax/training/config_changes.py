@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from fedu_jax import data_record
-from fedu_jax import program
-from fedu_jax import report
-from fedu_jax import settings
+from fedu_jax.training.config import registry
+from fedu_jax.training import data_record
+from fedu_jax.training.engine import round_program
+from fedu_jax.training import round_report
 
 _EXTENSIONS = 'extensions.json'
 
@@ -40,7 +40,7 @@ def refusal(folder: pathlib.Path, before: Flat, after: Flat, *,
     after: the same of the config that it shall go on with.
     extend: whether more rounds are asked for.
   """
-  names = settings.differing(before, after)
+  names = registry.differing(before, after)
   saved = done(folder)
   free = _FREE | _SCORING | ({'checkpoint.every'} if saved else set())
   if data_record.known(folder):
@@ -58,7 +58,7 @@ def refusal(folder: pathlib.Path, before: Flat, after: Flat, *,
   if not wrong:
     return ''
   text = (f'{folder} belongs to another config, which differs in '
-          f'{", ".join(settings.differences(before, after))}: choose '
+          f'{", ".join(registry.differences(before, after))}: choose '
           'another --workdir')
   if wrong == ['data.source']:
     text += (', or put a link to the data at its old place: a version that '
@@ -68,14 +68,14 @@ def refusal(folder: pathlib.Path, before: Flat, after: Flat, *,
 
 def clears_scores(before: Flat, after: Flat) -> bool:
   """Whether scores that were kept of a run are not those of its config now."""
-  return bool(_SCORING & set(settings.differing(before, after)))
+  return bool(_SCORING & set(registry.differing(before, after)))
 
 
 def told(before: Flat, after: Flat) -> str:
   """Says which values are other than before; '' if none is."""
   return ', '.join(f'{name} is {after.get(name, "absent")} now, not '
                    f'{before.get(name, "absent")}'
-                   for name in settings.differing(before, after))
+                   for name in registry.differing(before, after))
 
 
 def extend(folder: pathlib.Path, before: Flat, after: Flat) -> str:
@@ -93,7 +93,7 @@ def extend(folder: pathlib.Path, before: Flat, after: Flat) -> str:
          'learning_rate_after': _rate(after, saved)}
   rows = extensions(folder)
   if row not in rows:
-    report.write_json(folder / _EXTENSIONS, [*rows, row])
+    round_report.write_json(folder / _EXTENSIONS, [*rows, row])
   return (f'extended from {before["rounds"]} to {after["rounds"]} rounds after '
           f'round {saved}: {_jump(before, after, saved)}')
 
@@ -115,7 +115,7 @@ def done(folder: pathlib.Path) -> int:
 
 def _rate(flat: Flat, round_: int) -> float:
   """The learning rate of a round, from 0."""
-  return float(np.asarray(program.learning_rate(
+  return float(np.asarray(round_program.learning_rate(
       flat['optimizer.learning_rate'], flat['optimizer.schedule'],
       flat['rounds'], round_)))
 

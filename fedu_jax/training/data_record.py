@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from fedu_jax import files
-from fedu_jax import hosts
-from fedu_jax import report
-from fedu_jax import screen
-from fedu_jax import sources
-from fedu_jax import tally
-from fedu_jax.client_table import client_table
-from fedu_jax.errors import BadInput
-from fedu_jax.lazy import Images
+from fedu_jax.data.client_table import client_table
+from fedu_jax.data.lazy_arrays import Images
+from fedu_jax.data import reading_report
+from fedu_jax.data import sources
+from fedu_jax.runtime import durable_files
+from fedu_jax.runtime.errors import BadInput
+from fedu_jax.runtime import multihost
+from fedu_jax.runtime import terminal
+from fedu_jax.training import round_report
 
 IMAGES = 'images.json'
 _COUNTS = 'partition.json'
@@ -54,7 +54,8 @@ def digests(data: sources.Dataset, parts: Sequence[np.ndarray],
     test = data.test_images
     return bytes(_BYTES) if test is None else _of_images(
         test, np.arange(len(test)))
-  *clients, test = hosts.shared([*(whose or [0] * len(parts)), 0], _BYTES, work)
+  *clients, test = multihost.shared(
+      [*(whose or [0] * len(parts)), 0], _BYTES, work)
   labels = data.train_labels
   return {
       'clients': [x.hex() for x in clients],
@@ -155,9 +156,9 @@ def show(data: sources.Dataset, parts: Sequence[np.ndarray],
                        data.owner_names)
   if table is not None:
     console.print(table)
-  for line in (tally.lines(data.files) if data.files else
-               tally.skipped_lines(data.skipped)):
-    screen.say(console, line)
+  for line in (reading_report.lines(data.files) if data.files else
+               reading_report.skipped_lines(data.skipped)):
+    terminal.say(console, line)
 
 
 def damaged(folder: pathlib.Path) -> str:
@@ -184,9 +185,9 @@ def write(folder: pathlib.Path, data: sources.Dataset,
 def write_report(path: pathlib.Path, value: Any) -> str:
   """Writes a JSON file; returns why that failed, or ''."""
   try:
-    report.write_json(path, value)
+    round_report.write_json(path, value)
   except OSError as error:
-    return f'{path.name} could not be written ({files.reason(error)})'
+    return f'{path.name} could not be written ({durable_files.reason(error)})'
   return ''
 
 

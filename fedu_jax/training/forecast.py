@@ -11,18 +11,18 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from fedu_jax import devices
-from fedu_jax import estimate
-from fedu_jax import networks
-from fedu_jax import pace
-from fedu_jax import program
-from fedu_jax import room
-from fedu_jax import runs
-from fedu_jax import settings
-from fedu_jax import sources
-from fedu_jax import travelling
-from fedu_jax.errors import BadInput
-from fedu_jax.state import ClientArrays, ClientState, ServerState
+from fedu_jax.core.state import ClientArrays, ClientState, ServerState
+from fedu_jax.data import sources
+from fedu_jax.models import networks
+from fedu_jax.runtime.errors import BadInput
+from fedu_jax.training.config import registry
+from fedu_jax.training.engine import clients_streamed
+from fedu_jax.training.engine import cost_model
+from fedu_jax.training.engine import device_mesh
+from fedu_jax.training.engine import memory_needs
+from fedu_jax.training.engine import round_program
+from fedu_jax.training import prepare
+from fedu_jax.training import step_cost
 
 # Training examples, pixels of a side and classes of data that is not read here.
 _KNOWN = {'digits': (1438, 8, 10), 'tfds:cifar10': (50_000, 32, 10),
@@ -37,13 +37,13 @@ class Machine(NamedTuple):
   shared_by: int = 0  # devices that have no memory but the host's: CPUs
 
   @property
-  def memories(self) -> room.Machine:
-    return room.Machine(*self[1:])
+  def memories(self) -> memory_needs.Machine:
+    return memory_needs.Machine(*self[1:])
 
 
 class Forecast(NamedTuple):
   """What is known of a config before it runs."""
-  sizes: estimate.Sizes
+  sizes: cost_model.Sizes
   program: int  # bytes that the round's program holds on a device
   working: int  # of these, neither networks nor images
   per_image: float  # operations of a step, for one image
@@ -97,7 +97,7 @@ def forecast(config: ml_collections.ConfigDict, data: sources.Dataset,
   Raises:
     BadInput: what a run would refuse there, too.
   """
-  lengths = [len(part) for part in runs.parts_of(config, data)]
+  lengths = [len(part) for part in prepare.parts_of(config, data)]
   shape = data.train_images.shape[1:]
   group = config.devices_per_client
   chips = machine.chips or (len(jax.devices()) if config.devices == 'auto'
@@ -105,26 +105,28 @@ def forecast(config: ml_collections.ConfigDict, data: sources.Dataset,
   if chips < group:
     raise BadInput(f'config.devices_per_client is {group}, but there are '
                    f'{chips} devices: at most that')
-  sampled = program.is_sampled(config, config.clients)
-  groups, share = devices.spread(
+  sampled = round_program.is_sampled(config, config.clients)
+  groups, share = device_mesh.spread(
       config.cohort if sampled else config.clients, chips // group)
   state = shapes(config, shape)
   server, client, _ = state
-  sizes = room.sizes_of(
+  sizes = memory_needs.sizes_of(
       config, server, client, lengths, image=int(np.prod(shape)),
       data=data.train_images.size, groups=groups,
       at_once=config.clients_per_device or share)
-  sizes = sizes._replace(store=room.store_of(config, sizes, machine.memories))
+  sizes = sizes._replace(
+      store=memory_needs.store_of(config, sizes, machine.memories))
   here = config.clients if sizes.store == 'device' and sampled else (
       sizes.at_once)
-  if room.lacking(sizes, machine.memories):  # a compiler would work in vain
-    peak, note = estimate.program_at_least(sizes), ''
+  if memory_needs.lacking(sizes, machine.memories):
+    # A compiler would work in vain.
+    peak, note = cost_model.program_at_least(sizes), ''
   else:
     peak, note = _memory(config, state, sizes, here, (max(lengths), *shape))
   lying = sizes.server + here * (sizes.state + sizes.images)
   return Forecast(sizes, peak, peak - lying,
-                  pace.per_image(config, client, shape),
-                  settings.takes(config, 'aggregation', 'add'), note)
+                  step_cost.per_image(config, client, shape),
+                  registry.takes(config, 'aggregation', 'add'), note)
 
 
 def shapes(config: ml_collections.ConfigDict, shape: tuple[int, ...]
@@ -135,16 +137,16 @@ def shapes(config: ml_collections.ConfigDict, shape: tuple[int, ...]
     config: the whole config.
     shape: [H, W, C] of its images.
   """
-  nets = settings.bind(config, 'model')()
+  nets = registry.bind(config, 'model')()
   online = jax.eval_shape(lambda: networks.init_online(
       nets, jax.random.key(0), jnp.zeros((2, *shape))))
 
-  return program.shapes(config, nets, online, shape)
+  return round_program.shapes(config, nets, online, shape)
 
 
 def compile_round(config: ml_collections.ConfigDict, nets: networks.Nets,
                   state: tuple[ServerState, ClientState, Any],
-                  images: tuple[int, ...], *, layout: devices.Layout,
+                  images: tuple[int, ...], *, layout: device_mesh.Layout,
                   rows: int, store: str, together: int = 1
                   ) -> jax.stages.Compiled:
   """Compiles what a device does in a round, for arrays that are not there.
@@ -154,7 +156,7 @@ def compile_round(config: ml_collections.ConfigDict, nets: networks.Nets,
   Args:
     config: the whole config.
     nets: the networks.
-    state: what `program.shapes` returns.
+    state: what `round_program.shapes` returns.
     images: [N, H, W, C] of a client, padded to the largest.
     layout: of the clients that train at once.
     rows: clients that lie on all devices together, and padding.
@@ -162,8 +164,8 @@ def compile_round(config: ml_collections.ConfigDict, nets: networks.Nets,
     together: federations that run as one program.
   """
   several = (together,) if together > 1 else ()
-  by_client, everywhere = map(layout.sharding, (devices.BY_CLIENT,
-                                                devices.EVERYWHERE))
+  by_client, everywhere = map(layout.sharding, (device_mesh.BY_CLIENT,
+                                                device_mesh.EVERYWHERE))
 
   def of_all(x):
     return jax.ShapeDtypeStruct((*several, *x.shape), x.dtype,
@@ -175,12 +177,12 @@ def compile_round(config: ml_collections.ConfigDict, nets: networks.Nets,
   server, client, rng = state
   server, rng = jax.tree.map(of_all, (server, rng))
   clients = jax.tree.map(stacked, client)
-  arrays = ClientArrays(pace.examples(config, images, stacked),
+  arrays = ClientArrays(step_cost.examples(config, images, stacked),
                         stacked(jax.ShapeDtypeStruct((), jnp.int32)))
   if store == 'device':
-    return program.compile_round(config, nets, server, clients, arrays, rng,
-                                 layout=layout)
-  return travelling.compile_slice(
+    return round_program.compile_round(
+        config, nets, server, clients, arrays, rng, layout=layout)
+  return clients_streamed.compile_slice(
       config, nets, server, clients, arrays, arrays.num_examples, rng,
       layout=layout)[0]
 
@@ -190,7 +192,7 @@ def _memory(config, state, sizes, here, images) -> tuple[int, str]:
 
   Of several groups two are enough: each does what any other does.
   """
-  nets = settings.bind(config, 'model')()
+  nets = registry.bind(config, 'model')()
   groups, reduced = min(sizes.groups, 2), 0
   note = 'of one device' if sizes.groups == 1 else 'of one of several devices'
   if groups * sizes.group > len(jax.devices()):
@@ -199,13 +201,13 @@ def _memory(config, state, sizes, here, images) -> tuple[int, str]:
                      f'config.devices_per_client={sizes.group}')
     groups, reduced = 1, 2 * sizes.upload
     note = 'of a device alone, and 2 U for the all-reduce'
-  layout = devices.layout(
+  layout = device_mesh.layout(
       str(groups * sizes.group), groups * here,
       devices_per_client=sizes.group)
   compiled = compile_round(config, nets, state, images, layout=layout,
                            rows=groups * here, store=sizes.store)
-  peak = estimate.peak_memory(compiled)
-  if not settings.takes(config, 'aggregation', 'add'):
+  peak = cost_model.peak_memory(compiled)
+  if not registry.takes(config, 'aggregation', 'add'):
     # Each device gathers all clients, of which two groups' are in the program.
     peak += (sizes.groups - groups) * sizes.at_once * sizes.state
   return peak + reduced, note

@@ -7,14 +7,14 @@ import time
 import ml_collections
 import numpy as np
 
-from fedu_jax import forecast
-from fedu_jax import hosts
-from fedu_jax import memory
-from fedu_jax import networks
-from fedu_jax import place
-from fedu_jax import program
-from fedu_jax.lazy import Images
-from fedu_jax.state import Online
+from fedu_jax.core.state import Online
+from fedu_jax.data.lazy_arrays import Images
+from fedu_jax.models import networks
+from fedu_jax.runtime import host_memory
+from fedu_jax.runtime import multihost
+from fedu_jax.training.engine import placement
+from fedu_jax.training.engine import round_program
+from fedu_jax.training import forecast
 
 # Bytes: the smallest round compiles in about as many, threads included.
 _COMPILER = 2**28
@@ -45,24 +45,24 @@ def check(config: ml_collections.ConfigDict, nets: networks.Nets,
   Raises:
     BadInput: they do not fit, or the devices cannot be had.
   """
-  where = place.choose(config, nets, online, images, parts[0],
-                       num_members=len(parts))
+  where = placement.choose(config, nets, online, images, parts[0],
+                           num_members=len(parts))
   alike = len({max(map(len, own)) for own in parts}) == 1
   together = len(parts) if (alike and where.store == 'device'
                             and not where.layout.mesh) else 1
-  place.check(config, where, together=together)
-  if hosts.several() or any((folder / 'checkpoints').exists()
-                            for folder in folders):
+  placement.check(config, where, together=together)
+  if multihost.several() or any((folder / 'checkpoints').exists()
+                                for folder in folders):
     return 0.0
   # A compiler without memory aborts the process, without a word.
-  memory.refuse(_COMPILER, 'compiling a round', 'end other programs, or raise '
-                'the limit (of the container, the job, or ulimit)')
+  host_memory.refuse(_COMPILER, 'compiling a round', 'end other programs, or '
+                     'raise the limit (of the container, the job, or ulimit)')
   began = time.perf_counter()
   shape, sizes = images.shape[1:], where.sizes
   drawn = where.store == 'device' and sizes.cohort < sizes.clients
   compiled = forecast.compile_round(
-      config, nets, program.shapes(config, nets, online, shape),
+      config, nets, round_program.shapes(config, nets, online, shape),
       (max(map(len, parts[0])), *shape), layout=where.layout, store=where.store,
       rows=sizes.clients if drawn else where.layout.padded, together=together)
-  place.check(config, where, compiled, together=together)
+  placement.check(config, where, compiled, together=together)
   return time.perf_counter() - began

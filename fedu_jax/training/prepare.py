@@ -11,21 +11,21 @@ import ml_collections
 import numpy as np
 from rich.console import Console
 
-from fedu_jax import contracts
-from fedu_jax import data_record
-from fedu_jax import draws
-from fedu_jax import memory
-from fedu_jax import networks
-from fedu_jax import program
-from fedu_jax import reading
-from fedu_jax import screen
-from fedu_jax import settings
-from fedu_jax import sources
-from fedu_jax import trees
-from fedu_jax.checkpoint import Checkpoints
-from fedu_jax.errors import BadInput
-from fedu_jax.scores import Scorer
-from fedu_jax.state import Array, Labelled, Online, PyTree, ServerState
+from fedu_jax.core.state import Array, Labelled, Online, PyTree, ServerState
+from fedu_jax.core import trees
+from fedu_jax.data import reading_progress
+from fedu_jax.data import sources
+from fedu_jax.evaluation.encoder_scores import Scorer
+from fedu_jax.models import networks
+from fedu_jax.runtime.checkpoint import Checkpoints
+from fedu_jax.runtime.errors import BadInput
+from fedu_jax.runtime import host_memory
+from fedu_jax.runtime import prng
+from fedu_jax.runtime import terminal
+from fedu_jax.training.config import contracts
+from fedu_jax.training.config import registry
+from fedu_jax.training import data_record
+from fedu_jax.training.engine import round_program
 
 _LARGE = 2**14  # units of a layer, below which networks fit anywhere
 
@@ -57,7 +57,7 @@ def data_of(config: ml_collections.ConfigDict, *, lazy: bool = False,
     lazy: whether images are read only when they are used.
     console: where to show how far the reading is; None: nowhere.
   """
-  with reading.shown(console or Console(quiet=True)) as progress:
+  with reading_progress.shown(console or Console(quiet=True)) as progress:
     return sources.load(
         config.data.source, data_dir=config.data.dir,
         image_size=config.data.image_size,
@@ -81,7 +81,7 @@ def parts_of(config: ml_collections.ConfigDict,
         'none: set --config.partition.name='
         f'{"iid" if data.owners is None else "natural"}')
   parts = contracts.parts(
-      settings.bind(config, 'partition')(
+      registry.bind(config, 'partition')(
           labels, config.clients, np.random.RandomState(config.seed)),
       name=config.partition.name, num_clients=config.clients,
       num_examples=len(data.train_images))
@@ -103,16 +103,16 @@ def networks_of(config: ml_collections.ConfigDict, data: sources.Dataset
       learner compares, or too little for its classes; or a network or a
       divergence of one's own does not keep to its contract.
   """
-  nets = settings.bind(config, 'model')()
-  rng = jax.random.fold_in(jax.random.key(config.seed), program.INIT)
+  nets = registry.bind(config, 'model')()
+  rng = jax.random.fold_in(jax.random.key(config.seed), round_program.INIT)
   images = jnp.zeros((2, *data.train_images.shape[1:]))
   if max(config.model.width * 64, config.model.hidden,
          config.model.features) > _LARGE:
     size = trees.num_bytes(jax.eval_shape(
         lambda: networks.init_online(nets, rng, images)))
-    memory.refuse(size, 'a network of this config.model')
+    host_memory.refuse(size, 'a network of this config.model')
   online = contracts.online(nets, rng, images, name=config.model.name)
-  contracts.divergence(settings.bind(config, 'divergence'),
+  contracts.divergence(registry.bind(config, 'divergence'),
                        online.encoder.params, name=config.divergence.name)
   _check_outputs(config, nets, online, data)
   return nets, online
@@ -120,7 +120,7 @@ def networks_of(config: ml_collections.ConfigDict, data: sources.Dataset
 
 def _check_outputs(config, nets, online, data) -> None:
   """Whether heads without layers put out what the learner needs."""
-  labelled = settings.labelled(config) and data.train_labels is not None
+  labelled = registry.labelled(config) and data.train_labels is not None
   if not labelled and (config.learner.name not in ('byol', 'simsiam') or min(
       config.model.projector_layers, config.model.predictor_layers)):
     return
@@ -144,7 +144,7 @@ def examples_of(config: ml_collections.ConfigDict,
   Raises:
     BadInput: the learner needs labels, and the data has none.
   """
-  if not settings.labelled(config):
+  if not registry.labelled(config):
     return data.train_images
   if data.train_labels is None:
     raise BadInput(f'learner {config.learner.name} needs labels, and '
@@ -171,7 +171,7 @@ def _scorer(config, nets, data) -> Scorer:
       else np.asarray(test),
       nothing if data.test_labels is None else data.test_labels,
       config.evaluation, config.seed, dict(config.view), config.data.dir,
-      classifies=settings.labelled(config))
+      classifies=registry.labelled(config))
 
 
 def config_of(folder: pathlib.Path, data_dir: str = '', source: str = ''
@@ -189,11 +189,11 @@ def config_of(folder: pathlib.Path, data_dir: str = '', source: str = ''
   path = folder / 'config.json'
   nested: dict[str, Any] = {}
   try:
-    flat = settings.complete(json.loads(path.read_text()))
+    flat = registry.complete(json.loads(path.read_text()))
     if source:
       flat['data.source'] = source
     for name, value in (
-        flat | settings.PLACES | {'data.dir': data_dir}).items():
+        flat | registry.PLACES | {'data.dir': data_dir}).items():
       *sections, last = name.split('.')
       place = nested
       for section in sections:
@@ -205,7 +205,7 @@ def config_of(folder: pathlib.Path, data_dir: str = '', source: str = ''
                    'one that has started') from error
   config = ml_collections.ConfigDict(nested)
   try:
-    settings.check(config)
+    registry.check(config)
   except BadInput as error:
     if not source:
       raise
@@ -240,7 +240,7 @@ def _saved_in(folder: pathlib.Path, encoder: str) -> pathlib.Path:
   return saved
 
 
-@draws.fixed()
+@prng.fixed()
 def restore(config: ml_collections.ConfigDict, folder: pathlib.Path,
             encoder: str, console: Console) -> tuple[Scorer, Online]:
   """Loads a network of a run, and what scores it.
@@ -271,7 +271,7 @@ def restore(config: ml_collections.ConfigDict, folder: pathlib.Path,
     if state is None:
       raise BadInput(f'{where} is empty: the run saved nothing yet')
     for step, wrong in saved.damaged.items():
-      screen.say(console, f'checkpoint {step} is damaged ({wrong}): scoring '
+      terminal.say(console, f'checkpoint {step} is damaged ({wrong}): scoring '
                  f'that of round {saved.latest()}')
     try:
       online = serialization.from_state_dict(online, state['server']['online'])

@@ -12,26 +12,26 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from fedu_jax import claims
-from fedu_jax import files
-from fedu_jax import health
-from fedu_jax import hosts
-from fedu_jax import journal
-from fedu_jax import networks
-from fedu_jax import place
-from fedu_jax import program
-from fedu_jax import report
-from fedu_jax import resident
-from fedu_jax import runs
-from fedu_jax import screen
-from fedu_jax import sources
-from fedu_jax import stops
-from fedu_jax import store
-from fedu_jax import traffic
-from fedu_jax import travelling
-from fedu_jax.checkpoint import Checkpoints
-from fedu_jax.errors import BadInput, Diverged, Unsaved
-from fedu_jax.state import Metrics, Online
+from fedu_jax.core import communication
+from fedu_jax.core.state import Metrics, Online
+from fedu_jax.data import sources
+from fedu_jax.models import networks
+from fedu_jax.runtime.checkpoint import Checkpoints
+from fedu_jax.runtime import durable_files
+from fedu_jax.runtime.errors import BadInput, Diverged, Unsaved
+from fedu_jax.runtime import metrics_log
+from fedu_jax.runtime import multihost
+from fedu_jax.runtime import signals
+from fedu_jax.runtime import terminal
+from fedu_jax.training import collapse
+from fedu_jax.training.engine import client_store
+from fedu_jax.training.engine import clients_on_device
+from fedu_jax.training.engine import clients_streamed
+from fedu_jax.training.engine import placement
+from fedu_jax.training.engine import round_program
+from fedu_jax.training import prepare
+from fedu_jax.training import round_report
+from fedu_jax.training import workdir_lock
 
 
 class Ended(NamedTuple):
@@ -41,7 +41,7 @@ class Ended(NamedTuple):
   unsaved: str  # what could not be written in the end; '' if all was
 
 
-def federate(members: Sequence[runs.Member], *,
+def federate(members: Sequence[prepare.Member], *,
              config: ml_collections.ConfigDict, nets: networks.Nets,
              data: sources.Dataset, compiling: float = 0.0) -> list[Ended]:
   """Runs all rounds, or what is left of them.
@@ -68,12 +68,12 @@ def federate(members: Sequence[runs.Member], *,
     Interrupted: a signal came in a round, which is saved.
     Unsaved: a signal came, and what it ended could not be saved.
   """
-  examples = runs.examples_of(config, data)
-  where = place.choose(config, nets, members[0].online, data.train_images,
-                       members[0].parts, num_members=len(members))
-  server, client, _ = program.shapes(config, nets, members[0].online,
-                                     data.train_images.shape[1:])
-  sent = program.sent(config, server, client, len(members[0].parts))
+  examples = prepare.examples_of(config, data)
+  where = placement.choose(config, nets, members[0].online, data.train_images,
+                           members[0].parts, num_members=len(members))
+  server, client, _ = round_program.shapes(config, nets, members[0].online,
+                                           data.train_images.shape[1:])
+  sent = round_program.sent(config, server, client, len(members[0].parts))
   with contextlib.ExitStack() as stack:
     saved = [stack.enter_context(contextlib.closing(Checkpoints(
         m.folder / 'checkpoints', keep=config.checkpoint.keep)))
@@ -92,9 +92,9 @@ def federate(members: Sequence[runs.Member], *,
     for first in range(0, len(members), size):
       some = slice(first, first + size)
       begin = functools.partial(
-          resident.Resident, members[some], saved[some]
+          clients_on_device.Resident, members[some], saved[some]
       ) if where.store == 'device' else functools.partial(
-          travelling.Travelling, members[first], saved[first],
+          clients_streamed.Travelling, members[first], saved[first],
           make_store=_stores(members[first])[where.store])
       ended += _rounds(members[some], saved[some], begin(
           config=config, nets=nets, examples=examples, layout=where.layout),
@@ -107,7 +107,7 @@ def _check_begun(folder: pathlib.Path, own: Checkpoints, store_: str,
                  config: ml_collections.ConfigDict) -> None:
   """Refuses to go on in a way by which what is there would be lost."""
   if own.latest() is not None:
-    if store_ == 'disk' and not claims.on_disk(folder):
+    if store_ == 'disk' and not workdir_lock.on_disk(folder):
       raise BadInput(
           f'the clients of {folder} lie in memory, and half of this host\'s '
           'has no room for them: go on where there is more, or choose another '
@@ -115,46 +115,48 @@ def _check_begun(folder: pathlib.Path, own: Checkpoints, store_: str,
     return
   # One that has not saved yet has not done more rounds than this.
   path = folder / 'metrics.jsonl'
-  if (rounds := journal.last(path)) > config.checkpoint.every:
+  if (rounds := metrics_log.last(path)) > config.checkpoint.every:
     raise BadInput(
         f'{path} tells of {rounds} rounds, and there is no checkpoint: put '
         f'{folder / "checkpoints"} back, or remove that file to begin anew')
 
 
-def _stores(member: runs.Member) -> dict[str, Callable[..., store.Store]]:
-  return {'host': store.InMemory, 'disk': functools.partial(
-      store.OnDisk, folder=member.folder / 'clients')}
+def _stores(member: prepare.Member
+            ) -> dict[str, Callable[..., client_store.Store]]:
+  return {'host': client_store.InMemory, 'disk': functools.partial(
+      client_store.OnDisk, folder=member.folder / 'clients')}
 
 
-def _rounds(members: Sequence[runs.Member], saved: Sequence[Checkpoints],
-            federation: resident.Resident | travelling.Travelling,
+def _rounds(members: Sequence[prepare.Member], saved: Sequence[Checkpoints],
+            federation: (clients_on_device.Resident
+                         | clients_streamed.Travelling),
             config: ml_collections.ConfigDict,
-            sent: traffic.Sent, where: place.Place,
+            sent: communication.Sent, where: placement.Place,
             compiling: float) -> list[Ended]:
   """Runs what is left of federations at the same round."""
   def say(text):
     for member in members:
-      screen.say(member.console, f'{member.name}: {text}')
+      terminal.say(member.console, f'{member.name}: {text}')
   done = federation.done
   compile_seconds = compiling
   unsaved = [''] * len(members)
   with contextlib.ExitStack() as stack:
-    reports = [stack.enter_context(report.RoundReport(
+    reports = [stack.enter_context(round_report.RoundReport(
         m.folder, m.console, m.name, done=done, rounds=config.rounds)
-        if hosts.first() else report.NoReport()) for m in members]
-    watched = [health.Collapse() for _ in members]
+        if multihost.first() else round_report.NoReport()) for m in members]
+    watched = [collapse.Collapse() for _ in members]
     for member, own, reported in zip(members, saved, reports):
       if text := _begins(done, config.rounds, own, reported):
-        screen.say(member.console, f'{member.name}: {text}')
+        terminal.say(member.console, f'{member.name}: {text}')
     if done < config.rounds:
       began = time.perf_counter()
       federation.compile()
       compile_seconds += time.perf_counter() - began
-      place.check(config, where, federation.compiled, together=len(members),
-                  begun=True)
+      placement.check(config, where, federation.compiled, together=len(members),
+                      begun=True)
       say(f'compiled{federation.where} in {compile_seconds:.0f} s' + (
           f', {len(members)} seeds as one program' if members[1:] else ''))
-      stack.enter_context(stops.held_back())
+      stack.enter_context(signals.held_back())
     while done < config.rounds:
       began = time.perf_counter()
       metrics = federation.advance()
@@ -170,7 +172,7 @@ def _rounds(members: Sequence[runs.Member], saved: Sequence[Checkpoints],
           row['knn_accuracy'] = member.scorer.knn(federation.online(i).encoder)
         reports[i].add(row)
         if warning := watched[i].warning(row):
-          screen.say(member.console, f'{member.name}: {warning}')
+          terminal.say(member.console, f'{member.name}: {warning}')
 
       def save():
         return [_save(i, federation, own, reports[i], member)
@@ -184,20 +186,21 @@ def _rounds(members: Sequence[runs.Member], saved: Sequence[Checkpoints],
             f'{members[unheard[0]].folder}: in round {done} the numbers of all '
             f'clients went wrong (not finite); {kept}: check the data, or '
             'lower config.optimizer.learning_rate in another --workdir')
-      if hosts.any_of(stops.asked()):
+      if multihost.any_of(signals.asked()):
         if not due:
           unsaved = save()
         if any(unsaved):
           raise Unsaved(f'interrupted, and the {max(unsaved)}; '
-                        f'{files.advice(max(unsaved))}, and start again')
-        raise stops.interrupted(f'after round {done} of {config.rounds}')
+                        f'{durable_files.advice(max(unsaved))}, and start '
+                        'again')
+        raise signals.interrupted(f'after round {done} of {config.rounds}')
   return [Ended(federation.online(i), _sums(reported)
                 | {'compile_seconds': compile_seconds}, unsaved[i])
           for i, reported in enumerate(reports)]
 
 
 def _begins(done: int, rounds: int, own: Checkpoints,
-            reported: report.NoReport) -> str:
+            reported: round_report.NoReport) -> str:
   """Says where a federation begins, and what was lost of what it had done."""
   text = ''.join(f'checkpoint {step} is damaged ({wrong}): '
                  for step, wrong in own.damaged.items())
@@ -213,9 +216,10 @@ def _begins(done: int, rounds: int, own: Checkpoints,
   return text
 
 
-def _save(i: int, federation: resident.Resident | travelling.Travelling,
-          own: Checkpoints, reported: report.NoReport,
-          member: runs.Member) -> str:
+def _save(i: int,
+          federation: clients_on_device.Resident | clients_streamed.Travelling,
+          own: Checkpoints, reported: round_report.NoReport,
+          member: prepare.Member) -> str:
   """Saves a federation; returns what is unsaved, if that fails, or ''.
 
   Raises:
@@ -225,28 +229,28 @@ def _save(i: int, federation: resident.Resident | travelling.Travelling,
   try:
     run = federation.state(i)  # where clients lie on disk, it writes them
     _check_server(run, own)
-    hosts.together(reported.settle)  # first: what is done is not run again
+    multihost.together(reported.settle)  # first: what is done is not run again
     own.save(done, run, federation.named(i))
   except OSError as error:
     before = own.latest()
     unsaved = (f'checkpoint of round {done} could not be saved '
-               f'({files.reason(error)}): '
+               f'({durable_files.reason(error)}): '
                + (f'that of round {before} stays' if before is not None
                   else 'there is none yet'))
-    screen.say(member.console,
-               f'{member.name}: {unsaved}; trying again at the next')
+    terminal.say(member.console,
+                 f'{member.name}: {unsaved}; trying again at the next')
     return unsaved
   federation.saved(own.oldest())
   return ''
 
 
-def _check_server(run: runs.Run, own: Checkpoints) -> None:
+def _check_server(run: prepare.Run, own: Checkpoints) -> None:
   """Refuses to save what no run can go on from.
 
   What clients send is sound (see `rounds`), but what becomes of it may be a
   researcher's own function.
   """
-  server = jax.device_get(hosts.own_copy(run.server))
+  server = jax.device_get(multihost.own_copy(run.server))
   if not all(np.isfinite(x).all() for x in jax.tree.leaves(server)
              if jnp.issubdtype(x.dtype, jnp.inexact)):
     raise Diverged(
@@ -256,7 +260,7 @@ def _check_server(run: runs.Run, own: Checkpoints) -> None:
         'config.aggregation and --workdir')
 
 
-def _sums(reported: report.NoReport) -> dict[str, float]:
+def _sums(reported: round_report.NoReport) -> dict[str, float]:
   """Of all rounds, those of earlier starts included."""
   seconds = reported.seconds
   return {'images_per_second': reported.images / seconds if seconds else 0.0,
@@ -264,7 +268,8 @@ def _sums(reported: report.NoReport) -> dict[str, float]:
 
 
 def _row(done: int, metrics: Metrics, seconds: float,
-         config: ml_collections.ConfigDict, sent: traffic.Sent) -> report.Row:
+         config: ml_collections.ConfigDict,
+         sent: communication.Sent) -> round_report.Row:
   """Sorts a round's metrics into what is the round's and what a client's."""
   per_client = dict(metrics)
   cohort = per_client.pop('cohort')

@@ -15,10 +15,10 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from fedu_jax import files
-from fedu_jax import journal
-from fedu_jax import screen
-from fedu_jax.journal import Row
+from fedu_jax.runtime import durable_files
+from fedu_jax.runtime import metrics_log
+from fedu_jax.runtime.metrics_log import Row
+from fedu_jax.runtime import terminal
 
 # What depends on the clock, of a round's row and of a summary: all else is the
 # same to the bit, however often a run was stopped.
@@ -34,7 +34,8 @@ def write_json(path: pathlib.Path, value: Any) -> None:
   Raises:
     OSError: it cannot be written.
   """
-  files.write(path, (json.dumps(_plain(value), indent=2) + '\n').encode())
+  durable_files.write(
+      path, (json.dumps(_plain(value), indent=2) + '\n').encode())
 
 
 def _plain(value: Any) -> Any:
@@ -144,12 +145,12 @@ class RoundReport(NoReport):
                done: int, rounds: int):
     super().__init__()
     self._console = console
-    self._lines = journal.Lines(folder / 'metrics.jsonl', done,
-                                see=super().add)
+    self._lines = metrics_log.Lines(folder / 'metrics.jsonl', done,
+                                    see=super().add)
     self.beyond, self.missing = self._lines.beyond, self._lines.missing
-    self._board = journal.Board(
+    self._board = metrics_log.Board(
         folder / 'tensorboard', done,
-        lambda text: screen.say(console, f'{name}: {text}'))
+        lambda text: terminal.say(console, f'{name}: {text}'))
     self._progress = Progress(
         TextColumn(name), BarColumn(), MofNCompleteColumn(),
         TextColumn('rounds'), TextColumn('{task.fields[speed]}'),
@@ -186,7 +187,7 @@ class RoundReport(NoReport):
     self._board.add(row['round'], shown)
     self._progress.update(self._task, completed=row['round'],
                           speed=f"{row['images_per_second']:.0f} images/s")
-    screen.say(self._console, _line(row))
+    terminal.say(self._console, _line(row))
 
   def settle(self) -> None:
     self._lines.settle()

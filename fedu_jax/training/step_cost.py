@@ -12,12 +12,12 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from fedu_jax import networks
-from fedu_jax import place
-from fedu_jax import program
-from fedu_jax import settings
-from fedu_jax.errors import BadInput
-from fedu_jax.state import ClientState, Labelled, PyTree
+from fedu_jax.core.state import ClientState, Labelled, PyTree
+from fedu_jax.models import networks
+from fedu_jax.runtime.errors import BadInput
+from fedu_jax.training.config import registry
+from fedu_jax.training.engine import placement
+from fedu_jax.training.engine import round_program
 
 
 def operations(jaxpr: Any, used: Sequence[bool] | None = None) -> float:
@@ -77,7 +77,7 @@ def examples(config: ml_collections.ConfigDict, shape: tuple[int, ...],
   """
   images = make(jax.ShapeDtypeStruct(shape, jnp.uint8))
   return Labelled(images, make(jax.ShapeDtypeStruct(
-      shape[:1], jnp.int32))) if settings.labelled(config) else images
+      shape[:1], jnp.int32))) if registry.labelled(config) else images
 
 
 def per_image(config: ml_collections.ConfigDict, client: ClientState,
@@ -89,7 +89,7 @@ def per_image(config: ml_collections.ConfigDict, client: ClientState,
     client: the shapes of one client's state.
     shape: [H, W, C] of its images.
   """
-  learner = program.make_learner(config, settings.bind(config, 'model')())
+  learner = round_program.make_learner(config, registry.bind(config, 'model')())
   images = examples(config, (config.batch_size, *shape))
   found = jax.make_jaxpr(lambda client, images, rng: learner.step(
       learner.init(client, jnp.int32(0)), images, rng))(
@@ -109,14 +109,14 @@ def measured(config: ml_collections.ConfigDict, shape: tuple[int, ...],
   Raises:
     BadInput: a step does not fit this device.
   """
-  nets = settings.bind(config, 'model')()
-  learner = program.make_learner(config, nets)
+  nets = registry.bind(config, 'model')()
+  learner = round_program.make_learner(config, nets)
   rng, steps = jax.random.key(config.seed), 2
 
   @jax.jit
   def start(rng):
     online = networks.init_online(nets, rng, jnp.zeros((2, *shape)))
-    _, clients = program.init_state(config, nets, online, np.ones(1), rng,
+    _, clients = round_program.init_state(config, nets, online, np.ones(1), rng,
                                     jnp.zeros((1, *shape)))
     client = jax.tree.map(lambda x: x[0], clients)
     return learner.init(client, jnp.int32(0))
@@ -132,10 +132,10 @@ def measured(config: ml_collections.ConfigDict, shape: tuple[int, ...],
   needed: Any = compiled.memory_analysis()
   size = (needed.argument_size_in_bytes + needed.output_size_in_bytes
           + needed.temp_size_in_bytes)
-  if size > place.device_bytes():
+  if size > placement.device_bytes():
     raise BadInput(
         f'a step takes {size / 1e9:.0f} GB, more than a device here has '
-        f'({place.device_bytes() / 1e9:.0f} GB), and cannot be timed: give '
+        f'({placement.device_bytes() / 1e9:.0f} GB), and cannot be timed: give '
         'its speed with --rate, or choose a smaller config.model')
   images = jax.tree.map(lambda x: jax.random.randint(
       rng, x.shape, 0, 256 if x.dtype == jnp.uint8 else 2).astype(x.dtype),

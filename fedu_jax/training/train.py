@@ -14,23 +14,23 @@ import ml_collections
 import numpy as np
 from rich.console import Console
 
-from fedu_jax import changes
-from fedu_jax import claims
-from fedu_jax import data_record
-from fedu_jax import draws
-from fedu_jax import federation
-from fedu_jax import files
-from fedu_jax import hosts
-from fedu_jax import memory
-from fedu_jax import place
-from fedu_jax import preflight
-from fedu_jax import report
-from fedu_jax import runs
-from fedu_jax import screen
-from fedu_jax import settings
-from fedu_jax.errors import BadInput, Unsaved
-from fedu_jax.scores import best, Scorer
-from fedu_jax.state import Online
+from fedu_jax.core.state import Online
+from fedu_jax.evaluation.encoder_scores import best, Scorer
+from fedu_jax.runtime import durable_files
+from fedu_jax.runtime.errors import BadInput, Unsaved
+from fedu_jax.runtime import host_memory
+from fedu_jax.runtime import multihost
+from fedu_jax.runtime import prng
+from fedu_jax.runtime import terminal
+from fedu_jax.training.config import registry
+from fedu_jax.training import config_changes
+from fedu_jax.training import data_record
+from fedu_jax.training.engine import placement
+from fedu_jax.training import preflight
+from fedu_jax.training import prepare
+from fedu_jax.training import round_loop
+from fedu_jax.training import round_report
+from fedu_jax.training import workdir_lock
 
 
 class Trained(NamedTuple):
@@ -68,7 +68,7 @@ def train(config: ml_collections.ConfigDict, workdir: str, *,
     Interrupted: a signal came, and what is done is saved.
     Unsaved: a signal came, and not all could be saved.
   """
-  settings.check(config)  # that there is a seed, too
+  registry.check(config)  # that there is a seed, too
   return train_seeds(config, [config.seed], [workdir], consoles=[console],
                      extend=extend)[0]
 
@@ -80,8 +80,8 @@ _CHANGE = ('what is saved stays, and a run goes on from it: start it again '
            'config.model and another --workdir')
 
 
-@memory.watched(_CHANGE)
-@draws.fixed()
+@host_memory.watched(_CHANGE)
+@prng.fixed()
 def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
                 workdirs: Sequence[str], *, consoles: Sequence[Console],
                 holds: contextlib.ExitStack | None = None,
@@ -106,47 +106,48 @@ def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
     with contextlib.ExitStack() as own_holds:
       return train_seeds(config, seeds, workdirs, consoles=consoles,
                          holds=own_holds, extend=extend)
-  settings.check(config)
-  if hosts.several() and config.evaluation.alone:
+  registry.check(config)
+  if multihost.several() and config.evaluation.alone:
     raise BadInput(f'config.evaluation.alone is {config.evaluation.alone}, '
                    'which is for one host: set it to 0')
   configs = [_changed(config, seed=seed) for seed in seeds]
-  folders = [claims.claim(pathlib.Path(workdir), own, extend=extend)
+  folders = [workdir_lock.claim(pathlib.Path(workdir), own, extend=extend)
              for workdir, own in zip(workdirs, configs)]
   asked, config = config, _as_begun(config, folders)
-  data = runs.data_of(config, lazy=hosts.several(), console=consoles[0])
-  runs.examples_of(config, data)  # that there are labels, if they are needed
-  parts = [runs.parts_of(own, data) for own in configs]
-  drawn = [runs.networks_of(own, data) for own in configs]
-  whose = place.choose(
+  data = prepare.data_of(config, lazy=multihost.several(), console=consoles[0])
+  prepare.examples_of(config, data)  # that there are labels, if they are needed
+  parts = [prepare.parts_of(own, data) for own in configs]
+  drawn = [prepare.networks_of(own, data) for own in configs]
+  whose = placement.choose(
       config, *drawn[0], data.train_images, parts[0],
-      num_members=len(seeds)).layout.hosts() if hosts.several() else []
+      num_members=len(seeds)).layout.hosts() if multihost.several() else []
   digests = [data_record.digests(data, mine, whose) for mine in parts]
   for folder, mine, found in zip(folders, parts, digests):
     data_record.check(folder, data, mine, found, name='--config.data.source')
   for mine, console in zip(parts, consoles):
-    if hosts.first():
+    if multihost.first():
       data_record.show(data, mine, console)
   # Refuses what cannot be before a folder is touched.
   compiling = preflight.check(config, *drawn[0], data.train_images, parts,
                               folders)
-  hosts.barrier('all folders are claimed')
+  multihost.barrier('all folders are claimed')
   members = []
   for own, folder, mine, images, (nets, online), console in zip(
       configs, folders, parts, digests, drawn, consoles):
-    if hosts.first():
-      for line in holds.enter_context(claims.held(folder, own, extend=extend)):
-        screen.say(console, line)
+    if multihost.first():
+      for line in holds.enter_context(
+          workdir_lock.held(folder, own, extend=extend)):
+        terminal.say(console, line)
       if line := data_record.damaged(folder):
-        screen.say(console, line)
+        terminal.say(console, line)
       data_record.write(folder, data, mine, images)  # tried again in the end
-    scorer = runs.scorer_of(own, nets, data) if hosts.first() else None
-    members.append(runs.Member(
+    scorer = prepare.scorer_of(own, nets, data) if multihost.first() else None
+    members.append(prepare.Member(
         'federation', folder, mine, online, own.seed, scorer, console))
-  hosts.barrier('all folders are written')
+  multihost.barrier('all folders are written')
 
   def federate(members, config, compiling=0.0):
-    return federation.federate(members, config=config, nets=nets, data=data,
+    return round_loop.federate(members, config=config, nets=nets, data=data,
                                compiling=compiling)
   ended = federate(members, config, compiling)
   # Who is alone has nobody to lose an upload to.
@@ -161,7 +162,7 @@ def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
   for i, member in enumerate(members):
     every = [ended[i], *(own[i] for own in alone)]
     unsaved = [own.unsaved for own in every]
-    if hosts.first():
+    if multihost.first():
       unsaved += data_record.write(member.folder, data, member.parts,
                                    digests[i])
     trained.append(Trained(
@@ -179,7 +180,7 @@ def _as_begun(config: ml_collections.ConfigDict,
               folders: Sequence[pathlib.Path]) -> ml_collections.ConfigDict:
   """Makes of a store that is `auto` what it was when these runs began."""
   return _changed(config, store='disk') if any(
-      map(claims.on_disk, folders)) else config
+      map(workdir_lock.on_disk, folders)) else config
 
 
 def _changed(config: ml_collections.ConfigDict,
@@ -189,9 +190,9 @@ def _changed(config: ml_collections.ConfigDict,
   return config
 
 
-@memory.watched('the rounds that are saved stay, and their scores are computed '
-                'when it is started again: end other programs, or choose '
-                'fewer images')
+@host_memory.watched('the rounds that are saved stay, and their scores are '
+                     'computed when it is started again: end other programs, '
+                     'or choose fewer images')
 def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str, *,
                        console: Console | None = None,
                        extend: bool = False) -> dict[str, Any]:
@@ -206,16 +207,16 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str, *,
     Unsaved: the end could not be saved; it has been scored all the same.
   """
   with contextlib.ExitStack() as holds:
-    shown = console or screen.console(quiet=not hosts.first())
+    shown = console or terminal.console(quiet=not multihost.first())
     return _train_and_evaluate(config, workdir, holds, shown, extend)
 
 
-@draws.fixed()
+@prng.fixed()
 def _train_and_evaluate(config: ml_collections.ConfigDict, workdir: str,
                         holds: contextlib.ExitStack,
                         console: Console, extend: bool) -> dict[str, Any]:
   began = time.perf_counter()
-  settings.check(config)  # that there is a seed, too
+  registry.check(config)  # that there is a seed, too
   trained, = train_seeds(config, [config.seed], [workdir], consoles=[console],
                          holds=holds, extend=extend)
   scorer, alone, scores = trained.scorer, trained.alone, {}
@@ -230,28 +231,29 @@ def _train_and_evaluate(config: ml_collections.ConfigDict, workdir: str,
                                for k in range(len(alone))]))
           for name in scores['client 0 alone']}
     scores['federation'] = scorer.all(trained.federation)
-    console.print(report.score_table(scores))
-    if unsound := report.unsound_line(scores):
-      screen.say(console, unsound)
+    console.print(round_report.score_table(scores))
+    if unsound := round_report.unsound_line(scores):
+      terminal.say(console, unsound)
   else:
     console.print('the data has no labelled test images: nothing to score')
   summary = _summary(config, scores, trained.speed,
                      time.perf_counter() - began)
   if trained.files:
     summary['files'] = trained.files
-  if extended := changes.extensions(pathlib.Path(workdir)):
+  if extended := config_changes.extensions(pathlib.Path(workdir)):
     summary['extensions'] = extended
   unsaved = [trained.unsaved]
-  if hosts.first():
+  if multihost.first():
     unsaved.append(data_record.write_report(
         pathlib.Path(workdir) / 'summary.json', summary))
   if wrong := _joined(unsaved):
-    raise Unsaved(f'{wrong}: {files.advice(wrong)}, and start again to go on '
-                  'from what is saved')
+    raise Unsaved(f'{wrong}: {durable_files.advice(wrong)}, and start again to '
+                  'go on from what is saved')
   return summary
 
 
-def _summary(config: ml_collections.ConfigDict, scores: dict[str, report.Row],
+def _summary(config: ml_collections.ConfigDict,
+             scores: dict[str, round_report.Row],
              speed: dict[str, float], wall: float) -> dict[str, Any]:
   def score(name, of):
     return scores.get(of, {}).get(name)
@@ -263,4 +265,4 @@ def _summary(config: ml_collections.ConfigDict, scores: dict[str, report.Row],
       'linear_accuracy_untrained': score('linear', 'untrained'),
       'scores': scores, **speed, 'wall_seconds': wall,
       'device': jax.devices()[0].device_kind,
-      'jax': jax.__version__, 'config': settings.flatten(config)}
+      'jax': jax.__version__, 'config': registry.flatten(config)}

@@ -10,18 +10,18 @@ from typing import Any
 
 import ml_collections
 
-from fedu_jax import changes
-from fedu_jax import files
-from fedu_jax import hosts
-from fedu_jax import report
-from fedu_jax import settings
-from fedu_jax import sources
-from fedu_jax import surroundings
-from fedu_jax.errors import BadInput
+from fedu_jax.data import sources
+from fedu_jax.runtime import durable_files
+from fedu_jax.runtime.errors import BadInput
+from fedu_jax.runtime import machine
+from fedu_jax.runtime import multihost
+from fedu_jax.training.config import registry
+from fedu_jax.training import config_changes
+from fedu_jax.training import round_report
 
 _LOCK = '.lock'  # held by the process of the run, and left behind
 # What may be there of a start that was killed before it wrote its config.
-_FIRST = _LOCK, 'config.json' + files.PART
+_FIRST = _LOCK, 'config.json' + durable_files.PART
 
 
 def claim(folder: pathlib.Path, config: ml_collections.ConfigDict, *,
@@ -42,7 +42,7 @@ def claim(folder: pathlib.Path, config: ml_collections.ConfigDict, *,
     raise BadInput(f'--workdir {folder} has {" ".join(wrong)} in its name, '
                    'which TensorStore takes for a pattern: choose another')
   _check(folder, config, extend)
-  if hosts.first():
+  if multihost.first():
     _see_it_can_be_made(folder)
     if (folder / _LOCK).exists():
       with _locked(folder, signed=False):
@@ -70,13 +70,13 @@ def held(folder: pathlib.Path, config: ml_collections.ConfigDict, *,
     own, lines = _own(config), []
     try:
       if before:
-        if changes.clears_scores(before, own):
-          files.remove(folder / 'evaluation.json')
+        if config_changes.clears_scores(before, own):
+          durable_files.remove(folder / 'evaluation.json')
         if before['rounds'] < own['rounds']:
-          lines.append(changes.extend(folder, before, own))
-        if text := changes.told(before | {'rounds': own['rounds']}, own):
+          lines.append(config_changes.extend(folder, before, own))
+        if text := config_changes.told(before | {'rounds': own['rounds']}, own):
           lines.append(f'goes on with another config: {text}')
-      report.write_json(folder / 'config.json', own)
+      round_report.write_json(folder / 'config.json', own)
     except OSError as error:
       raise _unusable(folder, error) from error
     yield lines
@@ -87,7 +87,8 @@ def _locked(folder: pathlib.Path, *, signed: bool) -> Iterator[None]:
   with contextlib.ExitStack() as stack:
     try:
       folder.mkdir(parents=True, exist_ok=True)
-      free = stack.enter_context(files.held(folder / _LOCK, signed=signed))
+      free = stack.enter_context(
+          durable_files.held(folder / _LOCK, signed=signed))
     except OSError as error:
       raise _unusable(folder, error) from error
     if not free:
@@ -98,7 +99,7 @@ def _locked(folder: pathlib.Path, *, signed: bool) -> Iterator[None]:
 
 
 def _check(folder: pathlib.Path, config: ml_collections.ConfigDict,
-           extend: bool) -> changes.Flat | None:
+           extend: bool) -> config_changes.Flat | None:
   """Does what `claim` does, but for other processes.
 
   Returns:
@@ -111,8 +112,9 @@ def _check(folder: pathlib.Path, config: ml_collections.ConfigDict,
       theirs = json.loads(path.read_text())
       if not isinstance(theirs, dict):
         raise ValueError(f'{path} is no config')
-      theirs = _kept(settings.complete(theirs))
-      if wrong := changes.refusal(folder, theirs, _own(config), extend=extend):
+      theirs = _kept(registry.complete(theirs))
+      if wrong := config_changes.refusal(
+          folder, theirs, _own(config), extend=extend):
         raise BadInput(wrong)
       lying = on_disk(folder)
       saved = any((folder / 'checkpoints').glob('*'))
@@ -144,7 +146,7 @@ def _see_it_can_be_made(folder: pathlib.Path) -> None:
   number = 0
   if not top.is_dir():
     number = errno.EEXIST if top == folder.absolute() else errno.ENOTDIR
-  elif not surroundings.may(top, os.W_OK | os.X_OK):
+  elif not machine.may(top, os.W_OK | os.X_OK):
     read_only = os.statvfs(top).f_flag & os.ST_RDONLY
     number = errno.EROFS if read_only else errno.EACCES
   if number:
@@ -153,20 +155,21 @@ def _see_it_can_be_made(folder: pathlib.Path) -> None:
 
 def _own(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """What of a config is the same wherever the run goes on."""
-  return _kept(settings.flatten(config))
+  return _kept(registry.flatten(config))
 
 
 def _kept(flat: dict[str, Any]) -> dict[str, Any]:
   """What of a flat config is no place; its data wherever we stand."""
   kept = {name: value for name, value in flat.items()
-          if name not in settings.PLACES}
+          if name not in registry.PLACES}
   if isinstance(source := kept.get('data.source'), str):
     kept['data.source'] = sources.absolute(source)
   return kept
 
 
 def _unusable(folder: pathlib.Path, error: Exception) -> BadInput:
-  why = files.reason(error)
-  mend = f'{files.advice(error)}, or ' if isinstance(error, OSError) else ''
+  why = durable_files.reason(error)
+  mend = (f'{durable_files.advice(error)}, or ' if isinstance(error, OSError)
+          else '')
   return BadInput(f'--workdir {folder} cannot be used ({why}): {mend}choose '
                   'another')

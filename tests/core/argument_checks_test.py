@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 import fedu_jax
-from fedu_jax import augment, evaluation, partition
-import small
+from fedu_jax.data import partition
+from fedu_jax.evaluation import probes
+from fedu_jax.learners import augment
+from tests.helpers import small
 
 X, Y = np.eye(4, 3, dtype=np.float32), np.array([0, 1, 2, 0])
 PIXELS = small.images(4)
@@ -15,7 +17,7 @@ RNG = jax.random.key(0)
 
 
 def embed(images, **choices):
-  return fedu_jax.embed(evaluation.features, small.NETS.encoder,
+  return fedu_jax.embed(probes.features, small.NETS.encoder,
                         small.online().encoder, images, **choices)
 
 

@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 
 from configs import methods
-from fedu_jax import estimate, federation, forecast, program, settings, traffic
 import fedu_jax
-import small
-import tiny
+from fedu_jax.core import communication
+from fedu_jax.training.config import registry
+from fedu_jax.training.engine import cost_model
+from fedu_jax.training.engine import round_program
+from fedu_jax.training import forecast
+from fedu_jax.training import round_loop
+from tests.helpers import small
+from tests.helpers import tiny
 
 K, M, BATCH = 6, 3, 32
 WIDTH, HIDDEN = 2, 16
@@ -22,20 +27,20 @@ def config_of(method='fedu', **changes):
   methods.METHODS[method](config)
   config.update_from_flattened_dict(
       {'model.width': WIDTH, 'model.hidden': HIDDEN} | changes)
-  settings.check(config)
+  registry.check(config)
   return config
 
 
 def shapes(config):
-  nets = settings.bind(config, 'model')()
+  nets = registry.bind(config, 'model')()
   online = jax.eval_shape(lambda: fedu_jax.init_online(
       nets, jax.random.key(0), jnp.zeros((2, 8, 8, 3))))
-  return program.shapes(config, nets, online, (8, 8, 3))
+  return round_program.shapes(config, nets, online, (8, 8, 3))
 
 
 def sent(config):
   server, client, _ = shapes(config)
-  return program.sent(config, server, client, config.clients)
+  return round_program.sent(config, server, client, config.clients)
 
 
 def head(inputs, features, layers):
@@ -70,7 +75,7 @@ def test_what_fedavg_of_targets_moves():
   config = config_of(**{'aggregation.name': 'fedavg_target'})
   assert sent(config) == (network(), network())
   server, client, _ = shapes(config)
-  upload = settings.find('aggregation', 'fedavg_target').upload(client, M)
+  upload = registry.find('aggregation', 'fedavg_target').upload(client, M)
   assert upload.encoder is client.target
   assert upload.predictor is client.online.predictor
 
@@ -100,10 +105,10 @@ def test_a_researchers_own_functions_move_the_online_network():
     del server
     return client
   alone = network(predictor=0)
-  assert traffic.of(mean, fresh, server, client, M) == (alone, alone)
-  declared = traffic.declares(upload=lambda client, cohort: (
+  assert communication.of(mean, fresh, server, client, M) == (alone, alone)
+  declared = communication.declares(upload=lambda client, cohort: (
       client.num_examples, client.divergence))(mean)
-  assert traffic.of(declared, fresh, server, client, M) == (8, alone)
+  assert communication.of(declared, fresh, server, client, M) == (8, alone)
 
 
 def test_a_round_counts_the_uploads_that_arrive():
@@ -113,7 +118,7 @@ def test_a_round_counts_the_uploads_that_arrive():
       'sound': np.array([True, False, True]), 'steps': np.ones(3, int),
       'global_predictor': np.zeros(3, bool), 'loss': np.ones(3),
       'divergence': np.ones(3)}
-  row = federation._row(1, metrics, 1., config_of(), traffic.Sent(70, 11))
+  row = round_loop._row(1, metrics, 1., config_of(), communication.Sent(70, 11))
   assert (row['bytes_up'], row['bytes_down']) == (140, 33)
 
 
@@ -126,7 +131,7 @@ def test_a_plan_follows_what_is_declared(monkeypatch):
   up, down = sent(config)
   assert (found.sizes.upload, found.sizes.download, found.sizes.network) == (
       up, down, network(predictor=0))
-  lines = {x.what: x.value for x in estimate.traffic(
+  lines = {x.what: x.value for x in cost_model.traffic(
       found.sizes._replace(group=2, groups=2, steps=1))}
   assert lines['from the server to clients'] == M * down
   assert lines['from clients to the server'] == M * up
@@ -146,8 +151,8 @@ def test_an_aggregation_reads_what_it_declares_and_no_more(method, changes):
   clients = small.noise(jax.tree.map(lambda x: np.stack([x] * M), client))
   clients = clients._replace(num_examples=jnp.array([8., 0., 4.]))
   server = small.noise(server, seed=1)
-  aggregate = settings.bind(config, 'aggregation')
-  declared = getattr(aggregate.func, 'upload', traffic.online)
+  aggregate = registry.bind(config, 'aggregation')
+  declared = getattr(aggregate.func, 'upload', communication.online)
   # Which numbers are sent: those whose own mark is found in the upload.
   leaves, tree = jax.tree.flatten(client)
   ends = np.cumsum([0, *(x.size for x in leaves)])

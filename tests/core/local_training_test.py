@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import fedu_jax
-from fedu_jax import trees
-from fedu_jax.state import ClientArrays
-import small
+from fedu_jax.core.state import ClientArrays
+from fedu_jax.core import trees
+from tests.helpers import small
 
 
 @given(st.lists(st.integers(4, 30), min_size=1, max_size=4), st.integers(1, 3),

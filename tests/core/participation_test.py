@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import fedu_jax
-from fedu_jax import participation, trees
-from fedu_jax.state import Batches
-import small
+from fedu_jax.core import participation
+from fedu_jax.core.state import Batches
+from fedu_jax.core import trees
+from tests.helpers import small
 
 DRAWS = 4000
 

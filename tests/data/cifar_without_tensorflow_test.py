@@ -14,10 +14,10 @@ import requests
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import checksums
 
-from fedu_jax import cifar
-from fedu_jax import sources
-from fedu_jax import surroundings
-from fedu_jax.errors import BadInput
+from fedu_jax.data import cifar_without_tensorflow
+from fedu_jax.data import sources
+from fedu_jax.runtime.errors import BadInput
+from fedu_jax.runtime import machine
 
 FILES = {
     'cifar10': ('cifar-10-batches-bin', 1, 4, [
@@ -116,11 +116,13 @@ def test_download_is_checksummed(tmp_path, monkeypatch, honest):
   with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f'http://127.0.0.1:{server.server_port}/{path.name}'
-    info = cifar.Cifar10(data_dir=str(tmp_path))._cifar_info
-    monkeypatch.setattr(cifar.Cifar10, '_cifar_info', info._replace(url=url))
-    monkeypatch.setattr(cifar.Cifar10, 'url_infos', {url: checksums.UrlInfo(
-        size=path.stat().st_size, checksum=digest.hexdigest(),
-        filename=path.name)})
+    info = cifar_without_tensorflow.Cifar10(data_dir=str(tmp_path))._cifar_info
+    monkeypatch.setattr(cifar_without_tensorflow.Cifar10, '_cifar_info',
+                        info._replace(url=url))
+    monkeypatch.setattr(cifar_without_tensorflow.Cifar10, 'url_infos', {
+        url: checksums.UrlInfo(
+            size=path.stat().st_size, checksum=digest.hexdigest(),
+            filename=path.name)})
     if honest:
       data = sources.load('tfds:cifar10', data_dir=str(tmp_path))
       np.testing.assert_array_equal(data.test_images, pixels[-1])
@@ -144,6 +146,6 @@ def test_any_set_is_refused_at_once_without_a_network(monkeypatch, tmp_path):
 
 def test_without_a_home_tfds_needs_a_folder(monkeypatch):
   monkeypatch.delenv('TFDS_DATA_DIR', raising=False)
-  monkeypatch.setattr(surroundings, 'home', lambda: None)
+  monkeypatch.setattr(machine, 'home', lambda: None)
   with pytest.raises(BadInput, match='no home folder.*--config.data.dir'):
     sources.load('tfds:mnist')

@@ -5,7 +5,7 @@ import io
 import numpy as np
 from rich.console import Console
 
-from fedu_jax.client_table import client_table
+from fedu_jax.data.client_table import client_table
 
 
 def shown(*args):

@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from fedu_jax import cache
-from fedu_jax import files
-from fedu_jax import sources
-from fedu_jax import tfds_reader
+from fedu_jax.data import decoded_cache
+from fedu_jax.data import sources
+from fedu_jax.data import tfds_reader
+from fedu_jax.runtime import durable_files
 
 
 class Arrays(NamedTuple):
@@ -26,8 +26,9 @@ def cached(root):
 
 def keep(root, name, state, value):
   """What is kept, or `value` if that is nothing."""
-  return cache.kept(root, name, state, Arrays,
-                    lambda: Arrays(np.full(3, value)), lambda _: True).images[0]
+  return decoded_cache.kept(
+      root, name, state, Arrays, lambda: Arrays(np.full(3, value)),
+      lambda _: True).images[0]
 
 
 def test_one_file_stays_of_each_decoding(tmp_path):
@@ -49,14 +50,14 @@ def test_one_file_stays_of_each_decoding(tmp_path):
 def test_what_a_living_process_writes_or_reads_stays(tmp_path):
   a, b = 'a' * 16, 'b' * 16
   part = tmp_path / f'.fedu_jax-images-32-{a}.123.part'
-  with files.held(part):
+  with durable_files.held(part):
     keep(tmp_path, 'images-32', b, 1)
     assert part.exists()
 
   class Read(NamedTuple):
     images: object
-  late = cache.mapped(tmp_path, 'images-32', b, Read, lambda: 1 / 0,
-                      lambda _: True)
+  late = decoded_cache.mapped(tmp_path, 'images-32', b, Read, lambda: 1 / 0,
+                              lambda _: True)
   keep(tmp_path, 'images-32', a, 2)
   assert cached(tmp_path) == [f'.fedu_jax-images-32-{a}.npz']
   np.testing.assert_array_equal(np.asarray(late.images), [1, 1, 1])

@@ -4,9 +4,9 @@ import numpy as np
 from PIL import Image, ImageCms
 import pytest
 
-from fedu_jax import image_files
-from fedu_jax import sources
-from fedu_jax import tally
+from fedu_jax.data import image_files
+from fedu_jax.data import reading_report
+from fedu_jax.data import sources
 
 GREEN, GREY = (0, 200, 0), (90, 90, 90)
 STORED, SEEN = (image_files.How(8, colours=x) for x in image_files.COLOURS)
@@ -127,9 +127,9 @@ def test_a_folder_says_how_many_are_not_as_seen(tmp_path):
   for _ in range(2):  # decoded, and from the cache
     data = load()
     assert 'of 2 images with transparent pixels' in ''.join(
-        tally.lines(data.files))
+        reading_report.lines(data.files))
     assert data.files.summary()['colours_as_stored'] == 2
     seen = load(colours='seen')
-    assert 'transparent' not in ''.join(tally.lines(seen.files))
+    assert 'transparent' not in ''.join(reading_report.lines(seen.files))
     assert (seen.train_images[0, :, 4:] == 255).all()
     assert not (data.train_images[0, :, 4:] == 255).all()

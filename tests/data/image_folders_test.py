@@ -8,11 +8,11 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from fedu_jax import folders
-from fedu_jax import image_files
-from fedu_jax import sources
-from fedu_jax import tally
-from fedu_jax.errors import BadInput
+from fedu_jax.data import image_files
+from fedu_jax.data import image_folders
+from fedu_jax.data import reading_report
+from fedu_jax.data import sources
+from fedu_jax.runtime.errors import BadInput
 
 PIXELS = np.random.RandomState(0).randint(0, 256, (8, 8, 3)).astype(np.uint8)
 
@@ -35,7 +35,7 @@ def load(root, **more):
 
 
 def said(root, **more):
-  return '\n'.join(tally.lines(load(root, **more).files))
+  return '\n'.join(reading_report.lines(load(root, **more).files))
 
 
 # --- what is passed over -----------------------------------------------------
@@ -47,7 +47,7 @@ def test_one_line_says_what_was_read_and_what_was_not(root):
   (root / 'b' / 'damaged.png').write_bytes(b'no image')
   put(root / 'loose.png')
   data = load(root)
-  assert tally.lines(data.files) == [
+  assert reading_report.lines(data.files) == [
       'data: read 4 of 12 files at 8 pixels; not read: 2 .dcm, 1 .heic, 1 .jxl,'
       " 1 .mp4, 1 .svg, 1 in no client's folder; skipped 1 that cannot be read:"
       ' b/damaged.png (no image of a kind that is read); skipped.json names '
@@ -108,7 +108,7 @@ def test_names_that_are_no_text(root):
   (root / 'a' / 'new\nline.txt').write_bytes(b'x')
   assert load(root).files.read == 5
   assert all(x.isprintable() for x in (*load(root).skipped,
-                                       *tally.lines(load(root).files)))
+                                       *reading_report.lines(load(root).files)))
 
 
 # --- links -------------------------------------------------------------------
@@ -347,8 +347,8 @@ def test_pages_that_are_not_read_are_told(root):
 
 def test_threads_keep_the_order_and_tell_how_far_they_are(
     root, monkeypatch):
-  monkeypatch.setattr(folders, '_threads', lambda: 7)
-  monkeypatch.setattr(folders, '_AHEAD', 2)
+  monkeypatch.setattr(image_folders, '_threads', lambda: 7)
+  monkeypatch.setattr(image_folders, '_AHEAD', 2)
   for i in range(50):
     if i % 7 == 3:
       (root / 'b' / f'x{i:02}.png').write_bytes(b'damaged')

@@ -7,23 +7,23 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from fedu_jax import folders
-from fedu_jax import lazy
-from fedu_jax import local
-from fedu_jax import sources
-from fedu_jax import tfds_reader
-from fedu_jax.errors import BadInput
+from fedu_jax.core import local_training
+from fedu_jax.data import image_folders
+from fedu_jax.data import lazy_arrays
+from fedu_jax.data import sources
+from fedu_jax.data import tfds_reader
+from fedu_jax.runtime.errors import BadInput
 
 DRAW = np.random.RandomState(0)
 IMAGES = DRAW.randint(0, 256, (30, 6, 6, 3)).astype(np.uint8)
 LABELS = np.repeat(np.arange(3), 10)  # their first ones lie apart
-CIFAR10 = pathlib.Path(__file__).parents[2] / 'shared' / 'tfds'
+CIFAR10 = pathlib.Path(__file__).parents[3] / 'shared' / 'tfds'
 
 
 def same(eager, late):
   """Both halves, whole and in pieces."""
   for a, b in zip(eager, late, strict=True):
-    if isinstance(b, lazy.Lazy):
+    if isinstance(b, lazy_arrays.Lazy):
       assert (b.shape, b.dtype, len(b)) == (a.shape, a.dtype, len(a))
       np.testing.assert_array_equal(a, np.asarray(b))
       for rows in (np.array([7, 2, 2, 9]), slice(3, 5), 4, np.array([], int)):
@@ -40,8 +40,8 @@ def test_npz(tmp_path, save, more):
        x_test=IMAGES[::2, :, :, :1], y_test=LABELS[::2])
   source = f'npz:{tmp_path}/a.npz'
   late = sources.load(source, lazy=True, **more)
-  assert isinstance(late.train_images, lazy.Lazy)
-  assert isinstance(late.test_images, lazy.Lazy)
+  assert isinstance(late.train_images, lazy_arrays.Lazy)
+  assert isinstance(late.test_images, lazy_arrays.Lazy)
   same(sources.load(source, **more), late)
 
 
@@ -71,21 +71,22 @@ def clients(tmp_path):
 def test_of_a_folder_only_own_clients_are_decoded(clients, monkeypatch):
   """As a host does whose devices hold client 1."""
   opened = []
-  decode = folders.decode
-  monkeypatch.setattr(folders, 'decode', lambda path, *how: (
+  decode = image_folders.decode
+  monkeypatch.setattr(image_folders, 'decode', lambda path, *how: (
       opened.append(path.parent.name), decode(path, *how))[1])
   data = sources.load(f'folder:{clients}', image_size=6, lazy=True)
   assert not opened and not list(clients.glob('.fedu_jax*'))
   parts = [np.flatnonzero(data.owners == k) for k in range(3)]
   sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-  arrays = local.client_arrays(data.train_images, parts[1:2], sharding)
+  arrays = local_training.client_arrays(data.train_images, parts[1:2], sharding)
   assert opened == ['client1'] * 4
   np.testing.assert_array_equal(arrays.images[0], IMAGES[4:8])
 
 
 def test_what_an_earlier_start_has_cached_is_mapped(clients, monkeypatch):
   eager = sources.load(f'folder:{clients}', image_size=6)
-  monkeypatch.setattr(folders, 'decode', lambda *_: 1 / 0)  # nothing is decoded
+  # Nothing is decoded.
+  monkeypatch.setattr(image_folders, 'decode', lambda *_: 1 / 0)
   late = sources.load(f'folder:{clients}', image_size=6, lazy=True)
   assert late.owner_names == eager.owner_names
   same(eager[:1], late[:1])

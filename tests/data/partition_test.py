@@ -6,8 +6,8 @@ from hypothesis import given, settings, strategies as st
 import numpy as np
 import pytest
 
-from fedu_jax import partition
-from fedu_jax.errors import BadInput
+from fedu_jax.data import partition
+from fedu_jax.runtime.errors import BadInput
 
 LABELS = np.tile(np.arange(10), 500)  # 5,000 examples, 500 of each class
 

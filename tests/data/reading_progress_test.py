@@ -4,13 +4,13 @@ import io
 
 from rich.console import Console
 
-from fedu_jax import reading
+from fedu_jax.data import reading_progress
 
 
 def shown(terminal, every):
   text = io.StringIO()
   console = Console(file=text, force_terminal=terminal, width=80)
-  with reading.shown(console, every) as progress:
+  with reading_progress.shown(console, every) as progress:
     for done in range(1, 5):
       progress(done, 4)
   return text.getvalue()
@@ -30,6 +30,6 @@ def test_a_bar_with_the_time_left_on_a_terminal():
 
 def test_nothing_is_drawn_if_nothing_is_read():
   text = io.StringIO()
-  with reading.shown(Console(file=text, force_terminal=True)):
+  with reading_progress.shown(Console(file=text, force_terminal=True)):
     pass
   assert text.getvalue() == ''

@@ -8,14 +8,14 @@ from PIL import Image
 import pytest
 
 from configs import smoke
-from fedu_jax import folders
-from fedu_jax import runs
-from fedu_jax import settings
-from fedu_jax import sources
-from fedu_jax import tally
-from fedu_jax.errors import BadInput
+from fedu_jax.data import image_folders
+from fedu_jax.data import reading_report
+from fedu_jax.data import sources
+from fedu_jax.runtime.errors import BadInput
+from fedu_jax.training.config import registry
+from fedu_jax.training import prepare
 
-CIFAR10 = pathlib.Path(__file__).parents[2] / 'shared' / 'tfds'
+CIFAR10 = pathlib.Path(__file__).parents[3] / 'shared' / 'tfds'
 
 
 def test_digits():
@@ -103,7 +103,7 @@ def test_what_of_an_npz_is_not_read_is_told(tmp_path):
   data = sources.load(save(tmp_path / 'a.npz', train_images=IMAGES,
                            owner=np.arange(3), val_images=IMAGES))
   assert data.owners is None
-  assert tally.skipped_lines(data.skipped) == [
+  assert reading_report.skipped_lines(data.skipped) == [
       'data: not read: owner (no name of an array that is read), val_images '
       '(no name of an array that is read); skipped.json names each']
   assert not sources.load(save(tmp_path / 'b.npz', train_images=IMAGES)).skipped
@@ -137,16 +137,16 @@ def test_an_npz_names_the_owners_of_labelled_images(tmp_path):
   config.data.update(source=source, max_examples=0)
   config.update(clients=3, batch_size=2)
   config.partition.name = 'natural'
-  settings.check(config)
+  registry.check(config)
   with pytest.raises(BadInput, match='client 1 has 1 images'):
-    runs.parts_of(config, data)
+    prepare.parts_of(config, data)
   np.savez(tmp_path / 'b.npz', train_images=np.zeros((6, 4, 4), 'u1'))
   config.data.source = f'npz:{tmp_path}/b.npz'
   with pytest.raises(BadInput, match='natural needs owners.*name=iid'):
-    runs.parts_of(config, runs.data_of(config))
+    prepare.parts_of(config, prepare.data_of(config))
   config.partition.name = 'by_class'
   with pytest.raises(BadInput, match='by_class needs labels.*name=iid'):
-    runs.parts_of(config, runs.data_of(config))
+    prepare.parts_of(config, prepare.data_of(config))
 
 
 @pytest.mark.parametrize('arrays, complaint', [
@@ -233,13 +233,13 @@ def test_its_keyword_arguments_are_fields_of_data(own):
                      max_examples=0)
   config.partition.name = 'iid'
   with pytest.raises(BadInput, match='needs a field config.data.count'):
-    settings.check(config)
+    registry.check(config)
   config.data.count = 5
-  settings.check(config)
-  assert len(runs.data_of(config, lazy=True).train_images) == 5
+  registry.check(config)
+  assert len(prepare.data_of(config, lazy=True).train_images) == 5
   config.data.cuont = 5
   with pytest.raises(BadInput, match="unknown config field 'data.cuont'"):
-    settings.check(config)
+    registry.check(config)
   # What is known by its kind is never a module.
   assert sources.function('npz:chosen') is None
   assert sources.absolute(f'{own}:chosen') == f'{own}:chosen'
@@ -367,7 +367,7 @@ def cached(root):
 def test_decoding_happens_once(clients, monkeypatch):
   first = sources.load(f'folder:{clients}')
   assert len(cached(clients)) == 1
-  monkeypatch.setattr(folders, 'decode', lambda *_: 1 / 0)
+  monkeypatch.setattr(image_folders, 'decode', lambda *_: 1 / 0)
   again = sources.load(f'folder:{clients}')
   np.testing.assert_array_equal(first.train_images, again.train_images)
   assert again.owner_names == first.owner_names

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from fedu_jax import tfds_reader
+from fedu_jax.data import tfds_reader
 
 
 def builder(**splits):

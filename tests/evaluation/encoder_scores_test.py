@@ -9,14 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 from sklearn import datasets
 
-from fedu_jax import protocols, scores, semi_supervised
-from fedu_jax.state import Variables
-import small
+from fedu_jax.core.state import Variables
+from fedu_jax.evaluation import encoder_scores
+from fedu_jax.evaluation import protocols
+from fedu_jax.evaluation import semi_supervised
+from tests.helpers import small
 
 NOTHING = Variables({}, {})
 
 
-class OnPixels(scores.Scorer):
+class OnPixels(encoder_scores.Scorer):
   """Takes pixels for features."""
 
   def _features(self, encoder):
@@ -66,19 +68,19 @@ def test_examples_in_no_order_keep_their_order():
   for labels in (scorer().train_labels, np.tile(np.arange(10), 50),
                  draw.randint(0, 10, 500), draw.randint(0, 2, 60),
                  np.zeros(50, int), np.arange(20), np.array([0, 1])):
-    np.testing.assert_array_equal(scores.mixed(labels, 0),
+    np.testing.assert_array_equal(encoder_scores.mixed(labels, 0),
                                   np.arange(len(labels)))
   for labels in (np.repeat(np.arange(10), 50), np.repeat([3, 1, 2], 40),
                  np.repeat(np.tile(np.arange(10), 5), 10)):
-    order = scores.mixed(labels, 0)
+    order = encoder_scores.mixed(labels, 0)
     assert sorted(order) == list(range(len(labels)))
     assert len(set(labels[order[:len(set(labels)) * 4]])) == len(set(labels))
 
 
 def test_the_best_of_scores_is_a_number_if_one_is():
   for found in ((math.nan, 0.5), (0.5, math.nan)):
-    assert scores.best([{'knn': x} for x in found]) == {'knn': 0.5}
-  assert math.isnan(scores.best([{'knn': math.nan}])['knn'])
+    assert encoder_scores.best([{'knn': x} for x in found]) == {'knn': 0.5}
+  assert math.isnan(encoder_scores.best([{'knn': math.nan}])['knn'])
 
 
 def test_a_classifier_of_no_numbers_has_no_accuracy():
@@ -86,8 +88,8 @@ def test_a_classifier_of_no_numbers_has_no_accuracy():
   pixels = small.images(12)
   labels: Any = np.arange(12) % 4
   settings: Any = None
-  own = scores.Scorer(small.NETS, pixels, labels, pixels, labels, settings, 0,
-                      classifies=True)
+  own = encoder_scores.Scorer(small.NETS, pixels, labels, pixels, labels,
+                              settings, 0, classifies=True)
   online = small.online()
   assert 0 <= own.classifier(online) <= 1
   spoilt = jax.tree.map(lambda x: x.at[(0,) * x.ndim].set(jnp.nan),

@@ -9,8 +9,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
 import fedu_jax
-from fedu_jax import evaluation
-import small
+from fedu_jax.evaluation import probes
+from tests.helpers import small
 
 
 def blobs(n=300, classes=3, dims=8, spread=2.2, seed=0):
@@ -71,12 +71,12 @@ def test_what_is_not_finite_has_no_score(value):
     assert np.isnan(fedu_jax.knn_accuracy(bank, y, queries, y, k=5))
     assert np.isnan(fedu_jax.linear_probe(
         bank, y, queries, y, jax.random.key(0), num_classes=3, epochs=2))
-    assert np.isnan(evaluation.alignment(bank, queries))
-  assert np.isnan(evaluation.uniformity(bad))
+    assert np.isnan(probes.alignment(bank, queries))
+  assert np.isnan(probes.uniformity(bad))
   logits = np.eye(3, dtype=np.float32)[y]
-  assert evaluation.accuracy(logits, y, 10) == 1
+  assert probes.accuracy(logits, y, 10) == 1
   logits[0, 0] = np.nan if np.isnan(value) else np.inf
-  assert np.isnan(evaluation.accuracy(logits, y, 10))
+  assert np.isnan(probes.accuracy(logits, y, 10))
 
 
 @pytest.mark.parametrize('train, test', [
@@ -88,7 +88,7 @@ def test_a_feature_that_does_not_vary_counts_for_nothing(train, test):
   x, y = blobs(600, spread=1.0)
 
   def score(x):
-    known, asked = evaluation.standardise(x[:400], x[400:])
+    known, asked = probes.standardise(x[:400], x[400:])
     return float(fedu_jax.linear_probe(
         known, y[:400], asked, y[400:], jax.random.key(0), num_classes=3,
         batch_size=64)), float(jnp.abs(asked).max())
@@ -102,7 +102,7 @@ def test_standardised_features_have_mean_0_and_deviation_1():
   """At any scale: features of 1e-8 are no constants."""
   x, _ = blobs(300)
   for scale in (1e-8, 1, 1e8):
-    known, asked = evaluation.standardise(scale * x[:200], scale * x[200:])
+    known, asked = probes.standardise(scale * x[:200], scale * x[200:])
     np.testing.assert_allclose(known.mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(known.std(0), 1, rtol=1e-5)
     np.testing.assert_allclose(
@@ -160,6 +160,6 @@ def test_embedding_is_in_evaluation_mode_and_batch_size_changes_nothing():
   whole = apply(small.NETS.encoder, encoder,
                 jnp.asarray(pixels, jnp.float32) / 255)
   for size in (1, 4, 11, 500):
-    got = evaluation.embed(apply, small.NETS.encoder, encoder, pixels,
-                           batch_size=size)
+    got = probes.embed(apply, small.NETS.encoder, encoder, pixels,
+                       batch_size=size)
     small.check_close(got, whole, rtol=1e-3, atol=1e-3)

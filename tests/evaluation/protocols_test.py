@@ -7,7 +7,8 @@ import types
 import pytest
 from rich.console import Console
 
-from fedu_jax import protocols, runs
+from fedu_jax.evaluation import protocols
+from fedu_jax.training import prepare
 
 NAMES = 'linear', 'knn', 'knn_features', 'geometry'
 
@@ -76,8 +77,9 @@ def test_a_run_that_trains_on_while_it_is_read_is_scored_as_it_is(
   """The newest checkpoint was of round 2 when it was asked for, and is of
   round 4 when it is read: the scores are of round 4."""
   saved = iter([2, 4, 4, 4])
-  monkeypatch.setattr(runs, 'config_of', lambda *_: None)
-  monkeypatch.setattr(runs, 'rounds_of', lambda *_: next(saved))
-  monkeypatch.setattr(runs, 'restore', lambda *_: (types.SimpleNamespace(), 0))
+  monkeypatch.setattr(prepare, 'config_of', lambda *_: None)
+  monkeypatch.setattr(prepare, 'rounds_of', lambda *_: next(saved))
+  monkeypatch.setattr(prepare, 'restore',
+                      lambda *_: (types.SimpleNamespace(), 0))
   protocols.ask(tmp_path, 'knn', console=Console(quiet=True))
   assert known(tmp_path)['federation']['rounds'] == 4

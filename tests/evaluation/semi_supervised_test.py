@@ -8,9 +8,11 @@ import optax
 import pytest
 
 import fedu_jax
-from fedu_jax import evaluation, layers, semi_supervised
-from fedu_jax.semi_supervised import labelled_rows
-import small
+from fedu_jax.evaluation import probes
+from fedu_jax.evaluation import semi_supervised
+from fedu_jax.evaluation.semi_supervised import labelled_rows
+from fedu_jax.models import layers
+from tests.helpers import small
 
 MODULE = small.NETS.encoder
 
@@ -64,7 +66,7 @@ def epoch(mode, count=16):
   images, labels = data(count)
   encoder = small.online().encoder
   head = layers.MLP(8, 2)
-  inputs = evaluation.embed(evaluation.features, MODULE, encoder, images)
+  inputs = probes.embed(probes.features, MODULE, encoder, images)
   drawn = head.init(jax.random.key(0), inputs, train=False)
   top = fedu_jax.Variables(drawn['params'], drawn['batch_stats'])
   params = (encoder.params, top.params) if mode == 'tune' else top.params
@@ -100,14 +102,14 @@ def test_alignment_and_uniformity_in_numpy():
   z1, z2 = draw.randn(6, 4), draw.randn(6, 4)
   unit = lambda z: z / np.linalg.norm(z, axis=1, keepdims=True)
   want = np.mean(np.sum((unit(z1) - unit(z2))**2, 1))
-  np.testing.assert_allclose(evaluation.alignment(
+  np.testing.assert_allclose(probes.alignment(
       jnp.asarray(z1), jnp.asarray(3 * z2)), want, rtol=1e-5)
   pairs = [np.exp(-2 * np.sum((unit(z1)[i] - unit(z1)[j])**2))
            for i in range(6) for j in range(6) if i != j]
-  np.testing.assert_allclose(evaluation.uniformity(jnp.asarray(z1)),
+  np.testing.assert_allclose(probes.uniformity(jnp.asarray(z1)),
                              np.log(np.mean(pairs)), rtol=1e-4)
   same = jnp.ones((5, 3))
-  np.testing.assert_allclose(evaluation.uniformity(same), 0, atol=1e-5)
+  np.testing.assert_allclose(probes.uniformity(same), 0, atol=1e-5)
 
 
 @pytest.mark.parametrize('count, steps', [(16, 2), (20, 3)])

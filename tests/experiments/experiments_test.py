@@ -14,13 +14,19 @@ import pytest
 from rich.console import Console
 
 from configs import methods
-from fedu_jax import experiments, settings
-from fedu_jax.errors import BadInput
-from fedu_jax.experiments import bar, divergence, linear_evaluation, page
-from fedu_jax.experiments import plan as plans
-from fedu_jax.experiments import published, queue, spread
+from fedu_jax import experiments
+from fedu_jax.experiments import experiment as plans
+from fedu_jax.experiments import progress
+from fedu_jax.experiments import published_numbers
+from fedu_jax.experiments import runner
+from fedu_jax.experiments import spread
+from fedu_jax.experiments.tables import divergence
+from fedu_jax.experiments.tables import linear_evaluation
+from fedu_jax.experiments import write_report
+from fedu_jax.runtime.errors import BadInput
+from fedu_jax.training.config import registry
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def command(*flags, code=0):
@@ -143,10 +149,10 @@ def test_bad_input_is_one_line_and_code_two(tmp_path, flags, complaint):
 def test_two_processes_share_a_queue(tmp_path):
   """A run that another is at is passed over, and waited for at the end."""
   arm = _arm('FedU')
-  ask = functools.partial(queue._ask, arm, [0], asked='knn', data_dir='',
+  ask = functools.partial(runner._ask, arm, [0], asked='knn', data_dir='',
                           runs=tmp_path)
   folder = arm.folder(0, tmp_path)
-  with queue._hold(folder, wait=False) as held:
+  with runner._hold(folder, wait=False) as held:
     assert held and ask(wait=False) == []
   assert list(tmp_path.glob('*-seed0/*')) == []
   _score(folder, arm, federation=0.5)
@@ -167,9 +173,9 @@ def test_an_experiment_does_not_wait_for_another(tmp_path):
     folder = arm.folder(0, tmp_path / 'runs')
     _score(folder, arm, federation=0.5)
     (folder / 'metrics.jsonl').write_text('{"round": 1}\n')
-  found = queue.run(several, tmp_path, seeds=1, console=Console(quiet=True))
+  found = runner.run(several, tmp_path, seeds=1, console=Console(quiet=True))
   first = _arm('FedU').folder(0, tmp_path / 'runs')
-  with queue._hold(first, wait=False) as held:
+  with runner._hold(first, wait=False) as held:
     assert held and next(found)[0] == 'FedSimSiam'
   (name, (result,)), (last, _) = found
   assert last == 'FedSimCLR'
@@ -181,23 +187,23 @@ def test_the_bar_counts_runs_whoever_does_them(tmp_path):
   """Cells of one run are one, and one of which a score is missing is not done.
   """
   plan = linear_evaluation.plan(plans.SCALES['smoke'])
-  cells = {arm.row: bar.Cell(arm, 'knn', arm.folder(0, tmp_path))
+  cells = {arm.row: progress.Cell(arm, 'knn', arm.folder(0, tmp_path))
            for arm in plan.arms
            if arm.row in ('FedU', 'untrained', 'one client', 'FedSimSiam')}
   where = cells['FedU'].folder
   _score(where, _arm('FedU'), federation=0.5, alone0=0.5)
-  progress = bar.Bar(cells, Console(quiet=True))
-  assert progress.left() == 2
+  bar = progress.Bar(cells, Console(quiet=True))
+  assert bar.left() == 2
   known = json.loads((where / 'evaluation.json').read_text())
   known['untrained'] = {'rounds': 0, 'scores': {'knn': {'knn': 0.1}}}
   (where / 'evaluation.json').write_text(json.dumps(known))
-  progress.show('title')
-  task, = progress.tasks
-  assert (progress.left(), task.total, task.completed) == (1, 2, 1)
+  bar.show('title')
+  task, = bar.tasks
+  assert (bar.left(), task.total, task.completed) == (1, 2, 1)
   # Half an hour for three runs, with two of them left.
-  assert bar.seconds_left(1800, 5, 2) == 1200
-  assert bar.seconds_left(1800, 5, 5) is None
-  assert bar.seconds_left(1, 0, 0) == 0
+  assert progress.seconds_left(1800, 5, 2) == 1200
+  assert progress.seconds_left(1800, 5, 5) is None
+  assert progress.seconds_left(1, 0, 0) == 0
 
 
 def test_missing_data_shows_before_anything_is_trained(tmp_path):
@@ -206,7 +212,7 @@ def test_missing_data_shows_before_anything_is_trained(tmp_path):
       arms=[_arm('FedU'), _arm('FedSimSiam')._replace(
           protocols='transfer:npz:/nowhere.npz')])}
   with pytest.raises(BadInput, match='nowhere'):
-    list(queue.run(several, tmp_path, seeds=1, console=Console(quiet=True)))
+    list(runner.run(several, tmp_path, seeds=1, console=Console(quiet=True)))
   assert not (tmp_path / 'runs').exists()
 
 
@@ -215,16 +221,17 @@ def test_tfds_is_not_imported_under_the_bar(tmp_path):
   code = """if True:
     import pathlib, sys
     from rich.console import Console
-    from fedu_jax.experiments import bar, linear_evaluation, plan, queue
+    from fedu_jax.experiments import experiment, progress, runner
+    from fedu_jax.experiments.tables import linear_evaluation
     class Shown(Exception):
       pass
     def show(self):
       raise Shown
-    bar.Bar.start = show
-    several = {'': linear_evaluation.plan(plan.SCALES['cpu'])}
+    progress.Bar.start = show
+    several = {'': linear_evaluation.plan(experiment.SCALES['cpu'])}
     assert 'tensorflow_datasets' not in sys.modules
     try:
-      next(queue.run(several, pathlib.Path(sys.argv[1]), seeds=1,
+      next(runner.run(several, pathlib.Path(sys.argv[1]), seeds=1,
                      console=Console(quiet=True)))
     except Shown:
       print('tensorflow_datasets' in sys.modules)
@@ -240,7 +247,7 @@ def test_a_damaged_row_is_named(tmp_path):
   _score(folder, arm, federation=0.5)
   (folder / 'metrics.jsonl').write_text('{"round": 1}\n{"rou')
   with pytest.raises(BadInput, match=f'jsonl is damaged.*{folder.name}'):
-    queue._result(arm, [{'knn': 0.5}], tmp_path, '')
+    runner._result(arm, [{'knn': 0.5}], tmp_path, '')
 
 
 def test_the_mean_of_clients_alone_is_of_all_of_them(tmp_path):
@@ -250,8 +257,8 @@ def test_the_mean_of_clients_alone_is_of_all_of_them(tmp_path):
   assert smoke.config.evaluation.alone == 2
   _score(smoke.folder(0, tmp_path), smoke, alone0=0.5,
          alone1=0.25)
-  assert queue._ask(smoke, [0], asked='knn', data_dir='', runs=tmp_path,
-                    wait=False) == [{'knn': 0.375}]
+  assert runner._ask(smoke, [0], asked='knn', data_dir='', runs=tmp_path,
+                     wait=False) == [{'knn': 0.375}]
 
 
 def _arm(row, scale='smoke'):
@@ -263,7 +270,7 @@ def _score(folder, arm, **knn):
   """Leaves a run's folder as if its encoders had been scored."""
   folder.mkdir(parents=True)
   (folder / 'config.json').write_text(json.dumps(
-      settings.flatten(arm.config)))
+      registry.flatten(arm.config)))
   (folder / 'evaluation.json').write_text(json.dumps(
       {name: {'rounds': arm.config.rounds, 'scores': {'knn': {'knn': score}}}
        for name, score in knn.items()}))
@@ -277,12 +284,12 @@ def _score(folder, arm, **knn):
 def test_plans_are_sound(name, scale):
   """Cells are distinct, and equal configs are one run."""
   import importlib
-  module = importlib.import_module(f'fedu_jax.experiments.{name}')
+  module = importlib.import_module(f'fedu_jax.experiments.tables.{name}')
   plan = module.plan(plans.SCALES[scale])
   cells = [(arm.row, arm.column) for arm in plan.arms]
   assert len(set(cells)) == len(cells)
   for arm in plan.arms:
-    settings.check(arm.config)
+    registry.check(arm.config)
     if arm.encoder.startswith('alone'):
       assert arm.config.evaluation.alone
   if scale == 'paper':  # every published number has its cell
@@ -290,7 +297,7 @@ def test_plans_are_sound(name, scale):
 
 
 def test_the_main_table_has_every_published_method():
-  rows = {row for row, _, _ in published.LINEAR}
+  rows = {row for row, _, _ in published_numbers.LINEAR}
   assert rows <= {'one client', 'mean of clients alone',
                   *linear_evaluation.METHODS}
   assert set(linear_evaluation.METHODS.values()) <= set(methods.METHODS)
@@ -303,7 +310,7 @@ def test_tables_have_the_published_beside_the_measured():
           {'classifier': x / 4} if arm.protocols else {}) for x in (.8, .82)],
       [], []) for arm in plan.arms]
   linear, knn, classifier = (
-      page._markdown(page._table(plan, results, caption, score))
+      write_report._markdown(write_report._table(plan, results, caption, score))
       for caption, score in plan.tables.items())
   head, _, *lines = linear.splitlines()[2:]
   assert head == ('|  | CIFAR-10 non-IID | CIFAR-10 IID | CIFAR-100 non-IID '
@@ -364,7 +371,7 @@ def test_runs_of_other_images_are_not_put_into_one_table(tmp_path):
       (folder / 'images.json').write_text(json.dumps(
           {'clients': ['c'], 'test_images': images}))
     if fits:
-      queue._see_same_images(seen, own, folder)
+      runner._see_same_images(seen, own, folder)
       continue
     with pytest.raises(BadInput, match='/4 and .*/1 are runs of other images'):
-      queue._see_same_images(seen, own, folder)
+      runner._see_same_images(seen, own, folder)

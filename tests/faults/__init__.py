@@ -1,1 +1,1 @@
-"""Attacks on the program, and what it lost: `python -m benchmarks.faults`."""
+"""Attacks on the program, and what it lost: `python -m tests.faults`."""

@@ -1,9 +1,9 @@
 """Attacks the program and prints what was tried and what was lost.
 
-  python -m benchmarks.faults                   # all, the long form
-  python -m benchmarks.faults --short           # minutes
-  python -m benchmarks.faults --only=kill,disk
-  python -m benchmarks.faults --broken          # each row, on a broken build
+  python -m tests.faults                   # all, the long form
+  python -m tests.faults --short           # minutes
+  python -m tests.faults --only=kill,disk
+  python -m tests.faults --broken          # each row, on a broken build
 
 An attack that loses nothing might be too weak. So each row names a fault in our
 code that it must notice: `--broken` puts that fault into a copy of the tree and
@@ -22,8 +22,8 @@ import tempfile
 import time
 from typing import Any
 
-from benchmarks.faults import attack
-from fedu_jax import command
+from fedu_jax.runtime import cli
+from tests.faults import attack
 
 MODULES = ('kill', 'disk', 'identity', 'numbers', 'data', 'config', 'same',
            'soak')
@@ -44,12 +44,12 @@ def main() -> None:
   names = args.only.split(',') if args.only else MODULES
   if unknown := set(names) - set(MODULES):
     flags.error(f'--only: there is no {", ".join(sorted(unknown))}')
-  modules = {name: importlib.import_module(f'benchmarks.faults.{name}')
+  modules = {name: importlib.import_module(f'tests.faults.{name}')
              for name in names}
   rows = frozenset(args.rows.split(',') if args.rows else ())
   if absent := rows - {row for x in modules.values() for row in x.BROKEN}:
     flags.error(f'--rows: there is no {", ".join(sorted(absent))}')
-  command.keep_compiled_programs()  # most attacks are on the same few
+  cli.keep_compiled_programs()  # most attacks are on the same few
   if args.broken:
     sys.exit(_broken(modules, args, rows))
   found: dict[str, dict[str, Any]] = {}
@@ -90,7 +90,7 @@ def _broken(modules, args, rows: frozenset[str]) -> int:
         path.write_text(text.replace(fault.old, fault.new))
         report = pathlib.Path(place) / 'outcomes.json'
         done = subprocess.run(
-            [sys.executable, '-m', 'benchmarks.faults', '--short',
+            [sys.executable, '-m', 'tests.faults', '--short',
              f'--only={name}', f'--rows={row}', f'--seed={args.seed}',
              f'--json={report}'],
             cwd=tree, text=True, check=False, capture_output=True,

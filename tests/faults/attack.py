@@ -37,9 +37,9 @@ class Break(NamedTuple):
   new: str
 
 
-def run_main(workdir: pathlib.Path, *flags: str, config: str = 'tests/tiny.py',
-             timeout: float = 600, **environment: str
-             ) -> subprocess.CompletedProcess:
+def run_main(workdir: pathlib.Path, *flags: str,
+             config: str = 'tests/helpers/tiny.py', timeout: float = 600,
+             **environment: str) -> subprocess.CompletedProcess:
   """Runs the program once, to its end, in a process of its own."""
   return subprocess.run(
       [sys.executable, '-m', 'fedu_jax.main', f'--config={config}',

@@ -16,12 +16,12 @@ import subprocess
 import sys
 from typing import Any, NamedTuple
 
-from benchmarks.faults import attack
-from benchmarks.faults import forks
-from benchmarks.faults import values
 from configs import cifar10
 from configs import smoke
-from fedu_jax import settings
+from fedu_jax.training.config import registry
+from tests.faults import attack
+from tests.faults import forks
+from tests.faults import values
 
 NO_DATA = 'there is no file'
 NO_FOLDER = 'there is no folder'
@@ -37,30 +37,35 @@ class Case(NamedTuple):
 
 BROKEN = {
     'wrong values in a config file': attack.Break(
-        'fedu_jax/fields.py', 'if isinstance(value, bool) or not right or',
+        'fedu_jax/training/config/fields.py',
+        'if isinstance(value, bool) or not right or',
         'if not right or'),
     'wrong values by flags': attack.Break(
-        'fedu_jax/fields.py', 'and value <= high)', ')'),
+        'fedu_jax/training/config/fields.py', 'and value <= high)', ')'),
     'extreme values that are right': attack.Break(
-        'fedu_jax/fields.py', 'if above else low <= value)',
+        'fedu_jax/training/config/fields.py', 'if above else low <= value)',
         'if above else low < value)'),
     'unknown names': attack.Break(
-        'fedu_jax/settings.py', 'elif name not in own:', 'elif not name:'),
+        'fedu_jax/training/config/registry.py', 'elif name not in own:',
+        'elif not name:'),
     'values that cannot stand together': attack.Break(
-        'fedu_jax/combinations.py', "if flat['cohort'] > clients:",
+        'fedu_jax/training/config/compatibility.py',
+        "if flat['cohort'] > clients:",
         "if flat['cohort'] > clients + 99:"),
     'values that cannot stand together with the data': attack.Break(
-        'fedu_jax/runs.py', 'if not labelled and prediction != z:',
+        'fedu_jax/training/prepare.py', 'if not labelled and prediction != z:',
         'if not labelled and not z:'),
     'config files that are none': attack.Break(
-        'fedu_jax/config_flag.py',
+        'fedu_jax/training/config/config_flag.py',
         'except Exception as error:  # a config file is code',
         'except ValueError as error:  # a config file is code'),
     'flags of the other commands': attack.Break(
-        'fedu_jax/protocols.py', 'except (ValueError, OverflowError) as error:',
+        'fedu_jax/evaluation/protocols.py',
+        'except (ValueError, OverflowError) as error:',
         'except ValueError as error:'),
     _OWN: attack.Break(
-        'fedu_jax/command.py', "print('error:', ' '.join(", "print(' '.join(")}
+        'fedu_jax/runtime/cli.py', "print('error:', ' '.join(",
+        "print(' '.join(")}
 
 # Sets the field that a number stands for: `--config=<file>:17`.
 _FILE = '''
@@ -231,8 +236,9 @@ def _few(row: str, mine: list[Case], draw: random.Random) -> list[Case]:
 def starts() -> forks.Forks:
   """What starts cases: a process that has imported what the commands need."""
   return forks.Forks(
-      'fedu_jax.train', 'fedu_jax.protocols', 'fedu_jax.command',
-      'ml_collections.config_flags', 'sklearn.datasets', JAX_PLATFORMS='cpu')
+      'fedu_jax.training.train', 'fedu_jax.evaluation.protocols',
+      'fedu_jax.runtime.cli', 'ml_collections.config_flags', 'sklearn.datasets',
+      JAX_PLATFORMS='cpu')
 
 
 def _start(module: str, *argv: str) -> subprocess.CompletedProcess:
@@ -244,8 +250,8 @@ def _start(module: str, *argv: str) -> subprocess.CompletedProcess:
 
 def _make_runs(folder: pathlib.Path) -> None:
   """The folder of a run that has begun, and two whose config is damaged."""
-  flat = settings.flatten(smoke.get_config())
-  for name in settings.PLACES:
+  flat = registry.flatten(smoke.get_config())
+  for name in registry.PLACES:
     del flat[name]
   for name, text in {'run': json.dumps(flat), 'list': '[1, 2]',
                      'broken': '{"rule": 1, "rule.name": 2}'}.items():

@@ -11,43 +11,43 @@ import subprocess
 
 import numpy as np
 
-from benchmarks.faults import attack
-from benchmarks.faults import forks
-from benchmarks.faults import own_sources
-from benchmarks.faults import specimens
-from benchmarks.faults.specimens import encoded, judged, READ, SKIPPED
+from tests.faults import attack
+from tests.faults import forks
+from tests.faults import own_sources
+from tests.faults import specimens
+from tests.faults.specimens import encoded, judged, READ, SKIPPED
 
 BROKEN = {
     'image files of every kind': attack.Break(
-        'fedu_jax/image_files.py', "warnings.simplefilter('ignore')",
+        'fedu_jax/data/image_files.py', "warnings.simplefilter('ignore')",
         "warnings.simplefilter('always')"),
     'images with bytes changed': attack.Break(
-        'fedu_jax/image_files.py', 'except Exception as error:  # damage',
+        'fedu_jax/data/image_files.py', 'except Exception as error:  # damage',
         'except SyntaxError as error:  # damage'),
     'folders that cannot be read': attack.Break(
-        'fedu_jax/image_files.py', 'if not stat.S_ISREG(found.st_mode):',
+        'fedu_jax/data/image_files.py', 'if not stat.S_ISREG(found.st_mode):',
         'if not path.name:'),
     'npz files that are wrong': attack.Break(
-        'fedu_jax/dataset.py',
+        'fedu_jax/data/dataset.py',
         'if not 0 <= labels.min() <= labels.max() < MOST_CLASSES:',
         'if not 0 <= labels.min():'),
     'npz files with bytes changed': attack.Break(
-        'fedu_jax/sources.py',
+        'fedu_jax/data/sources.py',
         'except Exception as error:  # a damaged file leads NumPy and zip',
         'except OSError as error:  # a damaged file leads NumPy and zip'),
     'pickles in npz files': attack.Break(
-        'fedu_jax/sources.py', 'allow_pickle=False', 'allow_pickle=True'),
+        'fedu_jax/data/sources.py', 'allow_pickle=False', 'allow_pickle=True'),
     'caches damaged or swapped': attack.Break(
-        'fedu_jax/cache.py', 'and fits(found := load(path)):',
+        'fedu_jax/data/decoded_cache.py', 'and fits(found := load(path)):',
         'and (found := load(path)):'),
     'TFDS files damaged': attack.Break(
-        'fedu_jax/tfds_reader.py', 'except Exception as error:\n    raise '
+        'fedu_jax/data/tfds_reader.py', 'except Exception as error:\n    raise '
         "BadInput(\n        f'data.source tfds: {builder.name} in",
         'except KeyError as error:\n    raise '
         "BadInput(\n        f'data.source tfds: {builder.name} in"),
     "sources of one's own": attack.Break(
-        'fedu_jax/sources.py', "dataset.checked(arrays, source, 'function')",
-        'Dataset(**arrays)')}
+        'fedu_jax/data/sources.py',
+        "dataset.checked(arrays, source, 'function')", 'Dataset(**arrays)')}
 
 
 # As what else than usual a folder is read.
@@ -288,10 +288,10 @@ def run(order: attack.Order, rows: tuple[str, ...] = tuple(ROWS)
         ) -> dict[str, attack.Outcome]:
   """Reads what each row makes, each time in a process of its own."""
   found = {}
-  with forks.Forks('fedu_jax.sources', 'fedu_jax.command',
-                   'fedu_jax.tfds_reader', JAX_PLATFORMS='cpu') as server:
+  with forks.Forks('fedu_jax.data.sources', 'fedu_jax.runtime.cli',
+                   'fedu_jax.data.tfds_reader', JAX_PLATFORMS='cpu') as server:
     def load(*argv: str) -> subprocess.CompletedProcess:
-      return server.run('benchmarks.faults.load', *argv)
+      return server.run('tests.faults.load', *argv)
     for row in filter(order.wants, rows):
       attempts = _Attempts(row, order.say)
       for what, wrong in ROWS[row](order, load):

@@ -3,15 +3,17 @@
 import numpy as np
 import pytest
 
-from benchmarks.faults import attack, data, specimens
-from fedu_jax import memory
-from fedu_jax import partition
-from fedu_jax import sources
-from fedu_jax.errors import BadInput
+from fedu_jax.data import partition
+from fedu_jax.data import sources
+from fedu_jax.runtime.errors import BadInput
+from fedu_jax.runtime import host_memory
+from tests.faults import attack
+from tests.faults import data
+from tests.faults import specimens
 
 
 def test_poor_data_is_skipped_or_refused_in_a_line(tmp_path):
-  """The short form of `python -m benchmarks.faults --only=data`."""
+  """The short form of `python -m tests.faults --only=data`."""
   said = []
   found = data.run(attack.Order(tmp_path, True, 0, said.append))
   assert found.keys() == data.BROKEN.keys()
@@ -47,7 +49,7 @@ def test_a_missing_class_leaves_no_client_poorer():
 
 def test_what_no_memory_holds_is_refused_before_it_is_taken(
     tmp_path, monkeypatch):
-  monkeypatch.setattr(memory, 'host_bytes', lambda: 10**6)
+  monkeypatch.setattr(host_memory, 'host_bytes', lambda: 10**6)
   # A thousandth of its size on disk.
   np.savez_compressed(tmp_path / 'bomb.npz',
                       train_images=np.zeros((1000, 20, 20, 3), np.uint8))

@@ -11,23 +11,26 @@ import subprocess
 import sys
 import time
 
-from benchmarks.faults import attack
-from benchmarks.faults import ends
-from benchmarks.faults import kill
-from benchmarks.faults import forks
+from tests.faults import attack
+from tests.faults import ends
+from tests.faults import forks
+from tests.faults import kill
 
 _CHECKPOINT, _FEDERATION, _CLAIMS = (
-    f'fedu_jax/{name}.py' for name in ('checkpoint', 'federation', 'claims'))
+    f'fedu_jax/{name}.py' for name in (
+        'runtime/checkpoint', 'training/round_loop', 'training/workdir_lock'))
 _LIMIT, _MOUNTED = 'a limit of file size', ('a full disk', 'a read-only disk')
 _UNREAD = attack.Break(
-    _CHECKPOINT, 'if files.digest(folder / name) != wanted:', 'if False:')
+    _CHECKPOINT, 'if durable_files.digest(folder / name) != wanted:',
+    'if False:')
 BROKEN = {
     'truncated files': _UNREAD,
     'flipped bits': _UNREAD,
     'missing files': _UNREAD,
     'a half-written checkpoint': attack.Break(
-        _CHECKPOINT, 'manifest = json.loads(files.unsealed(path))',
-        "manifest = json.loads(files.unsealed(path)) if path.exists() else {\n"
+        _CHECKPOINT, 'manifest = json.loads(durable_files.unsealed(path))',
+        'manifest = json.loads(\n'
+        '          durable_files.unsealed(path)) if path.exists() else {\n'
         "          'files': {}, 'sealed': []}"),
     'client files': attack.Break(
         _CHECKPOINT, 'for name in sealed:', 'for name in ():'),
@@ -37,16 +40,16 @@ BROKEN = {
         _CLAIMS, 'refusal(folder, theirs, _own(config)',
         'refusal(folder, theirs, theirs'),
     'an older version': attack.Break(
-        'fedu_jax/settings.py', 'in sorted(a.keys() | b.keys())',
-        'in sorted(a.keys() & b.keys())'),
+        'fedu_jax/training/config/registry.py',
+        'in sorted(a.keys() | b.keys())', 'in sorted(a.keys() & b.keys())'),
     'two processes': attack.Break(_CLAIMS, '    if not free:\n',
                                   '    if False:\n'),
-    _LIMIT: attack.Break(_CHECKPOINT, '    noise.hush()\n', ''),
+    _LIMIT: attack.Break(_CHECKPOINT, '    quiet_threads.hush()\n', ''),
     'a full disk': attack.Break(
         _FEDERATION, '  except OSError as error:\n',
         '  except MemoryError as error:\n'),
     'a read-only disk': attack.Break(
-        'fedu_jax/errors.py', '  code = 4\n', '  code = 0\n')}
+        'fedu_jax/runtime/errors.py', '  code = 4\n', '  code = 0\n')}
 
 
 def run(order: attack.Order) -> dict[str, attack.Outcome]:
@@ -288,7 +291,7 @@ def _mounted(order: attack.Order,
     return {row: attack.Outcome(
         0, 0, 'skipped: nothing may be mounted here') for row in rows}
   done = subprocess.run(
-      ['unshare', '-rm', sys.executable, '-m', 'benchmarks.faults.mounts',
+      ['unshare', '-rm', sys.executable, '-m', 'tests.faults.mounts',
        str(order.folder), 'short' if order.short else 'long', *rows],
       cwd=attack.ROOT, text=True, capture_output=True, check=False,
       env={**os.environ, 'PYTHONPATH': str(attack.ROOT)})

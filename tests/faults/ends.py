@@ -8,9 +8,9 @@ from flax import serialization
 import jax
 import numpy as np
 
-from fedu_jax import checkpoint
-from fedu_jax import files
-from fedu_jax import report
+from fedu_jax.runtime import checkpoint
+from fedu_jax.runtime import durable_files
+from fedu_jax.training import round_report
 
 
 def of(workdir: pathlib.Path) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def networks(workdir: pathlib.Path) -> dict[str, np.ndarray]:
   if not isinstance(clients, dict):  # the rounds in which they trained last
     last = np.asarray(clients)
     clients = jax.tree.map(lambda *x: np.stack(x), *(
-        serialization.msgpack_restore(files.unsealed(next(
+        serialization.msgpack_restore(durable_files.unsealed(next(
             (workdir / 'clients').glob(f'*/{i}-{last[i]}.msgpack'))))
         for i in np.flatnonzero(last >= 0)))
   else:
@@ -96,4 +96,4 @@ def _state(workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def _timeless(row: dict[str, Any]) -> dict[str, Any]:
-  return {name: x for name, x in row.items() if name not in report.CLOCK}
+  return {name: x for name, x in row.items() if name not in round_report.CLOCK}

@@ -20,7 +20,7 @@ import time
 from typing import Any
 import warnings
 
-from benchmarks.faults import attack
+from tests.faults import attack
 
 
 class Started:
@@ -87,7 +87,7 @@ class Forks(contextlib.AbstractContextManager):
     self._folder = tempfile.TemporaryDirectory(prefix='forks-')
     self._started: list[Started] = []
     self._server = subprocess.Popen(
-        [sys.executable, '-m', 'benchmarks.faults.forks', *preload],
+        [sys.executable, '-m', 'tests.faults.forks', *preload],
         cwd=attack.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         text=True, env={**os.environ, 'PYTHONPATH': str(attack.ROOT),
                         **environment})
@@ -113,7 +113,7 @@ class Forks(contextlib.AbstractContextManager):
     return self._started[-1]
 
   def start_run(self, workdir: pathlib.Path, *flags: str,
-                config: str = 'tests/tiny.py') -> Started:
+                config: str = 'tests/helpers/tiny.py') -> Started:
     """Starts the program."""
     return self.start('fedu_jax.main', f'--config={config}',
                       f'--workdir={workdir}', *flags)
@@ -131,7 +131,7 @@ class Forks(contextlib.AbstractContextManager):
 
 def of_runs() -> Forks:
   """Starts runs, whose programs are all kept, however fast they compile."""
-  return Forks('fedu_jax.train', 'fedu_jax.command',
+  return Forks('fedu_jax.training.train', 'fedu_jax.runtime.cli',
                'ml_collections.config_flags', 'sklearn.datasets',
                JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0')
 

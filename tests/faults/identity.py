@@ -14,29 +14,32 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.faults import attack
-from benchmarks.faults import disk
-from benchmarks.faults import ends
-from benchmarks.faults import forks
-from benchmarks.faults import kill
-from fedu_jax import settings
+from fedu_jax.training.config import registry
+from tests.faults import attack
+from tests.faults import disk
+from tests.faults import ends
+from tests.faults import forks
+from tests.faults import kill
 
 _OTHER, _ELSEWHERE, _MORE, _EARLIER, _RECORDS = (
     'other images', 'the same images elsewhere', 'other numbers of rounds',
     'a run of an earlier version', 'damaged records')
 BROKEN = {
     _OTHER: attack.Break(
-        'fedu_jax/data_record.py', 'enumerate(zip(theirs, ours)) if a != b]',
+        'fedu_jax/training/data_record.py',
+        'enumerate(zip(theirs, ours)) if a != b]',
         'enumerate(zip(theirs, ours)) if not a]'),
     _ELSEWHERE: attack.Break(
-        'fedu_jax/data_record.py', "f'{images.dtype} {len(rows)}",
+        'fedu_jax/training/data_record.py', "f'{images.dtype} {len(rows)}",
         "f'{images.dtype} {id(images)} {len(rows)}"),
-    _MORE: attack.Break('fedu_jax/changes.py', "return '' if extend else (",
-                        "return '' if new else ("),
-    _EARLIER: attack.Break('fedu_jax/settings.py', 'return ADDED | flat',
-                           'return dict(flat)'),
+    _MORE: attack.Break(
+        'fedu_jax/training/config_changes.py', "return '' if extend else (",
+        "return '' if new else ("),
+    _EARLIER: attack.Break(
+        'fedu_jax/training/config/registry.py', 'return ADDED | flat',
+        'return dict(flat)'),
     _RECORDS: attack.Break(
-        'fedu_jax/data_record.py',
+        'fedu_jax/training/data_record.py',
         'except (OSError, ValueError, TypeError, KeyError):',
         'except OSError:')}
 
@@ -92,7 +95,7 @@ def _aged(run: pathlib.Path) -> None:
   path = run / 'config.json'
   flat = json.loads(path.read_text())
   path.write_text(json.dumps(
-      {name: x for name, x in flat.items() if name not in settings.ADDED}))
+      {name: x for name, x in flat.items() if name not in registry.ADDED}))
   (run / 'images.json').unlink()
 
 

@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.faults import attack
-from benchmarks.faults import tiny
 import fedu_jax
+from fedu_jax.core import rounds
+from fedu_jax.core.state import Batches
 from fedu_jax import learners
-from fedu_jax import program
-from fedu_jax import rounds
-from fedu_jax import settings
-from fedu_jax.state import Batches
+from fedu_jax.training.config import registry
+from fedu_jax.training.engine import round_program
+from tests.faults import attack
+from tests.faults import tiny
 
 VALUES = (np.nan, np.inf, -np.inf, 1e30)
 WHO = 1  # is ill
@@ -31,7 +31,7 @@ class _Rounds:
     config.learner.queue_size = 4 * tiny.BATCH
     for name in ('ill', 'value', 'at'):
       del config.learner[name]
-    settings.check(config)
+    registry.check(config)
     draw = np.random.RandomState(0)
     images = jnp.asarray(draw.rand(60, 8, 8, 3), jnp.float32)
     parts = tiny.ladder(np.zeros(60), 3, draw)
@@ -39,7 +39,7 @@ class _Rounds:
     online = fedu_jax.init_online(nets, jax.random.key(0), images[:2])
     self.arrays = fedu_jax.client_arrays(np.asarray(images), parts)
     self.rng = jax.random.key(1)
-    self.server, self.clients = program.init_state(
+    self.server, self.clients = round_program.init_state(
         config, nets, online, self.arrays.num_examples, self.rng, images[:1])
     made = learners.moco(
         nets, _noise, make_tx=_sgd, queue_size=config.learner.queue_size

@@ -13,21 +13,22 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.faults import attack
-from benchmarks.faults import ends
-from benchmarks.faults import forks
+from tests.faults import attack
+from tests.faults import ends
+from tests.faults import forks
 
 _KILLED, _ASKED, _TWICE = (
     'SIGKILL at random moments', 'SIGTERM and SIGINT', 'a second signal')
 BROKEN = {
     _KILLED: attack.Break(
-        'fedu_jax/journal.py', 'if last < row[\'round\'] <= done:',
+        'fedu_jax/runtime/metrics_log.py', 'if last < row[\'round\'] <= done:',
         'if last < row[\'round\']:'),
     _ASKED: attack.Break(
-        'fedu_jax/federation.py', '        if not due:\n',
+        'fedu_jax/training/round_loop.py', '        if not due:\n',
         '        if False:\n'),
-    _TWICE: attack.Break('fedu_jax/stops.py', 'again, _name = bool(_name),',
-                         'again, _name = False,')}
+    _TWICE: attack.Break(
+        'fedu_jax/runtime/signals.py', 'again, _name = bool(_name),',
+        'again, _name = False,')}
 
 _ROUNDS, _FEWER = 12, 4
 _COHORT = ('--config.cohort=2', '--config.participation.dropout=0.3')

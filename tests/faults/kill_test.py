@@ -4,7 +4,8 @@ import pathlib
 
 import pytest
 
-from benchmarks.faults import attack, kill
+from tests.faults import attack
+from tests.faults import kill
 
 
 @pytest.fixture(scope='module')

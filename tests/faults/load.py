@@ -1,4 +1,4 @@
-"""Reads a source, to its last image: `python -m benchmarks.faults.load npz:x`.
+"""Reads a source, to its last image: `python -m tests.faults.load npz:x`.
 
 Prints how many images there are, how many files were skipped, and a digest; or
 refuses as the program does.
@@ -10,9 +10,9 @@ import sys
 from absl import logging
 import numpy as np
 
-from fedu_jax import command
-from fedu_jax import sources
-from fedu_jax.errors import BadInput
+from fedu_jax.data import sources
+from fedu_jax.runtime import cli
+from fedu_jax.runtime.errors import BadInput
 
 
 def main(source: str, lazy: str, data_dir: str = '', fit: str = 'crop',
@@ -27,7 +27,7 @@ def main(source: str, lazy: str, data_dir: str = '', fit: str = 'crop',
     for x in (data.train_labels, data.owners):
       digest.update(b'' if x is None else x.astype(np.int32).tobytes())
   except BadInput as error:
-    command.refuse(error)
+    cli.refuse(error)
   print(len(data.train_images), len(data.skipped), digest.hexdigest())
 
 

@@ -1,6 +1,6 @@
 """Attacks that mount file systems, in a namespace, as `disk` starts them.
 
-  unshare -rm python -m benchmarks.faults.mounts <folder> <short or long> <rows>
+  unshare -rm python -m tests.faults.mounts <folder> <short or long> <rows>
 """
 
 import json
@@ -8,8 +8,8 @@ import pathlib
 import subprocess
 import sys
 
-from benchmarks.faults import disk
-from benchmarks.faults import forks
+from tests.faults import disk
+from tests.faults import forks
 
 _SIZE = 3_000_000  # bytes, of a disk
 

@@ -17,36 +17,38 @@ import numpy as np
 import orbax.checkpoint as ocp
 from rich.console import Console
 
-from benchmarks.faults import attack
-from benchmarks.faults import ill_rounds
-from benchmarks.faults import tiny
-from fedu_jax import train
-from fedu_jax import trees
-from fedu_jax.errors import Diverged
+from fedu_jax.core import trees
+from fedu_jax.runtime.errors import Diverged
+from fedu_jax.training import train
+from tests.faults import attack
+from tests.faults import ill_rounds
+from tests.faults import tiny
 
-CONFIG = 'benchmarks/faults/tiny.py'
+CONFIG = 'tests/faults/tiny.py'
 
 BROKEN = {
     'images of a client': attack.Break(
-        'fedu_jax/rounds.py',
+        'fedu_jax/core/rounds.py',
         'sound = trees.sound((', 'sound = jnp.array(True) | trees.sound(('),
     'state of a client': attack.Break(
-        'fedu_jax/rounds.py', 'memory=jax.tree.map(kept, client.memory))',
+        'fedu_jax/core/rounds.py', 'memory=jax.tree.map(kept, client.memory))',
         'memory=client.memory)'),
     'gradients of a client in a store': attack.Break(
-        'fedu_jax/rounds.py',
+        'fedu_jax/core/rounds.py',
         'counts = sound if arrived is None else arrived & sound',
         'counts = jnp.ones_like(sound) if arrived is None else arrived'),
     'gradients of a client on four devices': attack.Break(
-        'fedu_jax/federation.py', "'left_out': cohort[~sound]",
+        'fedu_jax/training/round_loop.py', "'left_out': cohort[~sound]",
         "'left_out': cohort[:0]"),
     'gradients of all clients': attack.Break(
-        'fedu_jax/federation.py', 'if unheard:', 'if False:'),
+        'fedu_jax/training/round_loop.py', 'if unheard:', 'if False:'),
     'the mean itself': attack.Break(
-        'fedu_jax/federation.py', 'if jnp.issubdtype(x.dtype, jnp.inexact)',
+        'fedu_jax/training/round_loop.py',
+        'if jnp.issubdtype(x.dtype, jnp.inexact)',
         'if jnp.issubdtype(x.dtype, jnp.integer)'),
-    'collapse': attack.Break('fedu_jax/health.py', 'COLLAPSED = 0.12',
-                             'COLLAPSED = 0.012'),
+    'collapse': attack.Break(
+        'fedu_jax/training/collapse.py', 'COLLAPSED = 0.12',
+        'COLLAPSED = 0.012'),
 }
 
 

@@ -1,6 +1,6 @@
 """Numbers gone wrong, sameness and endurance, as far as a minute allows.
 
-The rest of the short forms is `python -m benchmarks.faults --short`.
+The rest of the short forms is `python -m tests.faults --short`.
 """
 
 import json
@@ -9,9 +9,13 @@ import jax
 import pytest
 from rich.console import Console
 
-from benchmarks.faults import attack, numbers, same, soak, tiny
-from fedu_jax import train
-from fedu_jax.errors import Diverged
+from fedu_jax.runtime.errors import Diverged
+from fedu_jax.training import train
+from tests.faults import attack
+from tests.faults import numbers
+from tests.faults import same
+from tests.faults import soak
+from tests.faults import tiny
 
 
 @pytest.mark.parametrize('module, rows', [

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.faults.specimens import judged
+from tests.faults.specimens import judged
 
 _IMAGES = np.zeros((12, 4, 4, 3), np.uint8)
 _LABELS = np.arange(12) % 3

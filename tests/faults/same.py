@@ -29,31 +29,34 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from benchmarks.faults import attack
-from benchmarks.faults import ends
-from benchmarks.faults import tiny
-from fedu_jax import networks
-from fedu_jax import train
+from fedu_jax.models import networks
+from fedu_jax.training import train
+from tests.faults import attack
+from tests.faults import ends
+from tests.faults import tiny
 
-CONFIG = 'benchmarks/faults/tiny.py'
+CONFIG = 'tests/faults/tiny.py'
 _ROUNDS, _CLIENTS = 3, 5
 # Two steps a round; the first layer adds up all numbers of an image.
 _STEPS, _TERMS = 2 * _ROUNDS, 8 * 8 * 3
 
 BROKEN = {
     'twice in a process': attack.Break(
-        'fedu_jax/resident.py', 'rng = jax.random.key(member.seed)',
+        'fedu_jax/training/engine/clients_on_device.py',
+        'rng = jax.random.key(member.seed)',
         "rng = jax.random.key(__import__('time').time_ns() % 2**31)"),
     'in two processes': attack.Break(
-        'fedu_jax/runs.py',
-        'rng = jax.random.fold_in(jax.random.key(config.seed), program.INIT)',
+        'fedu_jax/training/prepare.py',
+        'rng = jax.random.fold_in(jax.random.key(config.seed), '
+        'round_program.INIT)',
         "rng = jax.random.fold_in(jax.random.key(hash('seed') % 2**31), "
-        'program.INIT)'),
+        'round_program.INIT)'),
     'stores and slices': attack.Break(
-        'fedu_jax/travelling.py', "y[where], mode='drop'), rows, trained)",
+        'fedu_jax/training/engine/clients_streamed.py',
+        "y[where], mode='drop'), rows, trained)",
         "x[to], mode='drop'), rows, trained)"),
     'a stop in between': attack.Break(
-        'fedu_jax/checkpoint.py',
+        'fedu_jax/runtime/checkpoint.py',
         '      return self._handler.restore(self._state(), args='
         'ocp.args.StandardRestore(\n          abstract, strict=False))',
         '      got = self._handler.restore(self._state(), args='
@@ -61,10 +64,10 @@ BROKEN = {
         '      return got._replace(rng=jax.random.key(99)) if hasattr(\n'
         "          got, 'rng') else got"),
     'side by side': attack.Break(
-        'fedu_jax/rounds.py', '    return jax.vmap(fn)\n',
+        'fedu_jax/core/rounds.py', '    return jax.vmap(fn)\n',
         '    return jax.vmap(lambda *row: fn(*row[:-1], jax.random.key(0)))\n'),
     'spread over devices': attack.Break(
-        'fedu_jax/program.py',
+        'fedu_jax/training/engine/round_program.py',
         'ids += jax.lax.axis_index(axis) * len(ids)', 'ids += 0'),
 }
 
@@ -183,7 +186,7 @@ def _stops(order: attack.Order) -> list[tuple[str, str]]:
 def _orders_of_summation(order: attack.Order) -> dict[str, attack.Outcome]:
   """Asks a process that sees four devices."""
   done = subprocess.run(
-      [sys.executable, '-m', 'benchmarks.faults.same', str(order.folder),
+      [sys.executable, '-m', 'tests.faults.same', str(order.folder),
        'short' if order.short else 'long'], cwd=attack.ROOT, text=True,
       capture_output=True, check=False, env={
           **os.environ, 'PYTHONPATH': str(attack.ROOT),

@@ -15,9 +15,9 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from benchmarks.faults import attack
-from benchmarks.faults import tiny
-from fedu_jax import train
+from fedu_jax.training import train
+from tests.faults import attack
+from tests.faults import tiny
 
 # Bytes a round by which the memory may grow: a page, for what the allocator
 # and the scheduler do by themselves. Few rounds show only what is coarser.
@@ -30,7 +30,7 @@ STORES: dict[str, dict[str, Any]] = {
     'disk': {'store': 'disk', 'cohort': 3}}
 
 _ADD = attack.Break(
-    'fedu_jax/report.py', '    self._lines.add(row)\n', '')
+    'fedu_jax/training/round_report.py', '    self._lines.add(row)\n', '')
 _ROUND = 'metrics = federation.advance()\n'
 BROKEN = {
     'memory': _ADD._replace(
@@ -40,12 +40,13 @@ BROKEN = {
         new='    self._lines.add(row)\n'
         "    self.all = [*getattr(self, 'all', ()), open('/dev/null')]\n"),
     'compilations': attack.Break(
-        'fedu_jax/federation.py', _ROUND,
+        'fedu_jax/training/round_loop.py', _ROUND,
         f'jax.jit(lambda: done)(); {_ROUND}'),
     'seconds a round': attack.Break(
-        'fedu_jax/federation.py', _ROUND, f'time.sleep(done / 500); {_ROUND}'),
+        'fedu_jax/training/round_loop.py', _ROUND,
+        f'time.sleep(done / 500); {_ROUND}'),
     'checkpoints kept': attack.Break(
-        'fedu_jax/checkpoint.py', '[-self._keep:]', '[-99:]'),
+        'fedu_jax/runtime/checkpoint.py', '[-self._keep:]', '[-99:]'),
 }
 
 

@@ -15,7 +15,7 @@ import zlib
 import numpy as np
 from PIL import Image, ImageCms
 
-from benchmarks.faults import attack
+from tests.faults import attack
 
 PIXELS = np.random.RandomState(0).randint(
     0, 256, (40, 30, 3)).astype(np.uint8)

@@ -13,13 +13,13 @@ import ml_collections
 import numpy as np
 
 from configs import smoke
-from fedu_jax import aggregation
+from fedu_jax.core import aggregation
+from fedu_jax.core.state import Array, ClientState, Learner, ServerState
+from fedu_jax.core import trees
 from fedu_jax import learners
-from fedu_jax import networks
-from fedu_jax import trees
-from fedu_jax.batchnorm import BatchNorm
-from fedu_jax.layers import Linear, MLP
-from fedu_jax.state import Array, ClientState, Learner, ServerState
+from fedu_jax.models.batchnorm import BatchNorm
+from fedu_jax.models.layers import Linear, MLP
+from fedu_jax.models import networks
 
 BATCH = 8
 
@@ -104,15 +104,15 @@ def get_config(mean: str = 'fedavg') -> ml_collections.ConfigDict:
   config.rounds = 3
   config.batch_size = BATCH
   config.data.max_examples = 120
-  config.partition.name = 'benchmarks.faults.tiny:ladder'
-  config.model.name = 'benchmarks.faults.tiny:nets'
+  config.partition.name = 'tests.faults.tiny:ladder'
+  config.model.name = 'tests.faults.tiny:nets'
   config.model.hidden, config.model.features = 8, 4
-  config.learner.name = 'benchmarks.faults.tiny:ill_byol'
+  config.learner.name = 'tests.faults.tiny:ill_byol'
   config.learner.ill = (2,)
   config.learner.value = 'nan'
   config.learner.at = 1
   if mean == 'ill_mean':
-    config.aggregation.name = 'benchmarks.faults.tiny:ill_mean'
+    config.aggregation.name = 'tests.faults.tiny:ill_mean'
     config.aggregation.at = 1
   config.optimizer.schedule = 'constant'  # or more rounds compile anew
   config.evaluation.every = 0

@@ -107,9 +107,9 @@ TOGETHER = [
     # (An npz may have owners: it is looked at first.)
     (['data.source=digits', 'partition.name=natural'], 'needs owners'),
     (['data.source=tfds:cifar10', 'partition.name=natural'], 'needs owners'),
-    (['data.source=benchmarks.faults.own_sources:asks'],
+    (['data.source=tests.faults.own_sources:asks'],
      'needs a field config.data.more'),
-    (['data.source=benchmarks.faults.own_sources:asks_by_place'],
+    (['data.source=tests.faults.own_sources:asks_by_place'],
      'needs the argument more'),
     (['data.source=folder:/nowhere'], 'needs labels'),
     (['data.source=folder:/nowhere', 'partition.name=dirichlet'],
@@ -123,8 +123,8 @@ TOGETHER = [
     (['view.scale=(0.9,0.2)'], 'view.scale'),
     (['rule.name=math:sqrt'], 'rule.name'),
     (['rule.name=os:getcwd'], 'cannot be called as (client, server)'),
-    (['loss.name=fedu_jax.losses:nt_xent'], 'temperature')]
-_OWN = 'data.source=benchmarks.faults.own_sources:'
+    (['loss.name=fedu_jax.learners.losses:nt_xent'], 'temperature')]
+_OWN = 'data.source=tests.faults.own_sources:'
 # The same, where the data (digits) or the devices must be known for it: nothing
 # is written all the same.
 TOGETHER_LATE = [
@@ -236,8 +236,8 @@ EVALUATE = [[], ['--workdir=/nowhere'], ['--workdir={run}', '--protocol='],
              *(['--workdir={run}', '--encoder=untrained', f'--source={x}']
                for x in ('nothing', 'npz:', 'npz:/nowhere', 'folder:/nowhere',
                          'npz:gs://bucket/x', 'no_such_module:f',
-                         'benchmarks.faults.own_sources:bare',
-                         'benchmarks.faults.own_sources:asks')),
+                         'tests.faults.own_sources:bare',
+                         'tests.faults.own_sources:asks')),
              ['--workdir='], ['--workdir=gs://bucket/run'], ['--extend'],
              ['--workdir={broken}', '--protocol=knn'],
              ['--workdir={list}', '--protocol=knn']]

@@ -1,7 +1,7 @@
-"""What sharding_test asks of a process that sees eight devices; prints JSON.
+"""What device_mesh_test asks of a process that sees eight devices; prints JSON.
 
-  python tests/eight.py rounds <case> ...
-  python tests/eight.py runs <folder> <run> ...
+  python -m tests.helpers.eight rounds <case> ...
+  python -m tests.helpers.eight runs <folder> <run> ...
 
 A case is <devices>,<devices of a client>,<clients>,<aggregation>; a run is JSON
 of [<name>, <the round that it stops after, 0 = never>, {<field>: <value>}].
@@ -9,21 +9,22 @@ of [<name>, <the round that it stops after, 0 = never>, {<field>: <value>}].
 
 import collections
 import json
-import pathlib
 import re
 import sys
 
-ROOT = pathlib.Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
+import jax
+import numpy as np
+from rich.console import Console
 
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-from rich.console import Console  # noqa: E402
-
-from fedu_jax import (  # noqa: E402
-    checkpoint, devices, local, program, runs, settings, train)
-from fedu_jax.sources import Dataset  # noqa: E402
-import tiny  # noqa: E402
+from fedu_jax.core import local_training
+from fedu_jax.data.sources import Dataset
+from fedu_jax.runtime import checkpoint
+from fedu_jax.training.config import registry
+from fedu_jax.training.engine import device_mesh
+from fedu_jax.training.engine import round_program
+from fedu_jax.training import prepare
+from fedu_jax.training import train
+from tests.helpers import tiny
 
 _COLLECTIVES = re.compile(
     r'\b(all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)'
@@ -47,24 +48,24 @@ def _rounds(count, group, clients, aggregation, alone):
     config.learner.name = config.rule.name = aggregation
   if clients % (count // group):
     config.participation.dropout = 0.5
-  settings.check(config)
+  registry.check(config)
   images = np.random.RandomState(0).randint(
       0, 256, (clients * 40, 8, 8, 3)).astype(np.uint8)
-  nets, online = runs.networks_of(config, Dataset(images))
+  nets, online = prepare.networks_of(config, Dataset(images))
   parts = np.split(np.arange(len(images)), clients)
 
   def end(share, each):
-    layout = devices.layout(str(share), clients, devices_per_client=each)
-    by_client = layout.sharding(devices.BY_CLIENT)
-    everywhere = layout.sharding(devices.EVERYWHERE)
-    arrays = local.client_arrays(
+    layout = device_mesh.layout(str(share), clients, devices_per_client=each)
+    by_client = layout.sharding(device_mesh.BY_CLIENT)
+    everywhere = layout.sharding(device_mesh.EVERYWHERE)
+    arrays = local_training.client_arrays(
         images, parts + [parts[0][:0]] * (layout.padded - clients), by_client)
     rng = jax.device_put(jax.random.key(1), everywhere)
-    server, states = jax.device_put(program.init_state(
+    server, states = jax.device_put(round_program.init_state(
         config, nets, online, np.asarray(arrays.num_examples),
         jax.random.key(1), np.zeros((1, 8, 8, 3), np.float32)),
         (everywhere, by_client))
-    one_round = program.compile_round(
+    one_round = round_program.compile_round(
         config, nets, server, states, arrays, rng, layout=layout)
     for _ in range(2):
       with jax.transfer_guard('disallow_explicit'):
@@ -111,7 +112,8 @@ def run_all(folder, *orders):
   found = []
   for name, stop, changes in map(json.loads, orders):
     config = tiny.get_config()
-    config.optimizer.learning_rate = 0.005  # or it is chaotic, see hosts_test
+    # Faster, training would be chaotic: see multihost_test.
+    config.optimizer.learning_rate = 0.005
     config.update(changes)
     try:
       trained = train.train(config, f'{folder}/{name}',

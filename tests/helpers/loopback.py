@@ -1,6 +1,7 @@
-"""One of several processes over loopback, as hosts_test starts them.
+"""One of several processes over loopback, as multihost_test starts them.
 
-  python tests/loopback.py <read|-> <die in round, 0 = never> <flags of main>
+  python -m tests.helpers.loopback <read|-> <die in round, 0 = never> \\
+      <flags of main>
 
 Runs `fedu_jax.main`. Killed, it is so by itself, when the round is under way.
 `read` prints which rows of `Lazy` images were read, and which clients' images
@@ -9,36 +10,36 @@ and state lie on this process's devices, as a last line of JSON.
 
 import json
 import os
-import pathlib
 import signal
 import sys
 
-ROOT = pathlib.Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / 'tests')]
+from absl import app
+import jax
+import numpy as np
 
-from absl import app  # noqa: E402
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-
-from fedu_jax import hosts, lazy, main, program  # noqa: E402
+from fedu_jax.data import lazy_arrays
+from fedu_jax import main
+from fedu_jax.runtime import multihost
+from fedu_jax.training.engine import round_program
 
 
 def die_in(number):
   """Kills this process in a round, while its peers are in it too."""
-  gather, rounds = hosts.gather, []
+  gather, rounds = multihost.gather, []
 
   def gather_or_die(tree):
     rounds.append(tree)
     if len(rounds) == number:
       os.kill(os.getpid(), signal.SIGKILL)
     return gather(tree)
-  hosts.gather = gather_or_die
+  multihost.gather = gather_or_die
 
 
 def note_reads():
   """Notes the rows that are read, and what is given to a compiled round."""
   found = {'rows': set(), 'clients': set()}
-  read, compile_round = lazy.Lazy.__getitem__, program.compile_round
+  read = lazy_arrays.Lazy.__getitem__
+  compile_round = round_program.compile_round
 
   def noting(self, rows):
     found['rows'] |= set(np.arange(len(self))[rows].reshape(-1).tolist())
@@ -50,7 +51,7 @@ def note_reads():
         at = shard.index[0]
         found['clients'] |= set(range(*at.indices(len(x))))
     return compile_round(config, nets, server, clients, arrays, rng, **more)
-  lazy.Lazy.__getitem__, program.compile_round = noting, compiling
+  lazy_arrays.Lazy.__getitem__, round_program.compile_round = noting, compiling
   return found
 
 

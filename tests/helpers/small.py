@@ -8,9 +8,9 @@ import numpy as np
 import optax
 
 import fedu_jax
-from fedu_jax import layers
-from fedu_jax import networks
-from fedu_jax.state import ServerState, StepState
+from fedu_jax.core.state import ServerState, StepState
+from fedu_jax.models import layers
+from fedu_jax.models import networks
 
 # Two blocks, of which the second has a shortcut: all that a ResNet is made of,
 # compiled in seconds.

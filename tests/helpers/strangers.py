@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedu_jax import Learner
-from fedu_jax.networks import Nets
+from fedu_jax.models.networks import Nets
 
 CALLS = []  # a state of Python's own, outside of JAX
 

@@ -185,7 +185,7 @@ def simclr_loss(encoder, x1, x2, temperature):
   """Each of 2 B views classifies its other among the 2 B - 1 that remain."""
   z = F.normalize(encoder(torch.cat([x1, x2])), dim=1)
   count = len(x1)
-  total = 0
+  total = torch.tensor(0.0)
   for i in range(2 * count):
     others = [j for j in range(2 * count) if j != i]
     logits = torch.stack([z[i] @ z[j] for j in others]) / temperature
@@ -207,7 +207,7 @@ class MoCo:
       for old, new in zip(self.key.parameters(), self.query.parameters()):
         old.copy_(old * self.decay + (1 - self.decay) * new)
     queue = self.queue.clone()
-    both, keys = 0, []
+    both, keys = torch.tensor(0.0), list[torch.Tensor]()
     for query_images, key_images in ((x1, x2), (x2, x1)):
       q = F.normalize(self.query(query_images), dim=1)
       with torch.no_grad():

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional as F
 
-import torch_fedu
+from tests.helpers import torch_fedu
 
 
 class Way(NamedTuple):

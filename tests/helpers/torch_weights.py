@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 
 import fedu_jax
-from fedu_jax.state import Variables
-import torch_fedu
+from fedu_jax.core.state import Variables
+from tests.helpers import torch_fedu
 
 
 def array(tensor):
@@ -35,7 +35,7 @@ def _mlp(module):
 
 
 def _block(module):
-  pairs = {}
+  pairs: dict[str, tuple[dict, dict]] = {}
   for i in (1, 2, 3):
     if hasattr(module, f'conv{i}'):
       pairs[f'conv{i}'] = (_conv(getattr(module, f'conv{i}')), {})

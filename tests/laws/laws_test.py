@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 import fedu_jax
-from fedu_jax import aggregation, rules, trees
-from fedu_jax.state import Memory, ServerState
-import small
+from fedu_jax.core import aggregation
+from fedu_jax.core.state import Memory, ServerState
+from fedu_jax.core import trees
+from fedu_jax.core import update_rules
+from tests.helpers import small
 
 RULES = {
     'dapu': functools.partial(fedu_jax.dapu, threshold=0.4),
@@ -25,11 +27,11 @@ def trained_client(divergence=0.3, last_round=2, seed=1):
   """A client whose every number differs from the server's."""
   client = small.client(0, fedu_jax.init_clients(
       small.online(), np.array([8]),
-      memory=Memory(rule=rules.FedEMAMemory(0.))))
+      memory=Memory(rule=update_rules.FedEMAMemory(0.))))
   return small.noise(client, seed)._replace(
       num_examples=jnp.float32(8), divergence=jnp.float32(divergence),
       last_round=jnp.int32(last_round), uploaded=jnp.array(last_round >= 0),
-      memory=Memory(rule=rules.FedEMAMemory(jnp.float32(0))))
+      memory=Memory(rule=update_rules.FedEMAMemory(jnp.float32(0))))
 
 
 def a_server(seed=2):
@@ -418,7 +420,7 @@ def test_rounds_share_one_compilation():
 @given(st.integers(0, 2**31 - 1), st.integers(0, 1000), st.integers(0, 1000))
 @settings(max_examples=25, deadline=None)
 def test_keys_depend_on_round_and_id_alone(seed, round_, who):
-  from fedu_jax.rounds import client_rngs
+  from fedu_jax.core.rounds import client_rngs
   key = jax.random.key(seed)
   alone = client_rngs(key, round_, jnp.array([who]))
   among = client_rngs(key, round_, jnp.array([5000, who, 7]))

@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 
 import fedu_jax
-from fedu_jax import aggregation, participation, partition, rounds, trees
-from fedu_jax.errors import BadInput
-from fedu_jax.state import ServerState
-import small
+from fedu_jax.core import aggregation
+from fedu_jax.core import participation
+from fedu_jax.core import rounds
+from fedu_jax.core.state import ServerState
+from fedu_jax.core import trees
+from fedu_jax.data import partition
+from fedu_jax.runtime.errors import BadInput
+from tests.helpers import small
 
 EPS = np.finfo(np.float32).eps
 few = settings(max_examples=40, deadline=None)

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 import pytest
 
-from fedu_jax import augment
+from fedu_jax.learners import augment
 
 LEVEL = 1 / 255
 

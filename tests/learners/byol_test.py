@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import fedu_jax
-import small
+from tests.helpers import small
 
 
 def run(steps=1, **choices):

@@ -10,11 +10,11 @@ from PIL import Image, ImageEnhance
 import pytest
 
 from configs import cifar10
-from fedu_jax import augment
-from fedu_jax import eight_bit
-from fedu_jax import settings
-from fedu_jax.experiments import linear_evaluation
-from fedu_jax.experiments import plan as plans
+from fedu_jax.experiments import experiment as plans
+from fedu_jax.experiments.tables import linear_evaluation
+from fedu_jax.learners import augment
+from fedu_jax.learners import eight_bit_colours
+from fedu_jax.training.config import registry
 
 ENHANCE = {0: ImageEnhance.Brightness, 1: ImageEnhance.Contrast,
            2: ImageEnhance.Color}
@@ -45,8 +45,8 @@ def pil_hue(image, shift):
 @pytest.mark.filterwarnings('ignore::DeprecationWarning')
 def test_every_colour_turns_as_pils():
   """A plane of each eighth red; over all 2^24 colours none differed either."""
-  turn = jax.jit(eight_bit.adjust_hue)
-  grey = jax.jit(eight_bit.grey)
+  turn = jax.jit(eight_bit_colours.adjust_hue)
+  grey = jax.jit(eight_bit_colours.grey)
   green, blue = np.meshgrid(np.arange(256), np.arange(256))
   for red in [*range(0, 256, 8), 255]:
     image = np.stack([np.full_like(green, red), green, blue], -1)
@@ -148,16 +148,17 @@ def test_fractions_are_brighter_by_half_a_level(which):
 def test_a_large_white_image_has_the_mean_white():
   """Its sum passes 2^24, above which float32 skips whole numbers."""
   luma = jnp.full((300, 301, 1), 255.).at[0, 0].set(0)
-  assert eight_bit.mean(luma) == 255
+  assert eight_bit_colours.mean(luma) == 255
   for size, level in [((3, 1, 1), 1), ((4, 1, 1), 2)]:  # means 4/3 and 3/2
     total = {3: [4, 0, 0], 4: [6, 0, 0, 0]}[size[0]]
-    assert eight_bit.mean(jnp.array(total, jnp.float32).reshape(size)) == level
+    assert eight_bit_colours.mean(
+        jnp.array(total, jnp.float32).reshape(size)) == level
 
 
 def test_no_hue_means_no_way_through_hsv():
   """PIL's HSV alone changes colours; torchvision leaves a hue of 0 out."""
   image = next(pictures(1, 16)).astype(np.float32)
-  assert (eight_bit.adjust_hue(image, 0.) != image).any()
+  assert (eight_bit_colours.adjust_hue(image, 0.) != image).any()
   same = augment.colour_jitter(image, jax.random.key(0), brightness=0.,
                                contrast=0., saturation=0., hue=0.,
                                arithmetic=augment.EIGHT_BIT)
@@ -168,13 +169,13 @@ def test_the_released_law_is_the_default_and_recorded_runs_are_found():
   """Runs of before have no such field: they kept the fractions."""
   assert augment.ViewConfig() == augment.ViewConfig(
       **cifar10.get_config().view)
-  assert settings.complete({})['view.eight_bit'] is False
+  assert registry.complete({})['view.eight_bit'] is False
   runs = pathlib.Path('benchmarks/results/cpu/runs')
   plan = linear_evaluation.plan(plans.SCALES['cpu'])
   for arm in plan.arms:
     folder = arm.folder(0, runs)
     recorded = json.loads((folder / 'config.json').read_text())
-    want = json.loads(json.dumps(settings.flatten(arm.config)))
-    assert settings.complete(recorded)['view.eight_bit'] == want[
+    want = json.loads(json.dumps(registry.flatten(arm.config)))
+    assert registry.complete(recorded)['view.eight_bit'] == want[
         'view.eight_bit']
     assert recorded['learner.name'] == want['learner.name']

@@ -8,10 +8,16 @@ import numpy as np
 import pytest
 
 import fedu_jax
-from fedu_jax import layers as layers_lib
-from fedu_jax import learners, losses, networks, program, rounds
-from fedu_jax.state import Labelled, Memory, ServerState
-import small
+from fedu_jax.core import aggregation
+from fedu_jax.core import rounds
+from fedu_jax.core.state import Labelled, Memory, ServerState
+from fedu_jax.core import update_rules
+from fedu_jax import learners
+from fedu_jax.learners import losses
+from fedu_jax.models import layers as layers_lib
+from fedu_jax.models import networks
+from fedu_jax.training.engine import round_program
+from tests.helpers import small
 
 QUEUE = 32
 
@@ -209,7 +215,7 @@ def test_fedcas_dictionary_travels():
   clients = start(learner, sizes=(8, 8, 8))
   _, _, batches = small.federation(sizes=(8, 8, 8))
   server = ServerState(small.online(), jnp.int32(0),
-                       fedu_jax.aggregation.fedca.memory(clients))
+                       aggregation.fedca.memory(clients))
   small.check_equal(server.memory, jax.tree.map(
       lambda x: x[1], clients.memory.learner.dictionary))
   clients = clients._replace(num_examples=jnp.array([8., 0., 8.]))
@@ -217,7 +223,7 @@ def test_fedcas_dictionary_travels():
   trained, _ = jax.jit(rounds.map_clients(local))(
       clients, batches, rounds.client_rngs(jax.random.key(0), server.round,
                                            jnp.arange(3)))
-  after = fedu_jax.aggregation.fedca(server, trained)
+  after = aggregation.fedca(server, trained)
   keys, tags, share = (trained.memory.learner.keys, trained.memory.learner.tag,
                        size // 3)
   before = server.memory.entries
@@ -229,7 +235,7 @@ def test_fedcas_dictionary_travels():
       np.repeat([tags[0], 0, tags[2]], share), np.zeros(size - 3 * share)]))
   np.testing.assert_allclose(np.linalg.norm(want, axis=1), 1, rtol=1e-5)
   assert np.abs(keys[0, :share] - keys[2, :share]).max() > 1e-3
-  got = fedu_jax.rules.fedca(small.client(0, trained), after)
+  got = update_rules.fedca(small.client(0, trained), after)
   small.check_equal(got.memory.learner.dictionary, after.memory)
   small.check_equal(got.memory.learner.keys, keys[0])
   small.check_equal(got.online, after.online)
@@ -244,9 +250,9 @@ def test_fedcas_dictionary_has_room_for_every_client():
   clients = clients._replace(memory=Memory(jax.tree.map(
       lambda x: jnp.stack([x] * 3), memory)))
   server = ServerState(small.online(), jnp.int32(0),
-                       fedu_jax.aggregation.fedca.memory(clients))
+                       aggregation.fedca.memory(clients))
   with pytest.raises(ValueError, match='2 entries.*3 clients'):
-    fedu_jax.aggregation.fedca(server, clients)
+    aggregation.fedca(server, clients)
 
 
 def test_fedca_minds_the_dictionary():
@@ -331,7 +337,7 @@ def test_fedscs_moments_travel():
   clients = start(learner, sizes=(8, 24))
   _, _, batches = small.federation(sizes=(8, 24))
   server = ServerState(small.online(), jnp.int32(0),
-                       fedu_jax.aggregation.fedsc.memory(clients))
+                       aggregation.fedsc.memory(clients))
   trained, _ = jax.jit(rounds.map_clients(functools.partial(
       fedu_jax.local_update, learner=learner)))(
           clients, batches, rounds.client_rngs(
@@ -339,22 +345,22 @@ def test_fedscs_moments_travel():
   own = trained.memory.learner.own
   # The mean square of norms, all of which are shortened.
   np.testing.assert_allclose(np.trace(own, axis1=1, axis2=2), 1e-4, rtol=1e-5)
-  after = fedu_jax.aggregation.fedsc(server, trained)
+  after = aggregation.fedsc(server, trained)
   for k, share in enumerate((0.25, 0.75)):
-    got = fedu_jax.rules.fedsc(
+    got = update_rules.fedsc(
         small.client(k, trained), after).memory.learner
     np.testing.assert_allclose(got.share, share)
     np.testing.assert_allclose(got.others, (1 - share) * own[1 - k],
                                atol=1e-10)
   # One who sat the round out has nothing of its own in the mean.
   absent = small.client(0, trained)._replace(last_round=jnp.int32(-1))
-  got = fedu_jax.rules.fedsc(absent, after).memory.learner
+  got = update_rules.fedsc(absent, after).memory.learner
   np.testing.assert_allclose(got.share, 8 / 40)
   np.testing.assert_allclose(got.others, 0.8 * after.memory.mean, atol=1e-10)
   nobody = trained._replace(num_examples=jnp.zeros(2))
-  alone = fedu_jax.aggregation.fedsc(after, nobody)
+  alone = aggregation.fedsc(after, nobody)
   small.check_equal(alone.memory.mean, after.memory.mean)
-  got = fedu_jax.rules.fedsc(small.client(0, trained), alone).memory.learner
+  got = update_rules.fedsc(small.client(0, trained), alone).memory.learner
   np.testing.assert_array_equal(got.others, 0)
   assert got.share == 1
 
@@ -394,7 +400,7 @@ def test_the_schedules():
   config.optimizer.momentum = 0.
   config.optimizer.weight_decay = 0.
   def rate(round_):
-    learner = program.make_learner(config, small.NETS)
+    learner = round_program.make_learner(config, small.NETS)
     tx = learner.step.keywords['make_tx'](jnp.float32(round_))
     params = {'w': jnp.zeros(1)}
     update, _ = tx.update({'w': jnp.ones(1)}, tx.init(params), params)
@@ -412,9 +418,9 @@ def test_two_steps_of_the_rivals_in_pytorch(name):
   """float64, to 1e-8: losses, weights, buffers, queue."""
   torch = pytest.importorskip(
       'torch', reason="parity needs PyTorch: pip install -e '.[parity]'")
-  import parity_test as parity
-  import torch_fedu
-  from torch_weights import array, from_torch, online_from
+  from tests.helpers import torch_fedu
+  from tests.helpers.torch_weights import array, from_torch, online_from
+  from tests.parity import steps_parity_test as parity
   torch.set_default_dtype(torch.float64)
   try:
     with jax.enable_x64():

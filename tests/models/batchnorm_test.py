@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedu_jax import batchnorm
+from fedu_jax.models import batchnorm
 
 EPSILON = 1e-5
 

@@ -6,7 +6,7 @@ from jax import lax
 import numpy as np
 import pytest
 
-from fedu_jax.conv import conv
+from fedu_jax.models.convolution import conv
 
 
 def reference(x, kernel, stride, padding):

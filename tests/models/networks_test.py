@@ -6,11 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedu_jax import batchnorm
-from fedu_jax import layers
-from fedu_jax import networks
-from fedu_jax import trees
-import small
+from fedu_jax.core import trees
+from fedu_jax.models import batchnorm
+from fedu_jax.models import layers
+from fedu_jax.models import networks
+from tests.helpers import small
 
 IMAGES = jnp.zeros((2, 32, 32, 3))
 
@@ -155,19 +155,19 @@ def test_fitted_statistics_are_the_batches_mean_and_keep_no_trace():
 def test_a_config_reaches_every_convolution(make, convolution, monkeypatch):
   """The stem, the blocks' own and the shortcuts, from `model.convolution`."""
   from configs import cifar10
-  from fedu_jax import settings
+  from fedu_jax.training.config import registry
   config = cifar10.get_config()
   config.model.update(name=make.__name__, width=4, hidden=8, features=4,
                       convolution=convolution)
-  settings.check(config)
+  registry.check(config)
   seen = []
 
   def conv(x, kernel, stride, padding, exact):
     seen.append(exact)
     return original(x, kernel, stride, padding, exact)
-  original = layers.conv.conv
-  monkeypatch.setattr(layers.conv, 'conv', conv)
-  nets = settings.bind(config, 'model')()
+  original = layers.convolution.conv
+  monkeypatch.setattr(layers.convolution, 'conv', conv)
+  nets = registry.bind(config, 'model')()
   jax.eval_shape(lambda: nets.encoder.init(
       jax.random.key(0), IMAGES, train=False))
   assert len(seen) == {'resnet18': 20, 'resnet50': 53}[make.__name__]

@@ -14,15 +14,21 @@ import pytest
 
 from configs import cifar10
 import fedu_jax
-from fedu_jax import aggregation, layers, networks, program, rounds, trees
-from fedu_jax.state import Memory, ServerState
+from fedu_jax.core import aggregation
+from fedu_jax.core import rounds
+from fedu_jax.core.state import Memory, ServerState
+from fedu_jax.core import trees
+from fedu_jax.core import update_rules
+from fedu_jax.models import layers
+from fedu_jax.models import networks
+from fedu_jax.training.engine import round_program
 
 torch = pytest.importorskip(
     'torch', reason="parity needs PyTorch: pip install -e '.[parity]'")
-import torch_fedu  # noqa: E402
-import torch_rounds  # noqa: E402
-from torch_rounds import Way  # noqa: E402
-from torch_weights import from_torch, online_from  # noqa: E402
+from tests.helpers import torch_fedu  # noqa: E402
+from tests.helpers import torch_rounds  # noqa: E402
+from tests.helpers.torch_rounds import Way  # noqa: E402
+from tests.helpers.torch_weights import from_torch, online_from  # noqa: E402
 
 BATCH, SIZE, STEPS, ROUNDS, POOL = 8, 7, 2, 4, 16
 COUNTS = [24, 16, 40, 20, 32]  # of images: the weights of the mean
@@ -83,9 +89,9 @@ def config_of(**learner):
 # What a rule or an aggregation is, is data: a number in the server's memory.
 _RULES = [
     *(functools.partial(fedu_jax.global_predictor, updates=x)
-      for x in fedu_jax.rules.UPDATES),
+      for x in update_rules.UPDATES),
     *(functools.partial(fedu_jax.local_predictor, updates=x)
-      for x in fedu_jax.rules.UPDATES)]
+      for x in update_rules.UPDATES)]
 
 
 def rule(client, server):
@@ -107,7 +113,7 @@ def number_of(way):
     return 8
   if way.predictor == 'ema':
     return 9 + way.reset + 2 * bool(way.tau)
-  return fedu_jax.rules.UPDATES.index(way.updates) + 4 * (
+  return update_rules.UPDATES.index(way.updates) + 4 * (
       way.predictor == 'local')
 
 
@@ -121,9 +127,9 @@ def aggregate(server, clients):
 def round_fn(moving_average, stop_gradient):
   """A round of three clients: the learner and the schedule are the product's.
   """
-  made = program.make_learner(config_of(
+  made = round_program.make_learner(config_of(
       first_target='alias', ema=moving_average, stop_gradient=stop_gradient),
-                              NETS)
+                                    NETS)
 
   def init(client, round_):
     state = made.init(client, round_)
@@ -190,7 +196,7 @@ def compare(way, cohorts):
 
   online = online_from(encoder, predictor)
   clients = fedu_jax.init_clients(online, np.array(COUNTS), memory=Memory(
-      jnp.array(way.alias), fedu_jax.rules.fedema_auto.memory))
+      jnp.array(way.alias), update_rules.fedema_auto.memory))
   server = ServerState(online, jnp.int32(0), {
       'rule': jnp.int32(number_of(way)), 'scale': jnp.float64(
           way.tau or way.scale), 'threshold': jnp.float64(way.threshold),

@@ -13,8 +13,12 @@ import pytest
 
 from configs import cifar10
 import fedu_jax
-from fedu_jax import evaluation, layers, networks, program, scores
-from fedu_jax import semi_supervised
+from fedu_jax.evaluation import encoder_scores
+from fedu_jax.evaluation import probes
+from fedu_jax.evaluation import semi_supervised
+from fedu_jax.models import layers
+from fedu_jax.models import networks
+from fedu_jax.training.engine import round_program
 
 NEAR = 1e-8
 WITHOUT = "parity needs PyTorch: pip install -e '.[parity]'"
@@ -136,8 +140,8 @@ def test_knn():
 def tiny():
   """An encoder in PyTorch and the same in ours, and its module."""
   torch = pytest.importorskip('torch', reason=WITHOUT)
-  import torch_fedu
-  from torch_weights import from_torch
+  from tests.helpers import torch_fedu
+  from tests.helpers.torch_weights import from_torch
   torch.manual_seed(0)
   encoder = torch_fedu.Encoder(torch_fedu.Block, (1,), 4, 12, 8).double()
   module = networks.Encoder(
@@ -179,7 +183,7 @@ def test_the_monitor():
   guesses = np.array([rendered_knn(bank, labels, q, k=7, temperature=0.2)
                       for q in asked], np.int32)
   assert len(set(guesses)) == 5
-  scorer = scores.Scorer(
+  scorer = encoder_scores.Scorer(
       networks.Nets(module, layers.MLP(12, 8)), images, labels, queries,
       guesses, ml_collections.ConfigDict(
           {'knn_neighbours': 7, 'knn_temperature': 0.2}), 0)
@@ -225,7 +229,7 @@ def test_the_semi_supervised_head(depth, monkeypatch):
   """Every epoch's logits, and the best mean over batches of accuracies."""
   encoder, ours, module = tiny()
   import torch
-  import torch_fedu
+  from tests.helpers import torch_fedu
   epochs, batch, rate, classes = 4, 8, 0.1, 3
   images, test = pictures(20, 4), pictures(50, 5)
   draw = np.random.RandomState(6)
@@ -253,8 +257,8 @@ def test_the_semi_supervised_head(depth, monkeypatch):
   def accuracy(logits, *args):
     seen.append(logits)
     return measured(logits, *args)
-  measured = evaluation.accuracy
-  monkeypatch.setattr(evaluation, 'accuracy', accuracy)
+  measured = probes.accuracy
+  monkeypatch.setattr(probes, 'accuracy', accuracy)
   got = semi_supervised.semi_supervised(
       module, ours, images, labels, test, answers, rng, num_classes=classes,
       layers=depth, hidden=10, epochs=epochs, batch_size=batch,
@@ -275,7 +279,7 @@ def test_the_schedule():
   config = cifar10.get_config()
   config.rounds = 5
   chosen = config.optimizer
-  make_tx = program.make_learner(
+  make_tx = round_program.make_learner(
       config, networks.resnet6(width=2)).step.keywords['make_tx']
   draw = np.random.RandomState(7)
   w = start = draw.randn(4)

@@ -10,23 +10,28 @@ import jax.numpy as jnp
 import pytest
 
 from benchmarks import plan_check
-from fedu_jax import estimate, forecast, pace, place, room, settings
-from fedu_jax.errors import BadInput
-import tiny
+from fedu_jax.runtime.errors import BadInput
+from fedu_jax.training.config import registry
+from fedu_jax.training.engine import cost_model
+from fedu_jax.training.engine import memory_needs
+from fedu_jax.training.engine import placement
+from fedu_jax.training import forecast
+from fedu_jax.training import step_cost
+from tests.helpers import tiny
 
-ROOT = pathlib.Path(__file__).parents[1]
-SIZES = estimate.Sizes(
+ROOT = pathlib.Path(__file__).parents[2]
+SIZES = cost_model.Sizes(
     clients=1000, cohort=10, groups=1, group=1, share=10, at_once=5,
     store='host', state=7, upload=5, download=4, network=3, server=6,
     images=3, data=3000,
     images_trained=40., steps=20., rounds=9, checkpoints=2, every=3)
-RATES = estimate.Rates(compute=2., link=1e9, network=10., uplink=0.5)
+RATES = cost_model.Rates(compute=2., link=1e9, network=10., uplink=0.5)
 
 
 def config_of(**changes):
   config = tiny.get_config()
   config.update_from_flattened_dict(changes)
-  settings.check(config)
+  registry.check(config)
   return config
 
 
@@ -66,10 +71,10 @@ def test_devices_that_are_not_here(chips, groups, at_once, monkeypatch):
   """
   compiled = []
   monkeypatch.setattr(
-      forecast.program, 'compile_round',
+      forecast.round_program, 'compile_round',
       lambda config, nets, server, clients, *_, layout: compiled.append(
           clients.num_examples.shape))
-  monkeypatch.setattr(estimate, 'peak_memory', lambda _: 10**6)
+  monkeypatch.setattr(cost_model, 'peak_memory', lambda _: 10**6)
   found = look(config_of(clients=8), chips)
   assert (found.sizes.groups, found.sizes.at_once) == (groups, at_once)
   assert compiled == [(at_once,)]
@@ -92,12 +97,12 @@ def test_operations_are_counted_as_often_as_they_are_done():
     return jax.lax.conv_general_dilated(
         image, kernel, (2, 2), ((1, 1), (1, 1)),
         dimension_numbers=('NHWC', 'HWIO', 'NHWC')).sum()
-  assert pace.operations(jax.make_jaxpr(loop)(a, b)) == 5 * 2 * 2 * 3 * 3
+  assert step_cost.operations(jax.make_jaxpr(loop)(a, b)) == 5 * 2 * 2 * 3 * 3
   forward = 2 * (2 * 3 * 3 * 8) * (3 * 3 * 4)
-  assert pace.operations(jax.make_jaxpr(strided)(image, kernel)) == forward
+  assert step_cost.operations(jax.make_jaxpr(strided)(image, kernel)) == forward
   # The gradients need neither the sum nor the layer's own output.
   both = jax.make_jaxpr(jax.grad(strided, (0, 1)))(image, kernel)
-  assert pace.operations(both) == pytest.approx(2 * forward, rel=0.01)
+  assert step_cost.operations(both) == pytest.approx(2 * forward, rel=0.01)
 
 
 def test_a_step_is_eight_passes_of_the_network():
@@ -119,23 +124,23 @@ def test_a_step_is_eight_passes_of_the_network():
   passes = 2 * (3 * (encode + head + predict) + encode + head - first)
   crops = 2 * 2 * 2 * side * side * side * 3
   client = forecast.shapes(config, (side, side, 3))[1]
-  found = pace.per_image(config, client, (side, side, 3))
+  found = step_cost.per_image(config, client, (side, side, 3))
   assert found == pytest.approx(passes + crops, rel=0.02)
 
 
 def test_a_round_sends_what_it_must():
-  sent = {n: [x.value for x in estimate.traffic(SIZES._replace(groups=n))]
+  sent = {n: [x.value for x in cost_model.traffic(SIZES._replace(groups=n))]
           for n in (1, 2, 1000)}
   assert sent[1] == [40, 50, 0, 10 * (2 * 7 + 3), 0]
   assert sent[2][2] == 2 * 5  # in two slices
   assert sent[1000][2] == pytest.approx(2 * 2 * 5, rel=0.01)
-  at_home = estimate.traffic(SIZES._replace(store='device'))
+  at_home = cost_model.traffic(SIZES._replace(store='device'))
   assert at_home[3].value == 0
 
 
 def times(sizes, **rates):
-  lines = estimate.seconds(sizes, RATES._replace(**rates), 3.,
-                           estimate.traffic(sizes))
+  lines = cost_model.seconds(sizes, RATES._replace(**rates), 3.,
+                             cost_model.traffic(sizes))
   return {line.what: line.value for line in lines}
 
 
@@ -148,44 +153,44 @@ def test_a_round_takes_its_longest_part():
   assert times(SIZES, link=1.)['a round'] == 170 + 1e9 * save
   spread = times(SIZES._replace(groups=2, images_trained=20.))
   assert spread['a round'] == pytest.approx(20 * 3 / 2 + 10 / 10 + save)
-  assert estimate.longest(estimate.deployed(SIZES, RATES)) == (
+  assert cost_model.longest(cost_model.deployed(SIZES, RATES)) == (
       'a client uploads (10 s)')
 
 
 def test_checkpoints_hold_all_clients_unless_they_are_files():
   on_disk = SIZES._replace(store='disk')
-  assert estimate.saved(SIZES) == 6 + 1000 * 7
-  assert estimate.saved(on_disk) == 6 + 1000 * 4
+  assert cost_model.saved(SIZES) == 6 + 1000 * 7
+  assert cost_model.saved(on_disk) == 6 + 1000 * 4
   # Two checkpoints; no more files than clients that have trained.
-  assert estimate.disk(SIZES).value == 2 * (6 + 1000 * 7)
-  assert estimate.disk(on_disk).value == 2 * (6 + 1000 * 4) + 9 * 10 * 7
+  assert cost_model.disk(SIZES).value == 2 * (6 + 1000 * 7)
+  assert cost_model.disk(on_disk).value == 2 * (6 + 1000 * 4) + 9 * 10 * 7
   longer = on_disk._replace(rounds=10**6)
-  assert estimate.disk(longer).value == (
+  assert cost_model.disk(longer).value == (
       2 * (6 + 1000 * 4) + (1000 + 2 * 3 * 10) * 7)
 
 
 def test_memory_of_the_host_by_store():
   more = SIZES._replace(clients=10**6)
-  grown = {store: estimate.host_memory(more._replace(store=store)).value
-           - estimate.host_memory(SIZES._replace(store=store)).value
+  grown = {store: cost_model.host_memory(more._replace(store=store)).value
+           - cost_model.host_memory(SIZES._replace(store=store)).value
            for store in ('host', 'disk')}
   assert grown == {'host': (10**6 - 1000) * 7, 'disk': 0}
-  assert estimate.exceeded(estimate.host_memory(more), 1e9) == []
-  (broken,) = estimate.exceeded(estimate.host_memory(more), 1e6)
+  assert cost_model.exceeded(cost_model.host_memory(more), 1e9) == []
+  (broken,) = cost_model.exceeded(cost_model.host_memory(more), 1e6)
   assert '7 MB of 1 MB' in broken
 
 
 @pytest.mark.parametrize('value, text', [
     (0, '0 B'), (999, '999 B'), (241e6, '241 MB'), (2.41e14, '241 TB')])
 def test_bytes_are_readable(value, text):
-  assert estimate.of_bytes(value) == text
+  assert cost_model.of_bytes(value) == text
 
 
 @pytest.mark.parametrize('value, text', [
     (0.0248, '24.8 ms'), (90, '90 s'), (900, '15 min'), (9000, '2.5 h'),
     (864000, '10 days')])
 def test_seconds_are_readable(value, text):
-  assert estimate.of_seconds(value) == text
+  assert cost_model.of_seconds(value) == text
 
 
 # --- the command -----------------------------------------------------------
@@ -218,13 +223,13 @@ def test_what_cannot_fit_is_not_compiled(monkeypatch):
   small = machine(memory=1e5)
   found = forecast.forecast(config, forecast.data_of(config), small)
   assert found.program > 1e5 and not found.note
-  assert room.lacking(found.sizes, small.memories, found.program)
+  assert memory_needs.lacking(found.sizes, small.memories, found.program)
 
 
 def test_a_step_that_does_not_fit_here_is_not_timed(monkeypatch):
-  monkeypatch.setattr(place, 'device_bytes', lambda: 10**5)
+  monkeypatch.setattr(placement, 'device_bytes', lambda: 10**5)
   with pytest.raises(BadInput, match='give its speed with --rate'):
-    pace.measured(config_of(), (8, 8, 3), 1e6)
+    step_cost.measured(config_of(), (8, 8, 3), 1e6)
 
 
 def ask(folder, *flags):

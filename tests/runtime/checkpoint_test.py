@@ -14,17 +14,23 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from fedu_jax import (
-    checkpoint, claims, files, hosts, journal, store, train)
-from fedu_jax.checkpoint import Checkpoints
-from fedu_jax.errors import BadInput
-from benchmarks.faults import attack, disk
 from configs import smoke
-import small
-import store_test
-import tiny
+from fedu_jax.runtime import checkpoint
+from fedu_jax.runtime.checkpoint import Checkpoints
+from fedu_jax.runtime import durable_files
+from fedu_jax.runtime.errors import BadInput
+from fedu_jax.runtime import metrics_log
+from fedu_jax.runtime import multihost
+from fedu_jax.training.engine import client_store
+from fedu_jax.training import train
+from fedu_jax.training import workdir_lock
+from tests.faults import attack
+from tests.faults import disk
+from tests.helpers import small
+from tests.helpers import tiny
+from tests.training.engine import client_store_test
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def state_of(step):
@@ -144,9 +150,9 @@ def test_a_lock_on_a_full_disk(tmp_path, monkeypatch):
     raise OSError(errno.ENOSPC, 'full')
   with monkeypatch.context() as patched:
     patched.setattr(os, 'write', full)
-    with files.held(tmp_path / 'lock', signed=True) as free:
+    with durable_files.held(tmp_path / 'lock', signed=True) as free:
       assert free
-  with files.held(tmp_path / 'lock', signed=True) as free:
+  with durable_files.held(tmp_path / 'lock', signed=True) as free:
     assert free and str(os.getpid()) in (tmp_path / 'lock').read_text()
 
 
@@ -200,17 +206,18 @@ def test_a_save_that_fails_changes_nothing(number, place, tmp_path,
 
 
 def test_a_client_file_that_is_damaged_makes_its_checkpoint_so(tmp_path):
-  _, clients = store_test.make_stores(tmp_path)
+  _, clients = client_store_test.make_stores(tmp_path)
   checkpoints = Checkpoints(tmp_path / 'checkpoints', keep=3)
   for round_ in range(3):
     row = jax.tree.map(lambda x: np.asarray(x)[None],
-                       store_test.row_of(round_, round_))
+                       client_store_test.row_of(round_, round_))
     clients.put(np.array([round_ % 2]), row)
     checkpoints.save(round_ + 1, state_of(round_ + 1) | {
         'clients': clients.snapshot()}, clients.named())
     clients.keep_from(checkpoints.oldest())
   checkpoints.close()
-  like = state_of(0) | {'clients': np.zeros(store_test.CLIENTS, np.int32)}
+  like = state_of(0) | {
+      'clients': np.zeros(client_store_test.CLIENTS, np.int32)}
   for damage, name, left in ((flip, '0-2', 2), (os.unlink, '1-1', 1)):
     damage(tmp_path / 'clients' / '0' / f'{name}.msgpack')
     checkpoints = Checkpoints(tmp_path / 'checkpoints', keep=3)
@@ -228,14 +235,14 @@ def test_a_client_file_that_is_damaged_makes_its_checkpoint_so(tmp_path):
 
 
 def test_clients_wait_in_memory_for_a_disk_with_room(tmp_path, monkeypatch):
-  memory, disk = store_test.make_stores(tmp_path)
+  memory, disk = client_store_test.make_stores(tmp_path)
 
   def fail(*_, **__):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
   with monkeypatch.context() as patched:
-    patched.setattr(store.files, 'write', fail)
+    patched.setattr(client_store.durable_files, 'write', fail)
     for round_ in range(3):
-      rows = [store_test.row_of(10 * round_ + i, round_)._replace(
+      rows = [client_store_test.row_of(10 * round_ + i, round_)._replace(
           num_examples=np.float32(i + 1)) for i in (0, 1)]
       rows = jax.tree.map(lambda *x: np.stack(x), *rows)
       for each in memory, disk:
@@ -258,7 +265,7 @@ def row(round_):
 
 def test_rows_wait_for_a_disk_with_room(tmp_path, monkeypatch):
   path = tmp_path / 'metrics.jsonl'
-  lines = journal.Lines(path, 0)
+  lines = metrics_log.Lines(path, 0)
   lines.add(row(1))
   # A write that ends in the middle of a line, as on a full disk.
   limit = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -289,7 +296,7 @@ def test_rows_are_read_as_far_as_they_are_whole(text, kept, beyond, tmp_path):
   text = text.replace('}', ', "seconds": 1.5, "images": 64}')
   path.write_bytes(text.encode('latin1'))
   seen = []
-  lines = journal.Lines(path, 2, see=seen.append)
+  lines = metrics_log.Lines(path, 2, see=seen.append)
   assert [x['round'] for x in seen] == kept
   assert lines.beyond == beyond and lines.missing == 2 - len(kept)
   lines.add(row(3))
@@ -303,14 +310,14 @@ def test_a_row_with_a_damaged_name_is_none(name, tmp_path):
   path.write_text(''.join(json.dumps(row(i)) + '\n' for i in (1, 2)).replace(
       name, f'{name[:-1]}x', 1))
   seen = []
-  assert journal.Lines(path, 2, see=seen.append).missing == 1
+  assert metrics_log.Lines(path, 2, see=seen.append).missing == 1
   assert seen == [row(2)]
 
 
 def test_a_board_that_breaks_says_so_once(tmp_path):
   (tmp_path / 'tensorboard').write_text('in the way')
   said = []
-  board = journal.Board(tmp_path / 'tensorboard', 0, said.append)
+  board = metrics_log.Board(tmp_path / 'tensorboard', 0, said.append)
   for round_ in range(3):
     board.add(round_, {'loss': 1.})
   board.close()
@@ -323,34 +330,36 @@ def test_a_board_that_breaks_says_so_once(tmp_path):
 
 def test_a_folder_whose_files_would_not_be_found_again(tmp_path):
   with pytest.raises(BadInput, match=r'has \[ \] in its name'):
-    claims.claim(tmp_path / 'run [2]', smoke.get_config())
+    workdir_lock.claim(tmp_path / 'run [2]', smoke.get_config())
   assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_is_held_by_one(tmp_path):
   config = smoke.get_config()
   folder = tmp_path / 'run'
-  claims.claim(folder, config)
+  workdir_lock.claim(folder, config)
   assert not folder.exists()
-  with claims.held(folder, config):
-    for claim in (claims.claim, lambda *x: claims.held(*x).__enter__()):
+  with workdir_lock.held(folder, config):
+    for claim in (workdir_lock.claim,
+                  lambda *x: workdir_lock.held(*x).__enter__()):
       with pytest.raises(BadInput, match=f'another process is at {folder} '
                          rf'\(process {os.getpid()}\)'):
         claim(folder, config)
-  with claims.held(claims.claim(folder, config), config):
+  with workdir_lock.held(workdir_lock.claim(folder, config), config):
     pass
   # What a start leaves that is killed before it has written its config.
   (folder / 'config.json').rename(folder / 'config.json.part')
-  claims.claim(folder, config)
+  workdir_lock.claim(folder, config)
 
 
 def test_a_lock_is_freed_by_any_death(tmp_path):
-  code = ('import os, sys; from fedu_jax import files; import pathlib\n'
-          'files.held(pathlib.Path(sys.argv[1])).__enter__(); os.abort()')
+  code = ('import os, pathlib, sys\n'
+          'from fedu_jax.runtime.durable_files import held\n'
+          'held(pathlib.Path(sys.argv[1])).__enter__(); os.abort()')
   subprocess.run([sys.executable, '-c', code, tmp_path / '.lock'], cwd=ROOT,
                  check=False, env={**os.environ, 'PYTHONPATH': str(ROOT)},
                  stderr=subprocess.DEVNULL)
-  with files.held(tmp_path / '.lock') as ours:
+  with durable_files.held(tmp_path / '.lock') as ours:
     assert ours
 
 
@@ -358,15 +367,15 @@ def test_what_fails_on_one_host_fails(monkeypatch):
   def fail():
     raise ValueError('RESOURCE_EXHAUSTED: ... No space left on device [...]')
   with pytest.raises(OSError, match='^No space left on device$'):
-    hosts.together(fail)
-  monkeypatch.setattr(hosts, 'any_of', lambda here: True)
+    multihost.together(fail)
+  monkeypatch.setattr(multihost, 'any_of', lambda here: True)
   with pytest.raises(OSError, match='on another host'):
-    hosts.together(lambda: 1)
+    multihost.together(lambda: 1)
 
 
 # --- runs whose disk is taken away -------------------------------------------
 
-# Longer, and all the damages, in `benchmarks.faults`.
+# Longer, and all the damages, in `tests.faults`.
 ROWS = 'two processes', 'a limit of file size', 'a full disk'
 
 

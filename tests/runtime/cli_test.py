@@ -7,17 +7,17 @@ import sys
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 REFUSED = ['-m', 'fedu_jax.main', '--config=configs/smoke.py',
            '--config.rounds=0', '--workdir=/nowhere']
 SIGNALLED = ['-c', 'import os, signal, time\n'
-             'from fedu_jax import stops\n'
-             'stops.listen()\n'
+             'from fedu_jax.runtime import signals\n'
+             'signals.listen()\n'
              'os.kill(os.getpid(), signal.SIGTERM)\n'
              'time.sleep(60)']
-LOST = ['-c', 'from fedu_jax import watch\n'
+LOST = ['-c', 'from fedu_jax.runtime import heartbeat\n'
         'print("what waits to be written")\n'
-        'watch.end(3, "another host is lost")']
+        'heartbeat.end(3, "another host is lost")']
 
 
 @pytest.mark.parametrize('argv, code', [(REFUSED, 2), (SIGNALLED, 5),
@@ -41,14 +41,14 @@ def test_a_signal_that_comes_when_all_is_done_ends_nothing():
   """Python's own end gives signals back to the system, which would kill."""
   done = subprocess.run([sys.executable, '-c', """
 import os
-from fedu_jax import stops
+from fedu_jax.runtime import signals
 
 class Last:
   def __del__(self, kill=os.kill, me=os.getpid()):
     for number in (2, 15):
       kill(me, number)
 
-stops.listen()
+signals.listen()
 last = Last()  # until Python takes its modules apart
 """], cwd=ROOT, text=True, capture_output=True, check=False, timeout=120)
   assert (done.returncode, done.stderr) == (0, '')

@@ -10,10 +10,11 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from fedu_jax import image_files, memory
-from fedu_jax.errors import BadInput, OutOfMemory
+from fedu_jax.data import image_files
+from fedu_jax.runtime.errors import BadInput, OutOfMemory
+from fedu_jax.runtime import host_memory
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 NONE = 2**63 - 4096  # what version 1 says where there is no limit
 
 
@@ -23,7 +24,7 @@ def tree(root, groups, files):
     path = root / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(str(text) + '\n')
-  return sorted(memory.group_limits(root))
+  return sorted(host_memory.group_limits(root))
 
 
 V1, V2 = 'sys/fs/cgroup/memory', 'sys/fs/cgroup'
@@ -59,25 +60,25 @@ def test_limits_of_control_groups(groups, files, found, tmp_path):
 
 
 def test_the_lowest_limit_counts(tmp_path):
-  plain = memory.host_bytes(tmp_path)  # without any group
-  assert plain == memory.host_bytes(tmp_path / 'nothing') > 10**8
+  plain = host_memory.host_bytes(tmp_path)  # without any group
+  assert plain == host_memory.host_bytes(tmp_path / 'nothing') > 10**8
   tree(tmp_path, '4:memory:/x', {f'{V1}/x/memory.limit_in_bytes': NONE})
-  assert memory.host_bytes(tmp_path) == plain
+  assert host_memory.host_bytes(tmp_path) == plain
   tree(tmp_path, '4:memory:/x', {
       f'{V1}/x/memory.limit_in_bytes': 10**8,
       f'{V1}/x/memory.usage_in_bytes': 4 * 10**7})
-  assert memory.host_bytes(tmp_path) == 10**8
-  assert memory.free_bytes(tmp_path) == 6 * 10**7
+  assert host_memory.host_bytes(tmp_path) == 10**8
+  assert host_memory.free_bytes(tmp_path) == 6 * 10**7
   tree(tmp_path, '4:memory:/x', {f'{V1}/x/memory.usage_in_bytes': 2 * 10**8})
-  assert memory.free_bytes(tmp_path) == 0
+  assert host_memory.free_bytes(tmp_path) == 0
 
 
 def test_what_is_too_large_is_refused(monkeypatch):
-  monkeypatch.setattr(memory, 'host_bytes', lambda: 10**8)
-  memory.refuse(10**7, 'a thing')
+  monkeypatch.setattr(host_memory, 'host_bytes', lambda: 10**8)
+  host_memory.refuse(10**7, 'a thing')
   with pytest.raises(BadInput, match='a thing takes 2 GB, more than the memory '
                      r'here \(0.1 GB free of 0.1 GB\): read fewer'):
-    memory.refuse(2 * 10**9, 'a thing', 'read fewer')
+    host_memory.refuse(2 * 10**9, 'a thing', 'read fewer')
 
 
 def numpys():
@@ -114,7 +115,7 @@ def misnamed():
     raises(RuntimeError('std::bad_alloc'))])
 def test_where_memory_runs_out_a_line_says_what_to_change(act):
   with pytest.raises(OutOfMemory, match='memory ran out .*: use less') as found:
-    with memory.watched('use less'):
+    with host_memory.watched('use less'):
       act()
   assert found.value.code == 7 and '\n' not in str(found.value)
 
@@ -124,7 +125,7 @@ def test_where_memory_runs_out_a_line_says_what_to_change(act):
     KeyboardInterrupt()])
 def test_other_errors_pass(error):
   with pytest.raises(type(error)) as found:
-    with memory.watched('use less'):
+    with host_memory.watched('use less'):
       raise error
   assert found.value is error
 
@@ -132,17 +133,18 @@ def test_other_errors_pass(error):
 LIMITED = '''
 import resource
 import numpy as np
-from fedu_jax import errors, memory
+from fedu_jax.runtime import errors, host_memory
 for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
-  before = memory.free_bytes()
+  before = host_memory.free_bytes()
   resource.setrlimit(kind, (2**31, resource.RLIM_INFINITY))
-  assert memory.host_bytes() == 2**31 and memory.free_bytes() < 2**31 < before
+  assert host_memory.host_bytes() == 2**31
+  assert host_memory.free_bytes() < 2**31 < before
   try:
-    memory.refuse(2**31, 'it')
+    host_memory.refuse(2**31, 'it')
   except errors.BadInput as error:
     print(error)
   try:
-    with memory.watched('use less'):
+    with host_memory.watched('use less'):
       np.ones(2**31, np.uint8)
   except errors.OutOfMemory as error:
     print(error)

@@ -12,12 +12,12 @@ import tempfile
 
 import pytest
 
-from benchmarks.faults import config as cases
-from fedu_jax import files
-from fedu_jax import screen
-from fedu_jax import surroundings
+from fedu_jax.runtime import durable_files
+from fedu_jax.runtime import machine
+from fedu_jax.runtime import terminal
+from tests.faults import config as cases
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 # --- folders of the user ----------------------------------------------------
@@ -39,27 +39,27 @@ def _raises():
 
 def test_the_cache_of_a_user(monkeypatch, tmp_path):
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'x'))
-  assert surroundings.user_cache('c') == tmp_path / 'x' / 'fedu_jax' / 'c'
-  assert surroundings.cache_note() == ''
+  assert machine.user_cache('c') == tmp_path / 'x' / 'fedu_jax' / 'c'
+  assert machine.cache_note() == ''
   assert not list(tmp_path.iterdir())
   monkeypatch.setenv('XDG_CACHE_HOME', 'relative')  # its standard: ignored
   monkeypatch.setenv('HOME', str(tmp_path))
-  assert surroundings.user_cache('c') == tmp_path / '.cache' / 'fedu_jax' / 'c'
+  assert machine.user_cache('c') == tmp_path / '.cache' / 'fedu_jax' / 'c'
 
 
 def test_without_a_home_the_cache_is_temporary_and_private(nowhere):
-  assert surroundings.home() is None
-  assert surroundings.user_cache('c') == nowhere / 'c'
+  assert machine.home() is None
+  assert machine.user_cache('c') == nowhere / 'c'
   assert stat.S_IMODE(nowhere.stat().st_mode) == 0o700
-  assert 'no home folder' in surroundings.cache_note()
-  assert str(nowhere) in surroundings.cache_note()
+  assert 'no home folder' in machine.cache_note()
+  assert str(nowhere) in machine.cache_note()
 
 
 def test_a_file_where_the_cache_should_be(nowhere, monkeypatch, tmp_path):
   (tmp_path / 'file').touch()
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file' / 'x'))
-  assert surroundings.user_cache('c') == nowhere / 'c'
-  assert 'cannot be written to' in surroundings.cache_note()
+  assert machine.user_cache('c') == nowhere / 'c'
+  assert 'cannot be written to' in machine.cache_note()
 
 
 @pytest.mark.parametrize('make', [
@@ -68,8 +68,8 @@ def test_a_file_where_the_cache_should_be(nowhere, monkeypatch, tmp_path):
 def test_nobody_elses_folder_is_taken_for_ours(nowhere, make):
   """What is kept there is run."""
   make(nowhere)
-  assert surroundings.user_cache('c') is None
-  assert 'nothing is kept' in surroundings.cache_note()
+  assert machine.user_cache('c') is None
+  assert 'nothing is kept' in machine.cache_note()
 
 
 # --- advice -----------------------------------------------------------------
@@ -79,11 +79,11 @@ def test_room_is_spoken_of_only_where_it_lacks():
   for number in errno.errorcode:
     for told in (OSError(number, os.strerror(number)),
                  f'checkpoint ({os.strerror(number)}): there is none yet'):
-      asks_for_room = 'make room' in files.advice(told)
+      asks_for_room = 'make room' in durable_files.advice(told)
       assert asks_for_room == (number in (errno.ENOSPC, errno.EDQUOT)), told
-  assert 'ulimit -f' in files.advice(OSError(errno.EFBIG, ''))
-  assert 'ulimit -n' in files.advice('x (Too many open files)')
-  assert 'shorter' in files.advice(OSError(errno.ENAMETOOLONG, ''))
+  assert 'ulimit -f' in durable_files.advice(OSError(errno.EFBIG, ''))
+  assert 'ulimit -n' in durable_files.advice('x (Too many open files)')
+  assert 'shorter' in durable_files.advice(OSError(errno.ENAMETOOLONG, ''))
 
 
 # --- consoles ---------------------------------------------------------------
@@ -91,31 +91,31 @@ def test_room_is_spoken_of_only_where_it_lacks():
 
 def test_letters_that_a_locale_lacks_are_escaped():
   raw = io.BytesIO()
-  console = screen.console(io.TextIOWrapper(raw, encoding='ascii'))
+  console = terminal.console(io.TextIOWrapper(raw, encoding='ascii'))
   console.print('客户')
   assert raw.getvalue() == b'\\u5ba2\\u6237\n'
-  assert screen.unprinted(console) == ''
+  assert terminal.unprinted(console) == ''
 
 
 @pytest.mark.parametrize('columns, width', [
     ('1', 40), ('0', 40), ('9' * 12, 1000), ('garbage', 80), ('100', 100)])
 def test_a_width_that_can_be_read(monkeypatch, columns, width):
   monkeypatch.setenv('COLUMNS', columns)
-  assert screen.console(io.StringIO()).width == width
+  assert terminal.console(io.StringIO()).width == width
 
 
 def test_what_is_not_printed_is_known():
   class Full(io.StringIO):
     def flush(self):
       raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-  console = screen.console(Full())
+  console = terminal.console(Full())
   console.print('x')
-  assert screen.unprinted(console) == 'No space left on device'
+  assert terminal.unprinted(console) == 'No space left on device'
   closed = io.StringIO()
-  console = screen.console(closed)
+  console = terminal.console(closed)
   closed.close()
   console.print('x')
-  assert 'closed' in screen.unprinted(console)
+  assert 'closed' in terminal.unprinted(console)
 
 
 # --- commands ---------------------------------------------------------------

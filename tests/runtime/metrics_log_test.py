@@ -6,7 +6,7 @@ import pytest
 from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import RecordWriter
 
-from fedu_jax import journal
+from fedu_jax.runtime import metrics_log
 
 
 def steps(path):
@@ -29,7 +29,7 @@ def test_starts_are_read_in_the_order_they_were_made(tmp_path, monkeypatch,
   which the later ones would empty the earlier ones' file."""
   for start, now in enumerate(clock):
     monkeypatch.setattr(time, 'time', lambda now=now: now)
-    board = journal.Board(tmp_path, 2 * start, pytest.fail)
+    board = metrics_log.Board(tmp_path, 2 * start, pytest.fail)
     for round_ in (1, 2):
       board.add(2 * start + round_, {'loss': 0.5})
     board.close()
@@ -41,6 +41,6 @@ def test_starts_are_read_in_the_order_they_were_made(tmp_path, monkeypatch,
 def test_files_of_an_earlier_version_are_read_first(tmp_path):
   old = tmp_path / 'events.out.tfevents.9999999999.zz'
   RecordWriter(str(old)).close()
-  journal.Board(tmp_path, 3, pytest.fail).close()
+  metrics_log.Board(tmp_path, 3, pytest.fail).close()
   assert sorted(tmp_path.iterdir())[0] == old and len(
       list(tmp_path.iterdir())) == 2

@@ -18,11 +18,11 @@ import jax
 import numpy as np
 import pytest
 
-from fedu_jax import checkpoint
-from fedu_jax import partition
-from fedu_jax.errors import LOST, Interrupted
+from fedu_jax.data import partition
+from fedu_jax.runtime import checkpoint
+from fedu_jax.runtime.errors import LOST, Interrupted
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 SCORED = '--config.evaluation.every=1'
 # At the config's own rate, 0.06, training is chaotic: an eps (1e-7) in the
 # first network moves divergences by up to 0.08 in the fourth round; at this
@@ -32,7 +32,7 @@ TIMEOUT = 15  # seconds; other tests run beside these
 
 
 def start(count, workdir, *flags, process=None, what='-', die=(None, 0),
-          config='tests/tiny.py', devices=1, port=None, alone=False,
+          config='tests/helpers/tiny.py', devices=1, port=None, alone=False,
           **environment):
   """Starts `count` processes, or one of them alone; `die`: (which, round)."""
   if port is None:
@@ -49,7 +49,7 @@ def start(count, workdir, *flags, process=None, what='-', die=(None, 0),
       f'--config.distributed.processes={count}',
       f'--config.distributed.timeout={TIMEOUT}']
   return [subprocess.Popen(
-      [sys.executable, str(ROOT / 'tests' / 'loopback.py'), what,
+      [sys.executable, '-m', 'tests.helpers.loopback', what,
        str(die[1] if i == die[0] else 0), f'--config={config}',
        f'--workdir={workdir}', CALM, *joined,
        *([] if alone else [f'--config.distributed.process={i}']), *flags],
@@ -97,7 +97,7 @@ def rows_of(folder):
 
 
 def assert_same(folder, other):
-  """Sums in another order: 1e-7 a round, as in sharding_test."""
+  """Sums in another order: 1e-7 a round, as in device_mesh_test."""
   mine, theirs = rows_of(folder), rows_of(other)
   assert [x['round'] for x in mine] == [x['round'] for x in theirs]
   for a, b in zip(mine, theirs):

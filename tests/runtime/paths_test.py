@@ -6,12 +6,12 @@ import pwd
 
 import pytest
 
-from fedu_jax import claims
 from fedu_jax import configs
-from fedu_jax import paths
-from fedu_jax import sources
-from fedu_jax.errors import BadInput
-import tiny
+from fedu_jax.data import sources
+from fedu_jax.runtime.errors import BadInput
+from fedu_jax.runtime import paths
+from fedu_jax.training import workdir_lock
+from tests.helpers import tiny
 
 
 def test_a_tilde_is_a_home(monkeypatch, tmp_path):
@@ -91,8 +91,8 @@ def test_a_workdir_with_something_in_its_way(make, words, tmp_path):
   folder = tmp_path / 'x' if (tmp_path / 'x').is_symlink() else (
       tmp_path / 'x' / 'y')
   with pytest.raises(BadInput, match=words) as caught:
-    with claims.held(claims.claim(folder, tiny.get_config()),
-                     tiny.get_config()):
+    with workdir_lock.held(workdir_lock.claim(folder, tiny.get_config()),
+                           tiny.get_config()):
       pass
   assert 'make room' not in str(caught.value)
 
@@ -103,7 +103,7 @@ def test_a_pattern_above_a_workdir(monkeypatch, tmp_path):
     (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / name)
     with pytest.raises(BadInput, match='TensorStore takes for a pattern'):
-      claims.claim(pathlib.Path('r'), tiny.get_config())
+      workdir_lock.claim(pathlib.Path('r'), tiny.get_config())
 
 
 # --- configs ----------------------------------------------------------------
@@ -136,5 +136,5 @@ def test_a_config_that_is_not_there(name, words):
 
 
 def test_all_configs_are_shipped_and_known_by_name():
-  folder = pathlib.Path(__file__).parents[1] / 'configs'
+  folder = pathlib.Path(__file__).parents[2] / 'configs'
   assert configs.names() == sorted(x.stem for x in folder.glob('*.py'))

@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from fedu_jax import protocols, runs, train
-from fedu_jax.checkpoint import Checkpoints
-from fedu_jax.errors import BadInput
-import tiny
+from fedu_jax.evaluation import protocols
+from fedu_jax.runtime.checkpoint import Checkpoints
+from fedu_jax.runtime.errors import BadInput
+from fedu_jax.training import prepare
+from fedu_jax.training import train
+from tests.helpers import tiny
 
 
 def numbers():
@@ -35,7 +37,7 @@ def test_runs_and_scores_draw_by_one_generator(
     del args, kwargs
     drawn.append(numbers())
     raise BadInput('far enough')
-  for module, name in ((train.settings, 'check'), (runs, 'data_of')):
+  for module, name in ((train.registry, 'check'), (prepare, 'data_of')):
     monkeypatch.setattr(module, name, stop)
   config, console = tiny.get_config(), Console(quiet=True)
   want = numbers()
@@ -46,7 +48,7 @@ def test_runs_and_scores_draw_by_one_generator(
                                   consoles=[console]),
         lambda: train.train_and_evaluate(config, str(tmp_path),
                                          console=console),
-        lambda: runs.restore(config, tmp_path, 'untrained', console),
+        lambda: prepare.restore(config, tmp_path, 'untrained', console),
         lambda: protocols.ask(tmp_path, 'knn', trained=(1, stop))):
       with pytest.raises(BadInput, match='far enough'):
         begin()

@@ -2,8 +2,8 @@
 
 import pytest
 
-from fedu_jax import suggest
-from fedu_jax.fields import FIELDS
+from fedu_jax.runtime import suggest
+from fedu_jax.training.config.fields import FIELDS
 
 
 @pytest.mark.parametrize('name, wanted', [

@@ -6,7 +6,9 @@ import json
 import pytest
 from rich.console import Console
 
-from fedu_jax import protocols, report, screen
+from fedu_jax.evaluation import protocols
+from fedu_jax.runtime import terminal
+from fedu_jax.training import round_report
 
 # Folders of sweeps and of web pages are called so; to Rich these are markup.
 NAMES = '/data/[old]/x', '/data/[/b]/x', '/data/[lr=0.1]', 'a :bug: b', '[red]x'
@@ -17,9 +19,10 @@ NAMES = '/data/[old]/x', '/data/[/b]/x', '/data/[lr=0.1]', 'a :bug: b', '[red]x'
 def test_names_are_printed_as_they_are(name, own):
   """On our consoles and on one that a notebook brings."""
   shown = io.StringIO()
-  console = screen.console(shown) if own else Console(file=shown)
-  screen.say(console, f'{name} is damaged')
-  console.print(report.plain_table('federation', {f'transfer to {name}': 0.5}))
+  console = terminal.console(shown) if own else Console(file=shown)
+  terminal.say(console, f'{name} is damaged')
+  console.print(round_report.plain_table(
+      'federation', {f'transfer to {name}': 0.5}))
   first, *rest = shown.getvalue().splitlines()
   assert first == f'{name} is damaged'
   assert any(f'transfer to {name}  ' in line for line in rest)

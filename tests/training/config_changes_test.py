@@ -12,11 +12,11 @@ from PIL import Image
 import pytest
 
 from configs import smoke
-from fedu_jax import protocols
-from fedu_jax import runs
-from fedu_jax import screen
-from fedu_jax import train
-from fedu_jax.errors import BadInput
+from fedu_jax.evaluation import protocols
+from fedu_jax.runtime.errors import BadInput
+from fedu_jax.runtime import terminal
+from fedu_jax.training import prepare
+from fedu_jax.training import train
 
 
 def config_of(data, rounds=1):
@@ -35,12 +35,12 @@ def run(folder, config, **more):
   """Returns what a start of the run prints."""
   printed = io.StringIO()
   train.train_and_evaluate(config, str(folder),
-                           console=screen.console(printed, width=300), **more)
+                           console=terminal.console(printed, width=300), **more)
   return printed.getvalue()
 
 
 def ask(folder, protocol, **more):
-  return protocols.ask(folder, protocol, console=screen.console(quiet=True),
+  return protocols.ask(folder, protocol, console=terminal.console(quiet=True),
                        **more)
 
 
@@ -91,7 +91,7 @@ def test_moved_data_is_known_by_its_images(moved):
   kept = json.loads((moved / 'run' / 'config.json').read_text())
   assert kept['data.source'] == f'folder:{moved}/data'
   # The same images in a file, with labels that were not known before.
-  data = runs.data_of(config)
+  data = prepare.data_of(config)
   labels = np.arange(10) % 2
   np.savez(moved / 'a.npz', train_images=data.train_images,
            train_labels=labels, owners=data.owners,
@@ -138,7 +138,7 @@ def test_a_finished_run_goes_on_to_more_rounds(moved):
   assert 'going on after round 1 of 2' in printed
   rows = (moved / 'run' / 'metrics.jsonl').read_text().splitlines()
   assert [json.loads(row)['round'] for row in rows] == [1, 2]
-  assert runs.rounds_of(moved / 'run', 'federation') == 2
+  assert prepare.rounds_of(moved / 'run', 'federation') == 2
   found = ask(moved / 'run', 'geometry')
   kept = json.loads((moved / 'run' / 'evaluation.json').read_text())
   assert kept['federation']['rounds'] == 2

@@ -6,11 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from fedu_jax import data_record
-from fedu_jax import hosts
-from fedu_jax import lazy
-from fedu_jax import sources
-from fedu_jax.errors import BadInput
+from fedu_jax.data import lazy_arrays
+from fedu_jax.data import sources
+from fedu_jax.runtime.errors import BadInput
+from fedu_jax.runtime import multihost
+from fedu_jax.training import data_record
 
 DRAW = np.random.RandomState(0)
 IMAGES = DRAW.randint(0, 256, (12, 4, 4, 3)).astype(np.uint8)
@@ -98,13 +98,14 @@ def test_lazy_images_and_several_hosts_give_the_same(monkeypatch):
   def rows(wanted):
     read.extend(wanted.tolist())
     return IMAGES[wanted]
-  late = DATA._replace(train_images=lazy.Lazy(IMAGES.shape, np.uint8, rows))
+  late = DATA._replace(
+      train_images=lazy_arrays.Lazy(IMAGES.shape, np.uint8, rows))
   assert data_record.digests(late, PARTS) == want
   assert sorted(read) == list(range(12))
   shares = []
-  monkeypatch.setattr(hosts, 'several', lambda: True)
+  monkeypatch.setattr(multihost, 'several', lambda: True)
   monkeypatch.setattr(jax, 'process_count', lambda: 2)
-  monkeypatch.setattr(hosts.multihost_utils, 'process_allgather',
+  monkeypatch.setattr(multihost.multihost_utils, 'process_allgather',
                       lambda x: shares.append(x) or np.stack(shares))
   for host in range(2):
     read.clear()

@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from fedu_jax import federation, runs, traffic, train
-import tiny
+from fedu_jax.core import communication
+from fedu_jax.training import prepare
+from fedu_jax.training import round_loop
+from fedu_jax.training import train
+from tests.helpers import tiny
 
 SEEDS = [3, 4]
 
@@ -91,8 +94,8 @@ def test_a_seed_goes_on_by_itself(together):
   assert 'all 2 rounds are done' in printed and 'compiled' not in printed
   jax.tree.map(np.testing.assert_array_equal, again.federation,
                done[1].federation)
-  _, online = runs.restore(runs.config_of(folders[1]), folders[1], 'alone0',
-                           Console(quiet=True))
+  _, online = prepare.restore(prepare.config_of(folders[1]), folders[1],
+                              'alone0', Console(quiet=True))
   jax.tree.map(np.testing.assert_array_equal, online, done[1].alone[0])
 
 
@@ -116,7 +119,7 @@ def test_a_clock_that_is_set_back_changes_no_duration(tmp_path, monkeypatch):
               'loss': np.ones(2), 'divergence': np.ones(2)}]
 
     def state(self, i):
-      return runs.Run({'round': np.int32(self.done + i)}, (), ())
+      return prepare.Run({'round': np.int32(self.done + i)}, (), ())
 
     def online(self, i):
       return i
@@ -128,11 +131,11 @@ def test_a_clock_that_is_set_back_changes_no_duration(tmp_path, monkeypatch):
       pass
   saved = types.SimpleNamespace(damaged={}, save=lambda *_: None,
                                 oldest=lambda: 0)
-  member = runs.Member('federation', tmp_path, [], None, 0, None,
-                       Console(quiet=True))
-  monkeypatch.setattr(federation.place, 'check', lambda *_, **__: None)
-  ended, = federation._rounds([member], [saved], Rounds(), config_of(),
-                              traffic.Sent(1, 1), None, 0.0)
+  member = prepare.Member('federation', tmp_path, [], None, 0, None,
+                          Console(quiet=True))
+  monkeypatch.setattr(round_loop.placement, 'check', lambda *_, **__: None)
+  ended, = round_loop._rounds([member], [saved], Rounds(), config_of(),
+                              communication.Sent(1, 1), None, 0.0)
   assert 0 < ended.speed['seconds'] < 60
   assert ended.speed['images_per_second'] > 0
   assert 0 <= ended.speed['compile_seconds'] < 60

@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from fedu_jax import report, screen
+from fedu_jax.runtime import terminal
+from fedu_jax.training import round_report
 
 
 def row(**more):
@@ -21,8 +22,8 @@ def row(**more):
 def test_a_reading_that_is_no_number_is_shown(tmp_path):
   """As kNN of features that are not finite; one that was not taken is not."""
   shown = io.StringIO()
-  with report.RoundReport(tmp_path, screen.console(shown), 'federation', done=0,
-                          rounds=3) as rounds:
+  with round_report.RoundReport(tmp_path, terminal.console(shown), 'federation',
+                                done=0, rounds=3) as rounds:
     rounds.add(row())
     rounds.add(row(round=2, knn_accuracy=math.nan))
     rounds.add(row(round=3, knn_accuracy=0.25))
@@ -35,8 +36,9 @@ def test_a_reading_that_is_no_number_is_shown(tmp_path):
 
 
 def test_scores_that_are_no_numbers_are_named():
-  assert report.unsound_line({'federation': {'knn': 0.5, 'linear': 0.0}}) == ''
-  line = report.unsound_line({
+  assert round_report.unsound_line(
+      {'federation': {'knn': 0.5, 'linear': 0.0}}) == ''
+  line = round_report.unsound_line({
       'untrained': {'knn': 0.5}, 'federation': {'knn': math.nan,
                                                 'linear': math.nan}})
   assert 'federation (knn, linear)' in line and 'untrained' not in line

@@ -15,13 +15,20 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from fedu_jax import screen, settings, train
-from fedu_jax.checkpoint import Checkpoints
-from fedu_jax.errors import BadInput
-from configs import cifar10, cifar100, cifar10_small, methods, quickstart, smoke
+from configs import cifar10
+from configs import cifar100
+from configs import cifar10_small
+from configs import methods
+from configs import quickstart
+from configs import smoke
+from fedu_jax.runtime.checkpoint import Checkpoints
+from fedu_jax.runtime.errors import BadInput
+from fedu_jax.runtime import terminal
+from fedu_jax.training.config import registry
+from fedu_jax.training import train
 
-ROOT = pathlib.Path(__file__).parents[1]
-TINY = 'tests/tiny.py'
+ROOT = pathlib.Path(__file__).parents[2]
+TINY = 'tests/helpers/tiny.py'
 
 
 def command(workdir, *flags, config=TINY):
@@ -212,7 +219,7 @@ def test_scores_that_are_none_are_asked_again_or_refused(finished, tmp_path):
 def test_pytorch_is_not_imported():
   """tensorboardX would, which takes longer than all the rest."""
   subprocess.run(
-      [sys.executable, '-c', 'import sys, fedu_jax.train; '
+      [sys.executable, '-c', 'import sys, fedu_jax.training.train; '
        'assert "tensorboardX" in sys.modules and "torch" not in sys.modules; '
        'import torch'], cwd=ROOT, check=True, timeout=600)
 
@@ -380,7 +387,7 @@ def test_a_workdir_with_something_else_in_it_is_refused(tmp_path):
 def test_cifar10_is_the_papers_and_else_the_released_codes_setting():
   """Clients, classes, rounds and network are the papers', the rest the code's.
   """
-  flat = settings.flatten(cifar10.get_config())
+  flat = registry.flatten(cifar10.get_config())
   want = {
       'rounds': 100, 'local_epochs': 5, 'batch_size': 128, 'clients': 5,
       'cohort': 0, 'partition.name': 'by_class',
@@ -398,7 +405,7 @@ def test_cifar10_is_the_papers_and_else_the_released_codes_setting():
       'evaluation.probe_learning_rate': 3e-3,
       'evaluation.probe_standardise': False}
   assert {name: flat[name] for name in want} == want
-  hundred = settings.flatten(cifar100.get_config())
+  hundred = registry.flatten(cifar100.get_config())
   changed = {name for name in flat if flat[name] != hundred[name]}
   assert changed == {'data.source', 'partition.classes_per_client'}
   assert hundred['partition.classes_per_client'] == 20
@@ -407,18 +414,18 @@ def test_cifar10_is_the_papers_and_else_the_released_codes_setting():
 @pytest.mark.parametrize('config', [
     cifar10, cifar100, cifar10_small, quickstart])
 def test_configs_are_sound(config):
-  settings.check(config.get_config())
+  registry.check(config.get_config())
 
 
 @pytest.mark.parametrize('name', list(methods.METHODS))
 def test_methods_are_sound(name):
   """Each can be bound, and says what it is by its name."""
   config = methods.get_config(name)
-  settings.check(config)
+  registry.check(config)
   for section in ('model', 'learner', 'aggregation', 'rule'):
-    settings.bind(config, section)
-  flat = settings.flatten(config)
-  changed = {key for key, value in settings.flatten(
+    registry.bind(config, section)
+  flat = registry.flatten(config)
+  changed = {key for key, value in registry.flatten(
       cifar10.get_config()).items() if value != flat[key]}
   assert bool(changed) == (name != 'fedu')
 
@@ -432,7 +439,8 @@ def test_methods_that_no_other_test_trains(name, tmp_path):
   config = smoke.get_config()
   config.rounds = 1
   methods.METHODS[name](config)
-  done = train.train(config, str(tmp_path), console=screen.console(quiet=True))
+  done = train.train(config, str(tmp_path),
+                     console=terminal.console(quiet=True))
   row, = rows(tmp_path)
   assert np.isfinite(row['loss']) and row['left_out'] == []
   assert len(row['cohort']) == config.clients == (
@@ -448,9 +456,10 @@ def test_methods_that_no_other_test_trains(name, tmp_path):
     (99, 7.9e-6)])
 def test_the_rate_is_the_cosine_of_the_reference(round_, rate):
   """Facts B1's table of the rate, read off a step of the bound optimiser."""
-  from fedu_jax import networks, program
+  from fedu_jax.models import networks
+  from fedu_jax.training.engine import round_program
   config = cifar10.get_config()
-  learner = program.make_learner(config, networks.resnet10(width=1))
+  learner = round_program.make_learner(config, networks.resnet10(width=1))
   make_tx = learner.step.keywords['make_tx']
   tx = make_tx(np.float32(round_))
   exact = 0.5 * 0.032 * (np.cos(np.pi * round_ / 100) + 1)
@@ -472,23 +481,23 @@ def test_a_researchers_own_rule_by_name(tmp_path, monkeypatch):
   config = cifar10.get_config()
   config.rule.name = 'mine:lazy'
   config.rule.patience = 3
-  settings.check(config)
-  assert settings.bind(config, 'rule').keywords == {'patience': 3}
+  registry.check(config)
+  assert registry.bind(config, 'rule').keywords == {'patience': 3}
   (tmp_path / 'broken.py').write_text('def rule(:')
   for name, complaint in [
       ('broken:rule', 'SyntaxError'), ('math:pi', 'imported'),
       ('mine:absent', 'AttributeError')]:
     config.rule.name = name
     with pytest.raises(BadInput, match=complaint):
-      settings.check(config)
+      registry.check(config)
   config.rule.name = 'mine:lazy'
   del config.rule.patience
   with pytest.raises(BadInput, match='needs a field config.rule.patience'):
-    settings.check(config)
+    registry.check(config)
   config.rule.patience = 3
   config.rule.patient = 3
   with pytest.raises(BadInput, match="'rule.patient'"):
-    settings.check(config)
+    registry.check(config)
 
 
 def test_checkpoints_keep_the_newest(tmp_path):

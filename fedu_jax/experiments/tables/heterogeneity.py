@@ -1,8 +1,8 @@
 """How unevenly classes are spread: classes a client, and Dirichlet's alpha."""
 
+from fedu_jax.experiments import experiment as plans
 from fedu_jax.experiments import figures
-from fedu_jax.experiments import plan as plans
-from fedu_jax.experiments import published
+from fedu_jax.experiments import published_numbers
 
 METHODS = {'FedU': 'fedu', 'FedBYOL': 'fedbyol', 'FedSimSiam': 'simsiam'}
 # Scale -> row -> classes a client, and alphas. The hours ask FedBYOL at both
@@ -30,15 +30,16 @@ def plan(scale: plans.Scale) -> plans.Plan:
           scale, method=method, data=data, partition__name='dirichlet',
           partition__alpha=alpha,
           partition__min_examples=2 * scale.base().batch_size)))
-  known['FedU', '2 classes a client'] = published.LINEAR[
+  known['FedU', '2 classes a client'] = published_numbers.LINEAR[
       'FedU', 'CIFAR-10', 'non-IID']
-  for count, (byol, simsiam) in published.CLASSES.items():
+  for count, (byol, simsiam) in published_numbers.CLASSES.items():
     known['FedBYOL', f'{count} classes a client'] = byol
     known['FedSimSiam', f'{count} classes a client'] = simsiam
   return plans.Plan(
       'Heterogeneity', arms, 'linear,knn',
       {'Linear probe': 'linear', "kNN on the projector's output": 'knn'},
-      known, f'{published.RESNET18}; CIFAR-10. Of Dirichlet draws those count '
-      'that leave every client two batches, which the most uneven do not.',
+      known, f'{published_numbers.RESNET18}; CIFAR-10. Of Dirichlet draws '
+      'those count that leave every client two batches, which the most uneven '
+      'do not.',
       lambda results: {'heterogeneity': figures.lines(
           results, 'linear', 'linear probe, accuracy in %')})

@@ -1,8 +1,8 @@
 """The main table: methods by data set and split, by linear probe."""
 
+from fedu_jax.experiments import experiment as plans
 from fedu_jax.experiments import figures
-from fedu_jax.experiments import plan as plans
-from fedu_jax.experiments import published
+from fedu_jax.experiments import published_numbers
 
 METHODS = {
     'FedU': 'fedu', 'FedBYOL': 'fedbyol', 'FedEMA': 'fedema',
@@ -46,12 +46,12 @@ def plan(scale: plans.Scale) -> plans.Plan:
             row, column, plans.make(scale, method=method, data=data, iid=iid),
             protocols='classifier' if method == 'supervised' else ''))
   known = {(row, f'{data} {split}'): text
-           for (row, data, split), text in published.LINEAR.items()}
+           for (row, data, split), text in published_numbers.LINEAR.items()}
   return plans.Plan(
       'Linear evaluation', arms, 'linear,knn',
       {'Linear probe': 'linear', "kNN on the projector's output": 'knn',
        'The classifier that was trained with labels': 'classifier'},
-      known, f'{published.RESNET18}. What U measures of supervised FedAvg is '
-      'not said.',
+      known, f'{published_numbers.RESNET18}. What U measures of supervised '
+      'FedAvg is not said.',
       lambda results: {'linear': figures.bars(
           results, 'linear', 'linear probe, accuracy in %')})

@@ -1,8 +1,8 @@
 """DAPU against the local and the global predictor."""
 
+from fedu_jax.experiments import experiment as plans
 from fedu_jax.experiments import figures
-from fedu_jax.experiments import plan as plans
-from fedu_jax.experiments import published
+from fedu_jax.experiments import published_numbers
 
 RULES = {'local': 'local_predictor', 'global': 'global_predictor',
          'DAPU': 'dapu'}
@@ -15,9 +15,9 @@ def plan(scale: plans.Scale) -> plans.Plan:
   return plans.Plan(
       'Whose predictor', arms, 'linear,knn',
       {'Linear probe': 'linear', "kNN on the projector's output": 'knn'},
-      {cell: text for cell, text in published.PREDICTOR.items()
+      {cell: text for cell, text in published_numbers.PREDICTOR.items()
        if cell[1] in scale.data},
-      f'{published.UNSAID}; with ~ read off bars.',
+      f'{published_numbers.UNSAID}; with ~ read off bars.',
       lambda results: {
           'predictor': figures.bars(
               results, 'linear', 'linear probe, accuracy in %'),

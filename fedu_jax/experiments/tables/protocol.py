@@ -2,9 +2,9 @@
 
 import itertools
 
+from fedu_jax.experiments import experiment as plans
 from fedu_jax.experiments import figures
-from fedu_jax.experiments import plan as plans
-from fedu_jax.experiments import published
+from fedu_jax.experiments import published_numbers
 
 _RULES = {'global': 'global_predictor', 'local': 'local_predictor'}
 # Aggregate, update, predictor.
@@ -29,7 +29,8 @@ def plan(scale: plans.Scale) -> plans.Plan:
   for aggregate, update, predictor in _ALL:
     row, column = f'aggregate {aggregate}, update {update}', (
         f'{predictor} predictor')
-    known[row, column] = published.PROTOCOL[aggregate, update, predictor]
+    known[row, column] = published_numbers.PROTOCOL[
+        aggregate, update, predictor]
     if (aggregate, update, predictor) in _LEFT_OUT[scale.arms]:
       continue
     arms.append(plans.Arm(row, column, plans.make(
@@ -39,6 +40,6 @@ def plan(scale: plans.Scale) -> plans.Plan:
   return plans.Plan(
       'What to aggregate and what to update', arms, 'linear,knn',
       {'Linear probe': 'linear', "kNN on the projector's output": 'knn'},
-      known, f'{published.UNSAID}.',
+      known, f'{published_numbers.UNSAID}.',
       lambda results: {'protocol': figures.bars(
           results, 'linear', 'linear probe, accuracy in %')})

@@ -1,8 +1,8 @@
 """One and ten per cent of the labels, as released and with fine-tuning."""
 
+from fedu_jax.experiments import experiment as plans
 from fedu_jax.experiments import figures
-from fedu_jax.experiments import linear_evaluation
-from fedu_jax.experiments import plan as plans
+from fedu_jax.experiments.tables import linear_evaluation
 
 _ROWS = ('untrained', 'one client', 'FedU', 'FedBYOL', 'FedEMA, auto',
          'FedSimSiam', 'FedSimCLR')

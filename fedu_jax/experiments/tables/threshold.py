@@ -1,7 +1,7 @@
 """The sweep over DAPU's threshold."""
 
+from fedu_jax.experiments import experiment as plans
 from fedu_jax.experiments import figures
-from fedu_jax.experiments import plan as plans
 
 THRESHOLDS = {'smoke': (0.1, 0.4), 'cpu': (0.2, 0.4, 0.8),
               'paper': (0.2, 0.3, 0.4, 0.5, 0.6, 0.8)}

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from fedu_jax import evaluation
-from fedu_jax import files
-from fedu_jax import runs
+from fedu_jax.evaluation import probes
+from fedu_jax.experiments import experiment as plans
 from fedu_jax.experiments import figures
-from fedu_jax.experiments import plan as plans
+from fedu_jax.runtime import durable_files
+from fedu_jax.training import prepare
 
 _ARMS: dict[str, tuple[dict[str, Any], str]] = {
     'untrained': ({}, 'untrained'), 'one client': ({}, 'alone0'),
@@ -68,16 +68,16 @@ def _flattened(result: plans.Result) -> tuple[np.ndarray, np.ndarray]:
   folder = result.folders[0]
   path = folder / f'tsne-{result.arm.encoder}.json'
   if not path.exists():
-    scorer, online = runs.restore(
-        runs.config_of(folder, result.data_dir), folder, result.arm.encoder,
+    scorer, online = prepare.restore(
+        prepare.config_of(folder, result.data_dir), folder, result.arm.encoder,
         Console(quiet=True))
     images = scorer.test_images[:1000]
-    features = evaluation.embed(evaluation.features, scorer.nets.encoder,
+    features = probes.embed(probes.features, scorer.nets.encoder,
                                 online.encoder, images)
     flat = manifold.TSNE(
         perplexity=min(30, len(images) // 4), init='pca',
         random_state=0).fit_transform(np.asarray(features))
-    files.write(path, json.dumps({
+    durable_files.write(path, json.dumps({
         'points': flat.astype(float).round(3).tolist(),
         'classes': scorer.test_labels[:1000].tolist()}).encode())
   kept = json.loads(path.read_text())

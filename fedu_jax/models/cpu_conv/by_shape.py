@@ -1,8 +1,9 @@
 """A convolution's parts on CPU, each by what its shape makes fastest.
 
 Products of patches for small maps, of rows for few channels, Winograd's method
-for many, XLA's own convolution otherwise; `conv.py` has the measurements. Each
-is under jit, so that it is traced once for all layers of a shape.
+for many, XLA's own convolution otherwise; `convolution.py` has the
+measurements. Each is under jit, so that it is traced once for all layers of a
+shape.
 """
 
 from collections.abc import Callable
@@ -12,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fedu_jax import rows
-from fedu_jax import winograd
-from fedu_jax.state import Array
+from fedu_jax.core.state import Array
+from fedu_jax.models.cpu_conv import few_channels
+from fedu_jax.models.cpu_conv import winograd
 
 _SMALL = 4  # the largest side of an output map that is done as a product
 # Where Winograd's method wins: its kernel gradient with more than 16 channels,
@@ -51,7 +52,7 @@ def forward(x: Array, kernel: Array, *, stride: int, pads: Pads,
   if method == 'winograd':
     return winograd.convolve(x, kernel)
   if method == 'rows':
-    return rows.convolve(x, kernel)
+    return few_channels.convolve(x, kernel)
   if method == 'xla':
     return xla(x, kernel, stride=stride, pads=pads)
   size = _output_size(x, kernel, stride, pads)
@@ -153,7 +154,8 @@ def kernel_gradient(x: Array, kernel: Array, d_y: Array, *, stride: int,
                           _TILES * tile**2 // (height * width))
     if few <= _FEW and max(height, width) > _SMALL:
       numbers = 3 * sum(kernel.shape[2:]) * (height + 2) * width
-      return _over_slices(rows.kernel_gradient, x, d_y, _PATCHES // numbers)
+      return _over_slices(few_channels.kernel_gradient, x, d_y,
+                          _PATCHES // numbers)
 
   def by_patches(x, d_y):
     patches = _patches(x, kernel, stride, pads, height, width)

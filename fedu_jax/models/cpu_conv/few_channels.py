@@ -7,7 +7,7 @@ would need [.., 9 C] and be copied nine times.
 
 import jax.numpy as jnp
 
-from fedu_jax.state import Array
+from fedu_jax.core.state import Array
 
 
 def convolve(x: Array, kernel: Array) -> Array:

@@ -8,7 +8,7 @@ and sums of slices, which XLA's CPU backend runs well, in loops too.
 The price is rounding: in float32 a convolution is 1e-6 to 4e-6 from float64 by
 the norm, and a kernel's gradient 1e-6 to 3e-6, where plain sums have 2e-7 to
 4e-7 (`benchmarks/precision_bench.py`). `model.convolution=exact` leaves it out.
-Never use it in bfloat16: `conv.py` computes that in float32.
+Never use it in bfloat16: `convolution.py` computes that in float32.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jax import lax
 
-from fedu_jax.state import Array
+from fedu_jax.core.state import Array
 
 _Matrix = Sequence[Sequence[float]]
 

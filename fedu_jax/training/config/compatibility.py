@@ -7,7 +7,7 @@ hand, before anything is written.
 from collections.abc import Iterable
 from typing import Any
 
-from fedu_jax.errors import BadInput
+from fedu_jax.runtime.errors import BadInput
 
 KINDS = ('learner', 'aggregation', 'rule')  # the sections that make a method
 

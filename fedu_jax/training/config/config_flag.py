@@ -13,12 +13,12 @@ from absl import flags
 import ml_collections
 from ml_collections import config_flags
 
-from fedu_jax import command
 from fedu_jax import configs
-from fedu_jax import settings
-from fedu_jax import suggest
-from fedu_jax.errors import BadInput
-from fedu_jax.fields import FIELDS
+from fedu_jax.runtime import cli
+from fedu_jax.runtime.errors import BadInput
+from fedu_jax.runtime import suggest
+from fedu_jax.training.config.fields import FIELDS
+from fedu_jax.training.config import registry
 
 _MODULE = 'config_file'  # what a config file is called as a module
 
@@ -32,7 +32,7 @@ def define() -> flags.FlagHolder:
         'get_config(). What follows a colon is passed to it: '
         '--config=methods:simclr.')
   except flags.Error as no_flagfile:  # --flagfile is read as early as this
-    command.refuse(f'in the flags: {no_flagfile}')
+    cli.refuse(f'in the flags: {no_flagfile}')
   flags.FLAGS['config'].parser = _Parser()
   return holder
 
@@ -88,18 +88,18 @@ def parse(argv: list[str], config: flags.FlagHolder, *, about: str | None,
   Args:
     argv: the command line.
     config: what `define` returned.
-    about: see `command.parse`.
+    about: see `cli.parse`.
     **needed: further flags that must be given, each with an example.
 
   Returns:
     The program's name.
   """
-  rest = command.parse(argv, about=about, explain=functools.partial(
+  rest = cli.parse(argv, about=about, explain=functools.partial(
       _explained, argv), more=_fields)
   for name, (flag, example) in {
       'config': (config, 'quickstart'), **needed}.items():
     if flag.value is None:
-      command.refuse(f'--{name} is missing; for example --{name}={example}')
+      cli.refuse(f'--{name} is missing; for example --{name}={example}')
   return rest
 
 
@@ -114,7 +114,7 @@ def _fields(whole: bool) -> str:
             'such as\n--config.rounds=2 or --config.model.width=16. '
             f'{configs.FOLDER / "cifar10.py"}\nlists and explains them; '
             '--helpfull lists their names and defaults.')
-  usual = settings.flatten(configs.cifar10.get_config())
+  usual = registry.flatten(configs.cifar10.get_config())
   return '\n'.join(['fields, and what configs/cifar10.py has:'] + [
       f'  --config.{name}={value}' for name, value in usual.items()])
 
@@ -130,7 +130,7 @@ def _explained(argv: list[str], error: Exception) -> str:
   parser: Any = flags.FLAGS['config'].parser
   if not isinstance(parser.loaded, ml_collections.ConfigDict):
     return ''
-  known = settings.flatten(parser.loaded)
+  known = registry.flatten(parser.loaded)
   for name, value in _changes(argv):
     sections = [x for x in known if x.startswith(f'{name}.')]
     if sections:

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedu_jax import networks
-from fedu_jax.errors import BadInput
-from fedu_jax.state import Array, Online, PyTree
+from fedu_jax.core.state import Array, Online, PyTree
+from fedu_jax.models import networks
+from fedu_jax.runtime.errors import BadInput
 
 
 def parts(found: Any, *, name: str, num_clients: int, num_examples: int

@@ -9,13 +9,13 @@ from collections.abc import Callable
 import functools
 from typing import Any
 
-from fedu_jax import dataset
-from fedu_jax import image_files
-from fedu_jax import conv
-from fedu_jax import rounds
-from fedu_jax import rules
-from fedu_jax import sources
+from fedu_jax.core import rounds
+from fedu_jax.core import update_rules
+from fedu_jax.data import dataset
+from fedu_jax.data import image_files
+from fedu_jax.data import sources
 from fedu_jax.learners.byol import FIRST_TARGETS
+from fedu_jax.models import convolution
 
 SCHEDULES = ('cosine', 'constant')  # of the learning rate, over the rounds
 
@@ -135,7 +135,7 @@ FIELDS: dict[str, Check] = {
     'model.projector_layers': _count(0, 2),
     'model.predictor_layers': _count(0, 2),
     'model.dtype': _one_of('float32', 'bfloat16'),
-    'model.convolution': _one_of(*conv.CONVOLUTIONS),
+    'model.convolution': _one_of(*convolution.CONVOLUTIONS),
     'view.scale': _range(1e-6, 1),
     'view.ratio': _range(1e-3, 1e3),
     'view.flip': _real(0, 1),
@@ -164,7 +164,7 @@ FIELDS: dict[str, Check] = {
     'rule.threshold': _real(0, 1e30),  # 1e30: always the global predictor
     'rule.scale': _real(0, _FACTOR),
     'rule.tau': _real(0, _FACTOR),
-    'rule.updates': _one_of(*rules.UPDATES),
+    'rule.updates': _one_of(*update_rules.UPDATES),
     'rule.reset_missed': _flag,
     'evaluation.every': _count(0, _MANY),
     'evaluation.alone': _count(0, _CLIENTS),

@@ -14,20 +14,20 @@ from typing import Any
 
 import ml_collections
 
-from fedu_jax import aggregation
-from fedu_jax import augment
-from fedu_jax import combinations
+from fedu_jax.core import aggregation
+from fedu_jax.core import participation
+from fedu_jax.core import trees
+from fedu_jax.core import update_rules
+from fedu_jax.data import partition
+from fedu_jax.data import sources
 from fedu_jax import learners
-from fedu_jax import losses
-from fedu_jax import networks
-from fedu_jax import participation
-from fedu_jax import partition
-from fedu_jax import rules
-from fedu_jax import sources
-from fedu_jax import suggest
-from fedu_jax import trees
-from fedu_jax.errors import BadInput
-from fedu_jax.fields import FIELDS
+from fedu_jax.learners import augment
+from fedu_jax.learners import losses
+from fedu_jax.models import networks
+from fedu_jax.runtime.errors import BadInput
+from fedu_jax.runtime import suggest
+from fedu_jax.training.config import compatibility
+from fedu_jax.training.config.fields import FIELDS
 
 # Section -> where its name is looked up, which names are meant to be used, and
 # what such a function is called with beside its keyword arguments.
@@ -43,8 +43,9 @@ _NAMED = {
                    'params, params'),
     'aggregation': (aggregation, ('fedavg', 'fedavg_target', 'ldawa',
                                   'fedca', 'fedsc'), 'server, clients'),
-    'rule': (rules, ('dapu', 'global_predictor', 'local_predictor', 'fedema',
-                     'fedema_auto', 'fedca', 'fedsc'), 'client, server'),
+    'rule': (update_rules, ('dapu', 'global_predictor', 'local_predictor',
+                            'fedema', 'fedema_auto', 'fedca', 'fedsc'),
+             'client, server'),
 }
 
 # Where a run runs, which changes what it computes by rounding at most; and what
@@ -108,11 +109,11 @@ def check(config: ml_collections.ConfigDict) -> None:
       raise BadInput(f'config.{name} is {_shown(value)}, which config.json '
                      'cannot hold; it must be a number, a text, a flag, None, '
                      'or a tuple of such')
-  combinations.check(
+  compatibility.check(
       flat, labelled=labelled(config),
       # What goes by the same name in all three is one method.
       whole=sorted(set.intersection(*(
-          set(_NAMED[kind][1]) for kind in combinations.KINDS))))
+          set(_NAMED[kind][1]) for kind in compatibility.KINDS))))
 
 
 def _own_fields(flat: dict[str, Any]) -> set[str]:

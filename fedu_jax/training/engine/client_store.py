@@ -13,9 +13,9 @@ from flax import serialization
 import jax
 import numpy as np
 
-from fedu_jax import files
-from fedu_jax.errors import BadInput
-from fedu_jax.state import ClientState, PyTree
+from fedu_jax.core.state import ClientState, PyTree
+from fedu_jax.runtime import durable_files
+from fedu_jax.runtime.errors import BadInput
 
 
 class Store(Protocol):
@@ -132,8 +132,8 @@ class OnDisk:
     data = self._unwritten.get(path)
     try:
       return serialization.from_bytes(
-          start, files.unsealed(path) if data is None else data)
-    except files.Damaged as error:
+          start, durable_files.unsealed(path) if data is None else data)
+    except durable_files.Damaged as error:
       raise BadInput(f'{error}, since this start began: start again, and it '
                      'goes on from what is sound') from error
 
@@ -157,7 +157,7 @@ class OnDisk:
   def _write(self) -> None:
     for path, data in list(self._unwritten.items()):
       path.parent.mkdir(parents=True, exist_ok=True)
-      files.write(path, files.seal(data), lasting=False)
+      durable_files.write(path, durable_files.seal(data), lasting=False)
       del self._unwritten[path]
       self._unsynced.add(path)
 
@@ -167,7 +167,7 @@ class OnDisk:
     for path in {x for path in self._unsynced
                  for x in (path, *path.parents[:3])}:
       if path.exists():  # not one that has been replaced since
-        files.sync(path)
+        durable_files.sync(path)
     self._unsynced = set()
     return self._last
 
@@ -184,8 +184,8 @@ class OnDisk:
     self._last = np.array(saved)
     self._unwritten, self._replaced = {}, []
     self._unsynced, self._beyond = set(), set()
-    for path in self._folder.glob(f'*/*-*.msgpack{files.PART}'):
-      files.remove(path)
+    for path in self._folder.glob(f'*/*-*.msgpack{durable_files.PART}'):
+      durable_files.remove(path)
     for path in filter(self._is_ours, self._folder.glob('*/*-*.msgpack')):
       client, round_ = map(int, path.stem.split('-'))
       if round_ > self._last[client]:
@@ -197,10 +197,10 @@ class OnDisk:
     left = []
     for by, path in self._replaced:
       if by < rounds:
-        files.remove(path)
+        durable_files.remove(path)
       else:
         left.append((by, path))
     self._replaced = left
     for path in self._beyond:
-      files.remove(path)
+      durable_files.remove(path)
     self._beyond = set()

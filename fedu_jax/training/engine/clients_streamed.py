@@ -15,18 +15,18 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from fedu_jax import aggregation
-from fedu_jax import devices
-from fedu_jax import local
-from fedu_jax import networks
-from fedu_jax import program
-from fedu_jax import runs
-from fedu_jax import settings
-from fedu_jax import trees
-from fedu_jax.checkpoint import Checkpoints
-from fedu_jax.state import (
+from fedu_jax.core import aggregation
+from fedu_jax.core import local_training
+from fedu_jax.core.state import (
     Array, ClientArrays, ClientState, Metrics, Online, PyTree, ServerState)
-from fedu_jax.store import Store
+from fedu_jax.core import trees
+from fedu_jax.models import networks
+from fedu_jax.runtime.checkpoint import Checkpoints
+from fedu_jax.training.config import registry
+from fedu_jax.training.engine.client_store import Store
+from fedu_jax.training.engine import device_mesh
+from fedu_jax.training.engine import round_program
+from fedu_jax.training import prepare
 
 
 class _Slice(NamedTuple):
@@ -38,11 +38,11 @@ class _Slice(NamedTuple):
 
 
 class Travelling:
-  """One federation; see `resident.Resident`, which does the same."""
+  """One federation; see `clients_on_device.Resident`, which does the same."""
 
-  def __init__(self, member: runs.Member, saved: Checkpoints, *,
+  def __init__(self, member: prepare.Member, saved: Checkpoints, *,
                config: ml_collections.ConfigDict, nets: networks.Nets,
-               examples: PyTree, layout: devices.Layout,
+               examples: PyTree, layout: device_mesh.Layout,
                make_store: Callable[..., Store], overlap: bool = True):
     """Restores a federation, or makes one that has not trained yet.
 
@@ -63,14 +63,14 @@ class Travelling:
     self._most = max(map(len, member.parts))
     self._overlap = overlap
     self._sizes = np.array([len(part) for part in member.parts], np.float32)
-    self._sample = jax.jit(program.make_sampling(config))
+    self._sample = jax.jit(round_program.make_sampling(config))
     self._slices = functools.lru_cache(maxsize=2)(self._draw)
     rng = jax.random.key(member.seed)
-    server, one = program.init_state(
+    server, one = round_program.init_state(
         config, nets, member.online, self._sizes[:1], rng,
         jnp.zeros((1, *jax.tree.leaves(examples)[0].shape[1:])))
-    self._everywhere = layout.sharding(devices.EVERYWHERE)
-    self._by_client = layout.sharding(devices.BY_CLIENT)
+    self._everywhere = layout.sharding(device_mesh.EVERYWHERE)
+    self._by_client = layout.sharding(device_mesh.BY_CLIENT)
     self._server, self._rng = jax.device_put((server, rng), self._everywhere)
     self._client = jax.tree.map(lambda x: x[0], jax.device_get(one))
     self._store = make_store(self._client, self._sizes)
@@ -86,8 +86,8 @@ class Travelling:
     """Makes the programs that `advance` runs."""
     first = self._ahead = self.fetch(self._slices(self.done)[0])
     assert first.arrays is not None
-    aggregate = settings.bind(self._config, 'aggregation')
-    in_sums = settings.takes(self._config, 'aggregation', 'add')
+    aggregate = registry.bind(self._config, 'aggregation')
+    in_sums = registry.takes(self._config, 'aggregation', 'add')
     self.compiled, sums = compile_slice(
         self._config, self._nets, self._server, first.clients, first.arrays,
         first.ids, self._rng, layout=self._layout)
@@ -152,7 +152,7 @@ class Travelling:
     self.done += 1
     return [jax.tree.map(lambda *x: np.concatenate(x), *parts)]
 
-  def state(self, i: int) -> runs.Run:
+  def state(self, i: int) -> prepare.Run:
     """What a checkpoint holds.
 
     Raises:
@@ -160,7 +160,7 @@ class Travelling:
     """
     del i
     self.put_back()
-    return runs.Run(self._server, self._store.snapshot(), self._rng)
+    return prepare.Run(self._server, self._store.snapshot(), self._rng)
 
   def named(self, i: int) -> Sequence[pathlib.Path]:
     """The files beside a checkpoint that it needs."""
@@ -179,7 +179,7 @@ class Travelling:
   def _draw(self, round_: int) -> list[np.ndarray]:
     """Who trains in a round, as many at once as the layout has room for."""
     ids = np.arange(len(self._parts))
-    if program.is_sampled(self._config, len(ids)):
+    if round_program.is_sampled(self._config, len(ids)):
       ids = np.asarray(self._sample(self._rng, np.int32(round_), self._sizes))
     size = self._layout.num_clients
     return [ids[i:i + size] for i in range(0, len(ids), size)]
@@ -193,7 +193,7 @@ class Travelling:
     rows = jax.tree.map(lambda *x: np.concatenate(x), self._store.take(who),
                         blank)
     ids = np.concatenate([who, np.full(padding, len(self._parts))])
-    arrays = local.client_arrays(
+    arrays = local_training.client_arrays(
         self._examples, [self._parts[i] for i in who]
         + [self._parts[0][:0]] * padding, self._by_client, most=self._most)
     there = jax.device_put(ids.astype(np.int32), self._by_client)
@@ -227,7 +227,7 @@ class Travelling:
 def compile_slice(config: ml_collections.ConfigDict, nets: networks.Nets,
                   server: ServerState, clients: ClientState,
                   arrays: ClientArrays, ids: Array, rng: Array, *,
-                  layout: devices.Layout
+                  layout: device_mesh.Layout
                   ) -> tuple[jax.stages.Compiled, PyTree]:
   """Compiles what a slice of a cohort does, for arguments like these.
 
@@ -248,40 +248,40 @@ def compile_slice(config: ml_collections.ConfigDict, nets: networks.Nets,
     The program, and the shapes of the sums; () for an aggregation that takes
     none.
   """
-  aggregate = settings.bind(config, 'aggregation')
+  aggregate = registry.bind(config, 'aggregation')
   sums: PyTree = ()
-  if settings.takes(config, 'aggregation', 'add'):
+  if registry.takes(config, 'aggregation', 'add'):
     sums = jax.eval_shape(functools.partial(aggregation.collect, aggregate),
                           server, clients)
-  everywhere = layout.sharding(devices.EVERYWHERE)
+  everywhere = layout.sharding(device_mesh.EVERYWHERE)
   start = jax.tree.map(lambda x: jax.ShapeDtypeStruct(
       x.shape, x.dtype, sharding=everywhere), sums)
   return _jitted(ml_collections.FrozenConfigDict(config), nets, layout,
-                 settings.functions(config)).lower(
+                 registry.functions(config)).lower(
                      server, clients, arrays, ids, rng, start).compile(), sums
 
 
 @functools.lru_cache(maxsize=32)
 def _jitted(config: ml_collections.FrozenConfigDict, nets: networks.Nets,
-            layout: devices.Layout, functions: tuple[Callable, ...]
+            layout: device_mesh.Layout, functions: tuple[Callable, ...]
             ) -> jax.stages.Wrapped:
   """A slice, which JAX traces and compiles once for arguments like these."""
   del functions  # another function of the same name is another slice
-  aggregate = settings.bind(config, 'aggregation')
-  in_sums = settings.takes(config, 'aggregation', 'add')
+  aggregate = registry.bind(config, 'aggregation')
+  in_sums = registry.takes(config, 'aggregation', 'add')
   mesh = layout.mesh
-  training = program.make_training(config, nets, meshed=mesh is not None)
+  training = round_program.make_training(config, nets, meshed=mesh is not None)
 
   def train(server, clients, arrays, ids, rng, sums):
     clients, seen, metrics = training(server, clients, arrays, ids, rng)
     uploads = aggregation.collect(
         aggregate, server, seen, sums, add=functools.partial(
-            trees.weighted_sum, axis=devices.AXIS if mesh else None)
+            trees.weighted_sum, axis=device_mesh.AXIS if mesh else None)
     ) if in_sums else seen
     return clients, metrics, uploads
   if mesh:
-    each, all_ = devices.BY_CLIENT, devices.EVERYWHERE
-    train = devices.over_clients(
+    each, all_ = device_mesh.BY_CLIENT, device_mesh.EVERYWHERE
+    train = device_mesh.over_clients(
         train, mesh,
         in_specs=(all_, each, each, each, all_, all_),
         out_specs=(each, each, all_ if in_sums else each))

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from fedu_jax.errors import BadInput
+from fedu_jax.runtime.errors import BadInput
 
 AXIS, DATA = 'clients', 'data'
 EVERYWHERE, BY_CLIENT = PartitionSpec(), PartitionSpec(AXIS)

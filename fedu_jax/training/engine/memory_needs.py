@@ -10,13 +10,13 @@ from typing import NamedTuple
 import ml_collections
 import numpy as np
 
-from fedu_jax import estimate
-from fedu_jax import memory
-from fedu_jax import program
-from fedu_jax import settings
-from fedu_jax import trees
-from fedu_jax.errors import BadInput
-from fedu_jax.state import ClientState, ServerState
+from fedu_jax.core.state import ClientState, ServerState
+from fedu_jax.core import trees
+from fedu_jax.runtime.errors import BadInput
+from fedu_jax.runtime import host_memory
+from fedu_jax.training.config import registry
+from fedu_jax.training.engine import cost_model
+from fedu_jax.training.engine import round_program
 
 # Share of a memory that a federation may take where another store is at hand:
 # the rest is for what the compiler adds, and for copies.
@@ -32,7 +32,7 @@ class Machine(NamedTuple):
 
 def sizes_of(config: ml_collections.ConfigDict, server: ServerState,
              client: ClientState, lengths: Sequence[int], *, image: int,
-             data: int, groups: int, at_once: int) -> estimate.Sizes:
+             data: int, groups: int, at_once: int) -> cost_model.Sizes:
   """Puts together what the costs of a federation depend on, but its store.
 
   Args:
@@ -46,7 +46,7 @@ def sizes_of(config: ml_collections.ConfigDict, server: ServerState,
     at_once: clients that train at once on each group, if there are as many.
   """
   clients, batch = len(lengths), config.batch_size
-  sampled = program.is_sampled(config, clients)
+  sampled = round_program.is_sampled(config, clients)
   cohort = config.cohort if sampled else clients
   share = -(-cohort // groups)
   steps = [config.local_epochs * (length // batch) for length in lengths]
@@ -56,8 +56,8 @@ def sizes_of(config: ml_collections.ConfigDict, server: ServerState,
     worked = share * float(np.mean(steps))
   else:
     worked = max(sum(steps[i:i + share]) for i in range(0, clients, share))
-  sent = program.sent(config, server, client, clients)
-  return estimate.Sizes(
+  sent = round_program.sent(config, server, client, clients)
+  return cost_model.Sizes(
       clients, cohort, groups, config.devices_per_client, share,
       min(at_once, share), '', trees.num_bytes(client), sent.up, sent.down,
       trees.num_bytes(server.online), trees.num_bytes(server),
@@ -65,7 +65,7 @@ def sizes_of(config: ml_collections.ConfigDict, server: ServerState,
       config.checkpoint.keep, config.checkpoint.every)
 
 
-def store_of(config: ml_collections.ConfigDict, sizes: estimate.Sizes,
+def store_of(config: ml_collections.ConfigDict, sizes: cost_model.Sizes,
              machine: Machine) -> str:
   """Chooses where clients lie: 'device', 'host' or 'disk'.
 
@@ -80,7 +80,7 @@ def store_of(config: ml_collections.ConfigDict, sizes: estimate.Sizes,
   """
   sampled = sizes.cohort < sizes.clients
   sliced = sizes.at_once < sizes.share
-  if sliced and not settings.takes(config, 'aggregation', 'add'):
+  if sliced and not registry.takes(config, 'aggregation', 'add'):
     raise BadInput(f'config.clients_per_device is {config.clients_per_device}, '
                    f'but aggregation {config.aggregation.name} needs a whole '
                    'cohort at once: set it to 0')
@@ -92,22 +92,22 @@ def store_of(config: ml_collections.ConfigDict, sizes: estimate.Sizes,
         'clients_per_device to 0')
   if config.store in ('device', 'disk'):
     return config.store
-  here = estimate.device_memory(sizes._replace(store='device'))
+  here = cost_model.device_memory(sizes._replace(store='device'))
   if config.store == 'auto' and not travels and (
       not sampled or here.value <= _SHARE * machine.device):
     return 'device'
-  there = estimate.host_memory(sizes._replace(store='host', data=0)).value
+  there = cost_model.host_memory(sizes._replace(store='host', data=0)).value
   if there > _SHARE * machine.host:
     if config.store == 'auto':
       return 'disk'
     raise BadInput(
-        f'the state of {sizes.clients} clients takes {memory.shown(there)}, '
-        'more than half of the host\'s memory '
-        f'({memory.shown(machine.host)}): set config.store to disk')
+        f'the state of {sizes.clients} clients takes '
+        f'{host_memory.shown(there)}, more than half of the host\'s memory '
+        f'({host_memory.shown(machine.host)}): set config.store to disk')
   return 'host'
 
 
-def lacking(sizes: estimate.Sizes, machine: Machine, program: int = 0, *,
+def lacking(sizes: cost_model.Sizes, machine: Machine, program: int = 0, *,
             together: int = 1) -> list[str]:
   """Says which memories are too small, one text for each.
 
@@ -115,25 +115,25 @@ def lacking(sizes: estimate.Sizes, machine: Machine, program: int = 0, *,
     sizes: the federation, with its store.
     machine: where it is to run.
     program: bytes of the compiled round on a device; 0: at least what the
-      formula of `estimate.program_at_least` says.
+      formula of `cost_model.program_at_least` says.
     together: federations that run as one program.
   """
-  device = estimate.device_memory(sizes, program)
-  host = estimate.host_memory(sizes)
+  device = cost_model.device_memory(sizes, program)
+  host = cost_model.host_memory(sizes)
   if not program:
     device = device._replace(value=together * device.value)
   if not machine.shared_by:
-    return (estimate.exceeded(device, machine.device)
-            + estimate.exceeded(host, machine.host))
+    return (cost_model.exceeded(device, machine.device)
+            + cost_model.exceeded(host, machine.host))
   # A store on a CPU's device is on the host; its copies are made while no
   # round runs, and are smaller than what a round adds.
   other = sizes.data if sizes.store == 'device' else host.value
   each = device._replace(what='memory of the host',
                          value=machine.shared_by * device.value + other)
-  return estimate.exceeded(each, machine.host)
+  return cost_model.exceeded(each, machine.host)
 
 
-def check(config: ml_collections.ConfigDict, sizes: estimate.Sizes,
+def check(config: ml_collections.ConfigDict, sizes: cost_model.Sizes,
           machine: Machine, program: int = 0, *, together: int = 1) -> None:
   """Refuses a federation that does not fit. Arguments as in `lacking`.
 
@@ -146,7 +146,7 @@ def check(config: ml_collections.ConfigDict, sizes: estimate.Sizes,
                    f'{change(config, sizes, machine, program, together)}')
 
 
-def change(config: ml_collections.ConfigDict, sizes: estimate.Sizes,
+def change(config: ml_collections.ConfigDict, sizes: cost_model.Sizes,
            machine: Machine, program: int = 0, together: int = 1) -> str:
   """Says what makes a round smaller, what helps most before the rest.
 
@@ -162,7 +162,7 @@ def change(config: ml_collections.ConfigDict, sizes: estimate.Sizes,
   if drawn and on_device and sizes.cohort < sizes.clients / 2:
     found.append('set config.store to host or disk')
   if sizes.at_once > 1:
-    if settings.takes(config, 'aggregation', 'add'):
+    if registry.takes(config, 'aggregation', 'add'):
       found.append('set config.clients_per_device below '
                    f'{sizes.at_once}, with config.store host or disk')
     if config.execution == 'vmap':

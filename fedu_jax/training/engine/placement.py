@@ -6,23 +6,23 @@ import jax
 import ml_collections
 import numpy as np
 
-from fedu_jax import devices
-from fedu_jax import estimate
-from fedu_jax import hosts
-from fedu_jax import memory
-from fedu_jax import networks
-from fedu_jax import program
-from fedu_jax import room
-from fedu_jax.lazy import Images, Lazy
-from fedu_jax.errors import BadInput
-from fedu_jax.state import Online
+from fedu_jax.core.state import Online
+from fedu_jax.data.lazy_arrays import Images, Lazy
+from fedu_jax.models import networks
+from fedu_jax.runtime.errors import BadInput
+from fedu_jax.runtime import host_memory
+from fedu_jax.runtime import multihost
+from fedu_jax.training.engine import cost_model
+from fedu_jax.training.engine import device_mesh
+from fedu_jax.training.engine import memory_needs
+from fedu_jax.training.engine import round_program
 
 
 class Place(NamedTuple):
   """Where clients lie, and the devices of those that train at once."""
   store: str  # device, host or disk
-  layout: devices.Layout
-  sizes: estimate.Sizes
+  layout: device_mesh.Layout
+  sizes: cost_model.Sizes
 
 
 def choose(config: ml_collections.ConfigDict, nets: networks.Nets,
@@ -47,28 +47,28 @@ def choose(config: ml_collections.ConfigDict, nets: networks.Nets,
       devices have no room for clients that must all be there.
   """
   num_clients = len(parts)
-  sampled = program.is_sampled(config, num_clients)
+  sampled = round_program.is_sampled(config, num_clients)
   cohort = config.cohort if sampled else num_clients
   # Several share a device, rather than that each is spread over all.
   wanted = '1' if config.devices == 'auto' and num_members > 1 else (
       config.devices)
-  layout = devices.layout(wanted, cohort,
+  layout = device_mesh.layout(wanted, cohort,
                           clients_per_device=config.clients_per_device,
                           devices_per_client=config.devices_per_client)
   travels = layout.num_clients < cohort or (sampled and layout.mesh is not None)
-  if hosts.several() and (travels or config.store in ('host', 'disk')):
+  if multihost.several() and (travels or config.store in ('host', 'disk')):
     raise BadInput('clients that come and go are for one host: set cohort and '
                    'clients_per_device to 0, and store to auto')
-  groups = layout.mesh.shape[devices.AXIS] if layout.mesh else 1
+  groups = layout.mesh.shape[device_mesh.AXIS] if layout.mesh else 1
   shape = images.shape[1:]
-  server, client, _ = program.shapes(config, nets, online, shape)
-  sizes = room.sizes_of(
+  server, client, _ = round_program.shapes(config, nets, online, shape)
+  sizes = memory_needs.sizes_of(
       config, server, client, [len(part) for part in parts],
       image=int(np.prod(shape)),
       data=0 if isinstance(images, Lazy) else images.size,
       groups=groups, at_once=layout.padded // groups)
   here = machine(layout)
-  sizes = sizes._replace(store=room.store_of(config, sizes, here))
+  sizes = sizes._replace(store=memory_needs.store_of(config, sizes, here))
   found = Place(sizes.store, layout, sizes)
   if sizes.store == 'device':
     check(config, found, together=1)
@@ -95,28 +95,28 @@ def check(config: ml_collections.ConfigDict, where: Place,
   # What is there already is no longer free: the images, and what has begun.
   there = sizes.data
   if begun and compiled:
-    there += here.shared_by * estimate.arguments(compiled)
+    there += here.shared_by * cost_model.arguments(compiled)
     there += sizes.clients * sizes.state * (sizes.store == 'host')
-  here = here._replace(host=min(here.host, memory.free_bytes() + there))
-  room.check(config, sizes, here,
-             estimate.peak_memory(compiled) if compiled else 0,
+  here = here._replace(host=min(here.host, host_memory.free_bytes() + there))
+  memory_needs.check(config, sizes, here,
+             cost_model.peak_memory(compiled) if compiled else 0,
              together=together)
 
 
-def machine(layout: devices.Layout) -> room.Machine:
+def machine(layout: device_mesh.Layout) -> memory_needs.Machine:
   """The memories of this host and of its devices."""
   mine = [device for device in (layout.mesh.devices.flat if layout.mesh
                                 else jax.devices()[:1])
           if device.process_index == jax.process_index()]
   shared = not own_memory()
-  return room.Machine(device_bytes(), memory.host_bytes(),
+  return memory_needs.Machine(device_bytes(), host_memory.host_bytes(),
                       max(1, len(mine)) if shared else 0)
 
 
 def device_bytes() -> int:
   """The memory of a device; of devices that share the host's, each one's part.
   """
-  return own_memory() or memory.host_bytes() // len(jax.local_devices())
+  return own_memory() or host_memory.host_bytes() // len(jax.local_devices())
 
 
 def own_memory() -> int:

@@ -9,18 +9,18 @@ from jax.typing import ArrayLike
 import ml_collections
 import optax
 
-from fedu_jax import contracts
-from fedu_jax import devices
-from fedu_jax import local
-from fedu_jax import networks
-from fedu_jax import participation
-from fedu_jax import rounds
-from fedu_jax import settings
-from fedu_jax import traffic
-from fedu_jax import trees
-from fedu_jax.state import (
+from fedu_jax.core import communication
+from fedu_jax.core import local_training
+from fedu_jax.core import participation
+from fedu_jax.core import rounds
+from fedu_jax.core.state import (
     Array, ClientArrays, ClientState, Learner, Memory, Metrics, Online,
     ServerState)
+from fedu_jax.core import trees
+from fedu_jax.models import networks
+from fedu_jax.training.config import contracts
+from fedu_jax.training.config import registry
+from fedu_jax.training.engine import device_mesh
 
 # Streams of the run's key: what is drawn from one never shifts another.
 (INIT, _SHUFFLE, _TRAIN, _COHORT, _MEMORY, _ARRIVAL, _STRAGGLERS) = range(7)
@@ -46,9 +46,9 @@ def make_learner(config: ml_collections.ConfigDict,
                          round_)
     return optax.chain(optax.add_decayed_weights(chosen.weight_decay),
                        optax.sgd(rate, momentum=chosen.momentum))
-  return settings.bind(
+  return registry.bind(
       config, 'learner', make_tx=make_tx,
-      loss=settings.bind(config, 'loss'))(nets, settings.view(config))
+      loss=registry.bind(config, 'loss'))(nets, registry.view(config))
 
 
 def init_state(config: ml_collections.ConfigDict, nets: networks.Nets,
@@ -64,14 +64,14 @@ def init_state(config: ml_collections.ConfigDict, nets: networks.Nets,
     rng: the run's key.
     image: [1, H, W, C] f32, for its shape alone.
   """
-  rule = settings.find('rule', config.rule.name)
+  rule = registry.find('rule', config.rule.name)
   own = jax.tree.map(jnp.array, online)
   memory = Memory(
       make_learner(config, nets).memory(
           own, jax.random.fold_in(rng, _MEMORY), image),
       getattr(rule, 'memory', ()))
-  clients = local.init_clients(own, num_examples, memory=memory)
-  aggregation = settings.find('aggregation', config.aggregation.name)
+  clients = local_training.init_clients(own, num_examples, memory=memory)
+  aggregation = registry.find('aggregation', config.aggregation.name)
   first = getattr(aggregation, 'memory', lambda clients: ())
   return ServerState(own, jnp.int32(0), first(clients)), clients
 
@@ -96,7 +96,7 @@ def shapes(config: ml_collections.ConfigDict, nets: networks.Nets,
 
 
 def sent(config: ml_collections.ConfigDict, server: ServerState,
-         client: ClientState, num_clients: int) -> traffic.Sent:
+         client: ClientState, num_clients: int) -> communication.Sent:
   """Counts the bytes that a client sends and receives in a round.
 
   Args:
@@ -106,8 +106,8 @@ def sent(config: ml_collections.ConfigDict, server: ServerState,
     num_clients: K.
   """
   cohort = config.cohort if is_sampled(config, num_clients) else num_clients
-  return traffic.of(settings.find('aggregation', config.aggregation.name),
-                    settings.find('rule', config.rule.name), server, client,
+  return communication.of(registry.find('aggregation', config.aggregation.name),
+                    registry.find('rule', config.rule.name), server, client,
                     cohort)
 
 
@@ -119,18 +119,18 @@ def make_training(config: ml_collections.ConfigDict, nets: networks.Nets, *,
   Args:
     config: the whole config.
     nets: the networks.
-    meshed: whether it is called within `devices.over_clients`.
+    meshed: whether it is called within `device_mesh.over_clients`.
 
   Returns:
     (server, clients [M], arrays [M], ids [M], rng) -> the clients, what the
     server sees of them, their metrics [M].
   """
   local_update = functools.partial(
-      local.local_update, learner=make_learner(config, nets),
-      distance=settings.bind(config, 'divergence'))
-  rule = settings.bind(config, 'rule')
+      local_training.local_update, learner=make_learner(config, nets),
+      distance=registry.bind(config, 'divergence'))
+  rule = registry.bind(config, 'rule')
   make_batches = functools.partial(
-      local.make_batches, batch_size=config.batch_size,
+      local_training.make_batches, batch_size=config.batch_size,
       epochs=config.local_epochs)
   chosen = config.participation
 
@@ -141,7 +141,7 @@ def make_training(config: ml_collections.ConfigDict, nets: networks.Nets, *,
     batches = jax.vmap(make_batches, in_axes=(0, 0, None))(
         arrays, rngs(_SHUFFLE), server.round)
     if meshed:
-      batches = batches._replace(index=devices.by_data(batches.index))
+      batches = batches._replace(index=device_mesh.by_data(batches.index))
     if chosen.stragglers:
       batches = jax.vmap(functools.partial(
           participation.shorten, stragglers=chosen.stragglers,
@@ -164,7 +164,7 @@ def make_training(config: ml_collections.ConfigDict, nets: networks.Nets, *,
 def make_sampling(config: ml_collections.ConfigDict
                   ) -> Callable[[Array, Array, Array], Array]:
   """Builds what draws cohorts: (rng, round, num_examples [K]) -> ids [M]."""
-  sample = settings.bind(config, 'sampling', size=config.cohort)
+  sample = registry.bind(config, 'sampling', size=config.cohort)
   return lambda rng, round_, num_examples: contracts.cohort(sample(
       jax.random.fold_in(jax.random.fold_in(rng, _COHORT), round_),
       num_examples), name=config.sampling.name, size=config.cohort)
@@ -187,9 +187,9 @@ def make_round(config: ml_collections.ConfigDict, nets: networks.Nets,
   """
   training = make_training(config, nets, meshed=axis is not None)
   sample = make_sampling(config)
-  aggregate = settings.bind(config, 'aggregation', add=functools.partial(
+  aggregate = registry.bind(config, 'aggregation', add=functools.partial(
       trees.weighted_sum, axis=axis))
-  if axis and not settings.takes(config, 'aggregation', 'add'):
+  if axis and not registry.takes(config, 'aggregation', 'add'):
     aggregate = _gathered(aggregate, axis, num_clients)
   sampled = is_sampled(config, num_clients)
   if sampled and axis:
@@ -229,7 +229,7 @@ def _gathered(aggregate: Callable[[ServerState, ClientState], ServerState],
 def compile_round(config: ml_collections.ConfigDict, nets: networks.Nets,
                   server: ServerState, clients: ClientState,
                   arrays: ClientArrays, rng: Array, *,
-                  layout: devices.Layout | None = None
+                  layout: device_mesh.Layout | None = None
                   ) -> jax.stages.Compiled:
   """Compiles a round for arguments like these; it serves all rounds.
 
@@ -248,7 +248,7 @@ def compile_round(config: ml_collections.ConfigDict, nets: networks.Nets,
   """
   *several, num_clients = clients.num_examples.shape
   return _jitted(ml_collections.FrozenConfigDict(config), nets, num_clients,
-                 layout, bool(several), settings.functions(config)).lower(
+                 layout, bool(several), registry.functions(config)).lower(
                      server, clients, arrays, rng).compile()
 
 
@@ -256,18 +256,18 @@ def compile_round(config: ml_collections.ConfigDict, nets: networks.Nets,
 # come by turns.
 @functools.lru_cache(maxsize=32)
 def _jitted(config: ml_collections.FrozenConfigDict, nets: networks.Nets,
-            num_clients: int, layout: devices.Layout | None, several: bool,
+            num_clients: int, layout: device_mesh.Layout | None, several: bool,
             functions: tuple[Callable, ...]) -> jax.stages.Wrapped:
   """A round, which JAX traces and compiles once for arguments like these."""
   del functions  # another function of the same name is another round
   if layout and layout.mesh:
-    by_client = devices.BY_CLIENT
-    one_round = devices.over_clients(
-        make_round(config, nets, layout.num_clients, axis=devices.AXIS),
+    by_client = device_mesh.BY_CLIENT
+    one_round = device_mesh.over_clients(
+        make_round(config, nets, layout.num_clients, axis=device_mesh.AXIS),
         layout.mesh,
-        in_specs=(devices.EVERYWHERE, by_client, by_client,
-                  devices.EVERYWHERE),
-        out_specs=(devices.EVERYWHERE, by_client, by_client))
+        in_specs=(device_mesh.EVERYWHERE, by_client, by_client,
+                  device_mesh.EVERYWHERE),
+        out_specs=(device_mesh.EVERYWHERE, by_client, by_client))
   else:
     one_round = make_round(config, nets, num_clients)
   if several:

@@ -10,12 +10,19 @@ import pytest
 
 from configs import smoke
 import fedu_jax
-from fedu_jax import contracts, evaluation, program, runs, screen, trees
-from fedu_jax import semi_supervised, settings, train
-from fedu_jax.errors import BadInput
-from fedu_jax.networks import Nets
-import small
-import strangers
+from fedu_jax.core import trees
+from fedu_jax.evaluation import probes
+from fedu_jax.evaluation import semi_supervised
+from fedu_jax.models.networks import Nets
+from fedu_jax.runtime.errors import BadInput
+from fedu_jax.runtime import terminal
+from fedu_jax.training.config import contracts
+from fedu_jax.training.config import registry
+from fedu_jax.training.engine import round_program
+from fedu_jax.training import prepare
+from fedu_jax.training import train
+from tests.helpers import small
+from tests.helpers import strangers
 
 FLAT = strangers.network(features=4)
 
@@ -79,7 +86,7 @@ def test_a_network_without_convolutions_batchnorm_or_projector():
   assert not [name for name in metrics if name.startswith('divergence/')]
   assert server.online.encoder.batch_stats == {}
   images = small.images(8)
-  z = fedu_jax.embed(evaluation.features, FLAT.encoder, server.online.encoder,
+  z = fedu_jax.embed(probes.features, FLAT.encoder, server.online.encoder,
                      images)
   assert z.shape == (8, 4)  # its output, for want of anything below
   accuracy = semi_supervised.semi_supervised(
@@ -114,14 +121,15 @@ def test_the_whole_program_with_foreign_pieces(tmp_path):
   config = smoke.get_config()
   for section in ('loss', 'learner', 'aggregation', 'rule', 'sampling',
                   'partition', 'divergence'):
-    config[section].name = f'strangers:{section}'
-  config.model.name = 'strangers:network'
+    config[section].name = f'tests.helpers.strangers:{section}'
+  config.model.name = 'tests.helpers.strangers:network'
   config.cohort = 3
   config.data.max_examples = 200
   config.evaluation.every = 1
   with open(tmp_path / 'said', 'w') as said:
     summary = train.train_and_evaluate(
-        config, str(tmp_path / 'run'), console=screen.console(said, width=200))
+        config, str(tmp_path / 'run'),
+        console=terminal.console(said, width=200))
   assert 0 < summary['linear_accuracy'] <= 1
   rows = [json.loads(line) for line in
           (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
@@ -136,19 +144,20 @@ def test_the_whole_program_with_foreign_pieces(tmp_path):
     ('numbers_beyond', 'numbers from 1 to 20'), ('masks', 'bool')])
 def test_partitions_that_break_the_contract(name, match):
   config = smoke.get_config()
-  config.partition.name = f'strangers:{name}'
+  config.partition.name = f'tests.helpers.strangers:{name}'
   images = np.zeros((20, 8, 8, 3), np.uint8)
   data = fedu_jax.sources.Dataset(
       images, np.arange(20) % 10, images, np.arange(20) % 10)
   with pytest.raises(BadInput, match=match):
-    runs.parts_of(config, data)
+    prepare.parts_of(config, data)
 
 
 def test_a_sampling_that_breaks_the_contract():
   config = smoke.get_config()
-  config.sampling.name, config.cohort = 'strangers:wrong_sampling', 2
+  config.sampling.name = 'tests.helpers.strangers:wrong_sampling'
+  config.cohort = 2
   with pytest.raises(BadInput, match='must return 2 whole numbers'):
-    program.make_sampling(config)(jax.random.key(0), 0, jnp.ones(5))
+    round_program.make_sampling(config)(jax.random.key(0), 0, jnp.ones(5))
 
 
 @pytest.mark.parametrize('nets', [
@@ -171,4 +180,4 @@ def test_divergences_that_break_the_contract(measure, match):
 def test_all_strangers_are_called_as_the_table_says():
   for section in ('loss', 'learner', 'aggregation', 'rule', 'sampling',
                   'partition', 'divergence'):
-    settings.find(section, f'strangers:{section}')
+    registry.find(section, f'tests.helpers.strangers:{section}')

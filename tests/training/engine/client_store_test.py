@@ -11,15 +11,22 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks.faults import ends
-from fedu_jax import (
-    checkpoint, files, memory, place, report, room, runs, settings, store,
-    train)
-from fedu_jax.errors import BadInput
-from fedu_jax.state import ClientState, Online
-import sharding_test
-import small
-import tiny
+from fedu_jax.core.state import ClientState, Online
+from fedu_jax.runtime import checkpoint
+from fedu_jax.runtime import durable_files
+from fedu_jax.runtime.errors import BadInput
+from fedu_jax.runtime import host_memory
+from fedu_jax.training.config import registry
+from fedu_jax.training.engine import client_store
+from fedu_jax.training.engine import memory_needs
+from fedu_jax.training.engine import placement
+from fedu_jax.training import prepare
+from fedu_jax.training import round_report
+from fedu_jax.training import train
+from tests.faults import ends
+from tests.helpers import small
+from tests.helpers import tiny
+from tests.training.engine import device_mesh_test
 
 
 def config_of(**changes):
@@ -34,7 +41,7 @@ def config_of(**changes):
   config.evaluation.every = 0
   config.participation.dropout = 0.3
   config.update_from_flattened_dict(changes)
-  settings.check(config)
+  registry.check(config)
   return config
 
 
@@ -101,14 +108,14 @@ def test_a_run_in_a_store_goes_on(on_device, tmp_path, monkeypatch):
 def test_a_run_on_disk_goes_on(on_device, tmp_path, monkeypatch):
   """Killed when files of a round are there that no checkpoint knows of."""
   folder, changes = tmp_path / 'run', {'store': 'disk', 'checkpoint.every': 2}
-  add = report.RoundReport.add
+  add = round_report.RoundReport.add
 
   def add_and_stop(self, row):
     add(self, row)
     if row['round'] == 4:
       raise Stopped
   with monkeypatch.context() as patched:
-    patched.setattr(report.RoundReport, 'add', add_and_stop)
+    patched.setattr(round_report.RoundReport, 'add', add_and_stop)
     assert run(folder, monkeypatch, **changes) is None
   written = {int(path.stem.split('-')[1])
              for path in (folder / 'clients').rglob('*.msgpack')}
@@ -118,7 +125,7 @@ def test_a_run_on_disk_goes_on(on_device, tmp_path, monkeypatch):
 
 def test_cohorts_on_several_devices(tmp_path):
   """Three clients on two devices, in two slices of a client a device."""
-  online = sharding_test.ask('runs', tmp_path, *map(json.dumps, [
+  online = device_mesh_test.ask('runs', tmp_path, *map(json.dumps, [
       ('1', 0, {'devices': '1', 'cohort': 3}),
       ('2', 0, {'devices': '2', 'cohort': 3, 'clients_per_device': 1})]))
   for a, b in zip(*online, strict=True):
@@ -135,7 +142,7 @@ def test_a_run_stays_on_disk_or_off_it(tmp_path, monkeypatch):
 
 def small_memory(monkeypatch):
   """So little may be taken by clients that lie in wait."""
-  monkeypatch.setattr(room, '_SHARE', 1e-8)
+  monkeypatch.setattr(memory_needs, '_SHARE', 1e-8)
 
 
 def test_auto_stays_what_it_was(on_device, tmp_path, monkeypatch):
@@ -177,8 +184,8 @@ def test_copies_among_the_files_of_clients_are_let_be(on_device, tmp_path,
 def test_names_of_new_folders_are_on_the_disk_too(tmp_path, monkeypatch):
   """Or the power could take what a checkpoint names."""
   synced = set()
-  sync = files.sync
-  monkeypatch.setattr(files, 'sync', lambda path: (
+  sync = durable_files.sync
+  monkeypatch.setattr(durable_files, 'sync', lambda path: (
       synced.add(path), sync(path)))
   folder = tmp_path / 'run'
   assert run(folder, monkeypatch, stop=1, store='disk') is None
@@ -201,8 +208,8 @@ def row_of(value, round_):
 def make_stores(folder):
   sizes = np.arange(1, CLIENTS + 1, dtype=np.float32)
   new = row_of(-1, -1)
-  return (store.InMemory(new, sizes),
-          store.OnDisk(new, sizes, folder / 'clients'))
+  return (client_store.InMemory(new, sizes),
+          client_store.OnDisk(new, sizes, folder / 'clients'))
 
 
 @given(st.lists(st.tuples(
@@ -245,12 +252,12 @@ def test_stores_hold_what_they_are_given(steps):
 def choose(monkeypatch, *, device, host, **changes):
   """What is chosen with so many bytes of memory."""
   config = config_of(**changes)
-  data = runs.data_of(config)
-  monkeypatch.setattr(place, 'device_bytes', lambda: device)
-  monkeypatch.setattr(memory, 'host_bytes', lambda: host)
-  return place.choose(
-      config, *runs.networks_of(config, data), data.train_images,
-      runs.parts_of(config, data), num_members=1)
+  data = prepare.data_of(config)
+  monkeypatch.setattr(placement, 'device_bytes', lambda: device)
+  monkeypatch.setattr(host_memory, 'host_bytes', lambda: host)
+  return placement.choose(
+      config, *prepare.networks_of(config, data), data.train_images,
+      prepare.parts_of(config, data), num_members=1)
 
 
 @pytest.mark.parametrize('changes, device, host, chosen', [

@@ -13,17 +13,18 @@ import sys
 import numpy as np
 import pytest
 
-from fedu_jax import protocols
+from fedu_jax.evaluation import protocols
 
+ROOT = pathlib.Path(__file__).parents[3]
 EIGHT = {'XLA_FLAGS': os.environ['XLA_FLAGS']
          + ' --xla_force_host_platform_device_count=8'}
 
 
 def ask(*words):
   done = subprocess.run(
-      [sys.executable, str(pathlib.Path(__file__).parent / 'eight.py'),
-       *map(str, words)], env=os.environ | EIGHT, text=True,
-      capture_output=True, check=False, timeout=1200)
+      [sys.executable, '-m', 'tests.helpers.eight', *map(str, words)],
+      env=os.environ | EIGHT, text=True, capture_output=True, check=False,
+      cwd=ROOT, timeout=1200)
   assert done.returncode == 0, done.stderr
   return json.loads(done.stdout)
 

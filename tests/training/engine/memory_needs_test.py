@@ -7,11 +7,19 @@ import pytest
 from rich.console import Console
 
 from configs import cifar10
-from fedu_jax import (
-    checkpoint, estimate, forecast, memory, place, program, resident, room,
-    runs, settings, train)
-from fedu_jax.errors import BadInput
-import tiny
+from fedu_jax.runtime import checkpoint
+from fedu_jax.runtime.errors import BadInput
+from fedu_jax.runtime import host_memory
+from fedu_jax.training.config import registry
+from fedu_jax.training.engine import clients_on_device
+from fedu_jax.training.engine import cost_model
+from fedu_jax.training.engine import memory_needs
+from fedu_jax.training.engine import placement
+from fedu_jax.training.engine import round_program
+from fedu_jax.training import forecast
+from fedu_jax.training import prepare
+from fedu_jax.training import train
+from tests.helpers import tiny
 
 HUGE = 10**15
 
@@ -19,24 +27,25 @@ HUGE = 10**15
 def config_of(module=tiny, **changes):
   config = module.get_config()
   config.update_from_flattened_dict(changes)
-  settings.check(config)
+  registry.check(config)
   return config
 
 
 def needs(config, shape=(32, 32, 3), examples=10_000, groups=1):
   """The sizes of a federation of equal clients, and that of the state."""
   server, client, _ = forecast.shapes(config, shape)
-  sizes = room.sizes_of(
+  sizes = memory_needs.sizes_of(
       config, server, client, [examples] * config.clients,
       image=shape[0] * shape[1] * 3, data=0, groups=groups,
       at_once=config.clients_per_device or config.clients)
-  return sizes._replace(store=room.store_of(
-      config, sizes, room.Machine(80e9, 2e12)))
+  return sizes._replace(store=memory_needs.store_of(
+      config, sizes, memory_needs.Machine(80e9, 2e12)))
 
 
 def refusal(config, sizes, device=80e9, host=2e12, shared_by=0, **more):
   with pytest.raises(BadInput) as found:
-    room.check(config, sizes, room.Machine(device, host, shared_by), **more)
+    memory_needs.check(config, sizes,
+                       memory_needs.Machine(device, host, shared_by), **more)
   return str(found.value)
 
 
@@ -51,8 +60,8 @@ def test_256_clients_of_the_paper_do_not_fit_80_gb():
   for words in ('clients_per_device below 256', 'config.cohort',
                 'more devices', 'smaller config.model'):
     assert words in said
-  room.check(config, needs(config_of(cifar10, clients=100)),
-             room.Machine(80e9, 2e12))
+  memory_needs.check(config, needs(config_of(cifar10, clients=100)),
+                     memory_needs.Machine(80e9, 2e12))
 
 
 @pytest.mark.parametrize('changes, groups, fits', [
@@ -66,7 +75,7 @@ def test_256_clients_of_the_paper_do_not_fit_80_gb():
 def test_what_makes_it_fit(changes, groups, fits):
   config = config_of(cifar10, clients=256, **changes)
   sizes = needs(config, groups=groups)
-  found = room.lacking(sizes, room.Machine(80e9, 2e12))
+  found = memory_needs.lacking(sizes, memory_needs.Machine(80e9, 2e12))
   assert bool(found) != fits, found
 
 
@@ -74,7 +83,7 @@ def test_the_compilers_figure_counts_once_it_is_known():
   """Working memory, which no formula knows: batches are to be smaller."""
   config = config_of(cifar10)
   sizes = needs(config)
-  assert not room.lacking(sizes, room.Machine(80e9, 2e12))
+  assert not memory_needs.lacking(sizes, memory_needs.Machine(80e9, 2e12))
   said = refusal(config, sizes, program=int(90e9))
   assert 'memory of a device (90.2 GB of 80 GB)' in said
   assert 'at least' not in said
@@ -84,7 +93,7 @@ def test_the_compilers_figure_counts_once_it_is_known():
 def test_seeds_that_run_together_take_as_many_times_as_much():
   config = config_of(cifar10, clients=60)
   sizes = needs(config)
-  room.check(config, sizes, room.Machine(80e9, 2e12))
+  memory_needs.check(config, sizes, memory_needs.Machine(80e9, 2e12))
   assert 'run fewer seeds together' in refusal(config, sizes, together=3)
 
 
@@ -92,12 +101,12 @@ def test_devices_without_memory_of_their_own_share_the_hosts():
   """Eight CPU devices of one process: the host must hold all eight's."""
   config = config_of(cifar10, clients=64, devices='8')
   sizes = needs(config, groups=8)
-  each = estimate.device_memory(sizes).value
+  each = cost_model.device_memory(sizes).value
   assert each < 10e9
-  assert not room.lacking(sizes, room.Machine(10e9, 2e12))
+  assert not memory_needs.lacking(sizes, memory_needs.Machine(10e9, 2e12))
   assert 'memory of the host' in refusal(
       config, sizes, device=10e9, host=4 * each, shared_by=8)
-  room.check(config, sizes, room.Machine(10e9, 9 * each, 8))
+  memory_needs.check(config, sizes, memory_needs.Machine(10e9, 9 * each, 8))
 
 
 def test_a_host_without_room_for_the_store():
@@ -108,10 +117,10 @@ def test_a_host_without_room_for_the_store():
 
 
 def member(config, folder):
-  data = runs.data_of(config)
-  nets, online = runs.networks_of(config, data)
-  return data, nets, runs.Member(
-      'federation', folder, runs.parts_of(config, data), online, config.seed,
+  data = prepare.data_of(config)
+  nets, online = prepare.networks_of(config, data)
+  return data, nets, prepare.Member(
+      'federation', folder, prepare.parts_of(config, data), online, config.seed,
       None, Console(quiet=True))
 
 
@@ -119,25 +128,26 @@ def test_a_round_is_compiled_once_and_is_no_smaller_than_the_formula(tmp_path):
   """The run finds the program by which its memory was checked."""
   config = config_of(**{'model.hidden': 512, 'model.features': 256})
   data, nets, one = member(config, tmp_path)
-  where = place.choose(config, nets, one.online, data.train_images, one.parts,
-                       num_members=1)
+  where = placement.choose(config, nets, one.online, data.train_images,
+                           one.parts, num_members=1)
   shape = data.train_images.shape[1:]
   foreseen = forecast.compile_round(
-      config, nets, program.shapes(config, nets, one.online, shape),
+      config, nets, round_program.shapes(config, nets, one.online, shape),
       (max(map(len, one.parts)), *shape), layout=where.layout, rows=len(
           one.parts), store='device')
   saved = checkpoint.Checkpoints(tmp_path / 'checkpoints', keep=1)
-  run = resident.Resident([one], [saved], config=config, nets=nets,
-                          examples=data.train_images, layout=where.layout)
+  run = clients_on_device.Resident(
+      [one], [saved], config=config, nets=nets, examples=data.train_images,
+      layout=where.layout)
   run.compile()
   saved.close()
   assert (run.compiled.runtime_executable()
           is foreseen.runtime_executable())
   sizes = where.sizes
   assert (sizes.clients * (2 * sizes.state + sizes.upload)
-          < estimate.program_at_least(sizes)
-          < estimate.peak_memory(foreseen)
-          < 2 * estimate.program_at_least(sizes))
+          < cost_model.program_at_least(sizes)
+          < cost_model.peak_memory(foreseen)
+          < 2 * cost_model.program_at_least(sizes))
 
 
 @pytest.mark.parametrize('free, compiles', [(10**4, 0), (10**9, 1)])
@@ -146,8 +156,8 @@ def test_a_refusal_touches_nothing(free, compiles, tmp_path, monkeypatch):
   seen = []
   monkeypatch.setattr(forecast, 'compile_round', lambda *_, **__: seen.append(
       0) or 'compiled')
-  monkeypatch.setattr(estimate, 'peak_memory', lambda _: HUGE)
-  monkeypatch.setattr(memory, 'free_bytes', lambda: free)
+  monkeypatch.setattr(cost_model, 'peak_memory', lambda _: HUGE)
+  monkeypatch.setattr(host_memory, 'free_bytes', lambda: free)
   folder = tmp_path / 'run'
   with pytest.raises(BadInput, match='a round needs more memory than there is'):
     train.train(config_of(), str(folder), console=Console(quiet=True))
@@ -156,7 +166,7 @@ def test_a_refusal_touches_nothing(free, compiles, tmp_path, monkeypatch):
 
 def test_a_compiler_is_not_started_without_memory(tmp_path, monkeypatch):
   """It would abort the process."""
-  monkeypatch.setattr(memory, 'free_bytes', lambda: 10**8)
+  monkeypatch.setattr(host_memory, 'free_bytes', lambda: 10**8)
   with pytest.raises(BadInput, match='compiling a round takes 0.27 GB'):
     train.train(config_of(), str(tmp_path / 'run'), console=Console(quiet=True))
   assert not (tmp_path / 'run').exists()
@@ -166,7 +176,7 @@ def test_memory_that_runs_out_in_a_round_leaves_a_run(tmp_path, monkeypatch):
   """In one line with a code of its own; what was saved is as it was."""
   folder = tmp_path / 'run'
   config = config_of(rounds=2)
-  advance = resident.Resident.advance
+  advance = clients_on_device.Resident.advance
 
   def runs_out(self):
     if self.done == 1:
@@ -174,10 +184,10 @@ def test_memory_that_runs_out_in_a_round_leaves_a_run(tmp_path, monkeypatch):
           'RESOURCE_EXHAUSTED: Out of memory allocating 12345 bytes.')
     return advance(self)
   with monkeypatch.context() as patched:
-    patched.setattr(resident.Resident, 'advance', runs_out)
-    with pytest.raises(memory.OutOfMemory, match='ran out .*12345 bytes.*'
+    patched.setattr(clients_on_device.Resident, 'advance', runs_out)
+    with pytest.raises(host_memory.OutOfMemory, match='ran out .*12345 bytes.*'
                        'what is saved stays'):
       train.train(config, str(folder), console=Console(quiet=True))
-  assert runs.rounds_of(pathlib.Path(folder), 'federation') == 1
+  assert prepare.rounds_of(pathlib.Path(folder), 'federation') == 1
   train.train(config, str(folder), console=Console(quiet=True))
-  assert runs.rounds_of(pathlib.Path(folder), 'federation') == 2
+  assert prepare.rounds_of(pathlib.Path(folder), 'federation') == 2

@@ -8,17 +8,22 @@ import numpy as np
 import pytest
 
 import fedu_jax
-from fedu_jax import aggregation, local, program, report, settings, train
-from fedu_jax.state import ServerState
-import small
-import tiny
+from fedu_jax.core import aggregation
+from fedu_jax.core import local_training
+from fedu_jax.core.state import ServerState
+from fedu_jax.training.config import registry
+from fedu_jax.training.engine import round_program
+from fedu_jax.training import round_report
+from fedu_jax.training import train
+from tests.helpers import small
+from tests.helpers import tiny
 
 
 def draw(dtype='float32'):
   """The tiny config, its networks, and a round's arguments for two clients."""
   config = tiny.get_config()
   config.model.dtype = dtype
-  nets = settings.bind(config, 'model')()
+  nets = registry.bind(config, 'model')()
   images = np.random.RandomState(0).randint(0, 256, (72, 8, 8, 3))
   parts = np.split(np.arange(72), [32])
   arrays = fedu_jax.client_arrays(images.astype(np.uint8), parts)
@@ -32,7 +37,7 @@ def draw(dtype='float32'):
 
 def test_a_round_consumes_its_state_and_leaves_the_host_alone():
   config, nets, (server, clients, arrays, rng) = draw()
-  one_round = program.compile_round(
+  one_round = round_program.compile_round(
       config, nets, server, clients, arrays, rng)
   text = one_round.as_text()
   for word in ('callback', 'infeed', 'outfeed', 'send(', 'recv('):
@@ -53,20 +58,20 @@ def test_a_round_consumes_its_state_and_leaves_the_host_alone():
 def test_equal_rounds_are_traced_once(monkeypatch):
   """Of equal configs and shapes; of others, the right ones."""
   traced = []
-  make_round = program.make_round
+  make_round = round_program.make_round
   def noting(*args, **more):
     one_round = make_round(*args, **more)
     def noted(*state):
       traced.append(state[0].round.dtype)
       return one_round(*state)
     return noted
-  monkeypatch.setattr(program, 'make_round', noting)
-  program._jitted.cache_clear()
+  monkeypatch.setattr(round_program, 'make_round', noting)
+  round_program._jitted.cache_clear()
 
   def weights(rate):
     config, nets, args = draw()
     config.optimizer.learning_rate = rate
-    server, _, _ = program.compile_round(config, nets, *args)(*args)
+    server, _, _ = round_program.compile_round(config, nets, *args)(*args)
     return jax.tree.leaves(server.online.encoder.params)[-1]
   first, second, other = weights(0.1), weights(0.1), weights(0.2)
   assert len(traced) == 2
@@ -74,14 +79,14 @@ def test_equal_rounds_are_traced_once(monkeypatch):
   assert (first != other).any()
   monkeypatch.setattr(aggregation, 'fedavg', aggregation.fedavg_target)
   assert (weights(0.1) != first).any() and len(traced) == 3
-  program._jitted.cache_clear()  # no other test gets these
+  round_program._jitted.cache_clear()  # no other test gets these
 
 
 def test_rounds_run_under_the_transfer_guard(tmp_path, monkeypatch):
   """Images that stayed on the host are refused, not sent each round anew."""
   on_host = lambda *args: jax.device_get(client_arrays(*args))
-  client_arrays = local.client_arrays
-  monkeypatch.setattr(local, 'client_arrays', on_host)
+  client_arrays = local_training.client_arrays
+  monkeypatch.setattr(local_training, 'client_arrays', on_host)
   with pytest.raises(jax.errors.JaxRuntimeError, match='host-to-device'):
     train.train_and_evaluate(tiny.get_config(), str(tmp_path / 'run'))
 
@@ -98,8 +103,8 @@ def test_one_compilation_serves_all_rounds(tmp_path, monkeypatch):
   def add(self, row):
     counts.append(len(compilations))
     return original(self, row)
-  original = report.RoundReport.add
-  monkeypatch.setattr(report.RoundReport, 'add', add)
+  original = round_report.RoundReport.add
+  monkeypatch.setattr(round_report.RoundReport, 'add', add)
   jax.monitoring.register_event_duration_secs_listener(listener)
   try:
     with jax.numpy_rank_promotion('allow'):
@@ -113,7 +118,7 @@ def test_one_compilation_serves_all_rounds(tmp_path, monkeypatch):
 def test_absent_clients_are_untouched():
   config, nets, (server, clients, arrays, rng) = draw()
   config.cohort = 1
-  one_round = jax.jit(program.make_round(config, nets, 2))
+  one_round = jax.jit(round_program.make_round(config, nets, 2))
   seen = set()
   for _ in range(4):
     server, after, metrics = one_round(server, clients, arrays, rng)
@@ -132,7 +137,7 @@ def test_absent_clients_are_untouched():
 def test_the_same_round_lowers_for_accelerators(platform, dtype, element):
   """With XLA's convolutions, in the config's dtype, and without the host."""
   config, nets, args = draw(dtype)
-  text = jax.jit(program.make_round(config, nets, 2)).trace(*args).lower(
+  text = jax.jit(round_program.make_round(config, nets, 2)).trace(*args).lower(
       lowering_platforms=(platform,)).as_text()
   convolutions = [line for line in text.splitlines()
                   if 'stablehlo.convolution' in line]

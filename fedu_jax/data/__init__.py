@@ -1,0 +1,1 @@
+"""Images in: sources, partitions, image files, and the decoded cache."""

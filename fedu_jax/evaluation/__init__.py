@@ -1,0 +1,1 @@
+"""Numbers out: probes, protocols, and the scores of a run's encoders."""

@@ -1,0 +1,1 @@
+"""The experiments: one table or figure a file, each with `plan(scale)`."""

@@ -1,0 +1,1 @@
+"""Files, processes, signals, memory and the console; knows no learning."""

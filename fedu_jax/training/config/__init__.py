@@ -1,0 +1,1 @@
+"""Config fields, their checks, and the functions that their names stand for."""

@@ -1,0 +1,1 @@
+"""The compiled round, and where the clients' state and images are kept."""
