@@ -25,7 +25,7 @@ from fedu_jax.models.cpu_conv import by_shape
 
 PARTS = ('forward', 'to the input', 'to the kernel')
 WAYS = ('ours', 'XLA', 'XLA in a scan')
-EXACT = 'ours, exact'
+EXACT = 'ours exact'  # no comma, which ends a case's name
 
 
 def parts(fn: Callable[[Array, Array], Array], part: str

@@ -53,6 +53,15 @@ def test_quick(name, measured):
     assert found['device_memory_most_over_fewest'] > 1.1
 
 
+def test_the_table_of_convolutions_has_a_column_for_each_way(capsys):
+  from benchmarks import conv_bench
+  conv_bench.main(['--quick', '--convolution=exact', '--unlooped',
+                   '--repetitions=1'])
+  heads, *rows, _ = capsys.readouterr().out.splitlines()
+  assert heads.split('  ')[-1].strip() == conv_bench.EXACT
+  assert rows and all(len(row[44:].split()) == 3 for row in rows)
+
+
 def test_precision(capsys):
   from benchmarks import precision_bench
   precision_bench.main(['--quick', '--json', '--repetitions=2'])
