@@ -10,22 +10,16 @@ import json
 import os
 import pathlib
 import re
-import sys
+import socket
 import time
-from typing import Any
+from typing import Any, BinaryIO
 
-# Where PyTorch is installed tensorboardX imports it, for the name of a type,
-# and that takes longer than all the rest. A module that is None is to Python
-# one that is not there.
-_torch = sys.modules.setdefault('torch', None)  # type: ignore[arg-type]
-from tensorboardX import summary  # noqa: E402
-from tensorboardX.event_file_writer import EventsWriter  # noqa: E402
-from tensorboardX.proto import event_pb2  # noqa: E402
-if _torch is None:
-  del sys.modules['torch']
+from tensorboard.compat.proto import event_pb2
+from tensorboard.compat.proto import summary_pb2
+from tensorboard.summary.writer.record_writer import RecordWriter
 
-from fedu_jax.runtime import durable_files  # noqa: E402
-from fedu_jax.runtime.errors import BadInput  # noqa: E402
+from fedu_jax.runtime import durable_files
+from fedu_jax.runtime.errors import BadInput
 
 Row = dict[str, Any]
 
@@ -138,16 +132,17 @@ class Board:
       say: tells a person of a failure.
     """
     self._say = say
-    self._writer: EventsWriter | None = None
+    self._file: BinaryIO | None = None
     with self._or_without():
       folder.mkdir(parents=True, exist_ok=True)
-      # TensorBoard reads files by name, and the writer names them by the clock
-      # and the host: one of a clock set back would be read too early, and one
-      # of the same second would be emptied. Starts are numbered before that.
+      # TensorBoard reads files in the order of their names. A name that began
+      # with the time would be out of order after a clock was set back, and two
+      # starts in one second would share a name. So each start has a number.
       starts = [int(match[1]) for path in folder.iterdir()
                 if (match := re.match(r'events\.start(\d+)\.', path.name))]
-      name = f'events.start{1 + max(starts, default=0):06d}'
-      self._writer = EventsWriter(str(folder / name))
+      name = f'events.start{1 + max(starts, default=0):06d}.out.tfevents'
+      self._file = open(folder / (
+          f'{name}.{int(time.time()):010d}.{socket.gethostname()}'), 'wb')
       for event in (
           event_pb2.Event(file_version='brain.Event:2'),
           event_pb2.Event(session_log=event_pb2.SessionLog(
@@ -158,27 +153,31 @@ class Board:
     """Writes numbers of a round under their names."""
     with self._or_without():
       for name, value in values.items():
-        self._put(event_pb2.Event(summary=summary.scalar(name, value)), round_)
-      if self._writer:
-        self._writer.flush()
+        self._put(event_pb2.Event(summary=summary_pb2.Summary(value=[
+            summary_pb2.Summary.Value(
+                tag=re.sub(r'[^-/\w.]', '_', name), simple_value=value)])),
+                  round_)
+      if self._file:
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
   def close(self) -> None:
     """Ends the file."""
     with self._or_without():
-      if self._writer:
-        self._writer.close()
+      if self._file:
+        self._file.close()
 
   def _put(self, event, round_):
     event.step, event.wall_time = round_, time.time()
-    if self._writer:
-      self._writer.write_event(event)
+    if self._file:
+      RecordWriter(self._file).write(event.SerializeToString())
 
   @contextlib.contextmanager
   def _or_without(self):
     try:
       yield
     except OSError as error:
-      self._writer = None
+      self._file = None
       self._say('TensorBoard cannot be written '
                 f'({durable_files.reason(error)}): no more of it until the '
                 'next start')

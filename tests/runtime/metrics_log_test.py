@@ -3,22 +3,33 @@
 import time
 
 import pytest
-from tensorboardX.proto import event_pb2
-from tensorboardX.record_writer import RecordWriter
+from tensorboard.backend.event_processing import event_file_loader
 
 from fedu_jax.runtime import metrics_log
 
 
+def events(path):
+  """All events of a file, as TensorBoard reads them."""
+  return list(event_file_loader.LegacyEventFileLoader(str(path)).Load())
+
+
 def steps(path):
   """The rounds of a file's events that hold numbers."""
-  content, found = path.read_bytes(), []
-  while content:  # its length, a checksum, the record, a checksum
-    size = int.from_bytes(content[:8], 'little')
-    event = event_pb2.Event.FromString(content[12:12 + size])
-    if event.HasField('summary'):
-      found.append(event.step)
-    content = content[16 + size:]
-  return found
+  return [event.step for event in events(path) if event.HasField('summary')]
+
+
+def test_tensorboard_reads_names_and_numbers(tmp_path):
+  """A start hides events of rounds that an earlier start lost."""
+  board = metrics_log.Board(tmp_path, 3, pytest.fail)
+  board.add(4, {'loss': 0.5, 'client1/a b': 2})
+  path, = tmp_path.iterdir()  # on disk before it is closed
+  version, start, *rest = events(path)
+  assert version.file_version == 'brain.Event:2'
+  assert start.session_log.status == start.session_log.START
+  assert (version.step, start.step) == (4, 4)
+  assert [(x.step, x.summary.value[0].tag, x.summary.value[0].simple_value)
+          for x in rest] == [(4, 'loss', 0.5), (4, 'client1/a_b', 2)]
+  board.close()
 
 
 @pytest.mark.parametrize('clock', [
@@ -40,7 +51,7 @@ def test_starts_are_read_in_the_order_they_were_made(tmp_path, monkeypatch,
 
 def test_files_of_an_earlier_version_are_read_first(tmp_path):
   old = tmp_path / 'events.out.tfevents.9999999999.zz'
-  RecordWriter(str(old)).close()
+  old.touch()
   metrics_log.Board(tmp_path, 3, pytest.fail).close()
   assert sorted(tmp_path.iterdir())[0] == old and len(
       list(tmp_path.iterdir())) == 2
