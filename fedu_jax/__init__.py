@@ -1,6 +1,6 @@
-"""FedU in JAX: representations learnt from images that stay on their clients.
+"""FedU in JAX: federated self-supervised learning of image representations.
 
-The public names, one import a line, and the modules that a notebook needs.
+The images of a client stay on that client. This module lists the public names.
 """
 
 from fedu_jax.core.aggregation import aggregate as aggregate

@@ -1,7 +1,7 @@
-"""Checks of what callers hand to public functions, by shape and dtype.
+"""Checks of the arguments of public functions, by shape and dtype.
 
-Each raises a ValueError that says what came and what is wanted. Under `jit`
-only shapes and dtypes can be seen; values are checked where they are known.
+Each check raises a ValueError that says what was given and what is needed.
+Under `jit` only shapes and dtypes are known, so values are then not checked.
 """
 
 from collections.abc import Sequence
@@ -19,16 +19,16 @@ def _described(x: Any) -> str:
 
 
 def _known(x: Any) -> bool:
-  """Whether one can look at the values."""
+  """Whether the values of `x` are known, and not only its shape and dtype."""
   return not isinstance(x, (jax.core.Tracer, jax.ShapeDtypeStruct))
 
 
 def pixels(images: Any, *, channels: int = 0) -> None:
-  """Checks that images are [N, H, W, C] u8, none of them without pixels.
+  """Checks that images are [N, H, W, C] u8, with H, W and C above 0.
 
   Args:
-    images: an array, or what has its shape and dtype.
-    channels: C, if it must be so many.
+    images: an array, or anything with a shape and a dtype.
+    channels: the C that is needed; 0 accepts any.
 
   Raises:
     ValueError: they are not.
@@ -43,10 +43,14 @@ def pixels(images: Any, *, channels: int = 0) -> None:
 
 
 def count(name: str, value: int) -> None:
-  """Checks a number that must be at least one.
+  """Checks that a number is at least 1.
+
+  Args:
+    name: the number's name in the error message.
+    value: the number.
 
   Raises:
-    ValueError: it is less.
+    ValueError: it is below 1.
   """
   if value < 1:
     raise ValueError(f'{name} is {value}; it must be at least 1')
@@ -54,17 +58,17 @@ def count(name: str, value: int) -> None:
 
 def examples(features: Any, labels: Any, *, name: str, dims: int = 0,
              num_classes: int = 0) -> None:
-  """Checks features [N, D] and their labels [N], N and D at least one.
+  """Checks features [N, D] and their labels [N]; N and D must be at least 1.
 
   Args:
     features: numbers.
     labels: whole numbers, not negative.
-    name: what to call them.
-    dims: D, if it must be so many.
-    num_classes: which labels must be below, if any.
+    name: the name of the data in the error message.
+    dims: the D that is needed; 0 accepts any.
+    num_classes: the labels must be below it; 0 sets no limit.
 
   Raises:
-    ValueError: they are not.
+    ValueError: a shape, a dtype or a label is wrong.
   """
   features, labels = (x if hasattr(x, 'dtype') else np.asarray(x)
                       for x in (features, labels))
@@ -85,25 +89,26 @@ def examples(features: Any, labels: Any, *, name: str, dims: int = 0,
 
 
 def same_shape(a: Any, b: Any, *, names: tuple[str, str]) -> None:
-  """Checks that two arrays are of one shape: NumPy would stretch one.
+  """Checks that two arrays have the same shape, as NumPy would broadcast them.
 
   Raises:
-    ValueError: they are not.
+    ValueError: the shapes differ.
   """
   if np.shape(a) != np.shape(b):
     raise ValueError(f'{names[0]} is of shape {np.shape(a)}, {names[1]} of '
-                     f'{np.shape(b)}; they must be of one')
+                     f'{np.shape(b)}; they must be the same')
 
 
 def parts(found: Sequence[Any], num_examples: int) -> None:
-  """Checks that parts name examples.
+  """Checks that each client's part lists existing rows.
 
   Args:
-    found: for each client, its rows.
-    num_examples: N.
+    found: for each client, the rows of its examples.
+    num_examples: N, the number of examples.
 
   Raises:
-    ValueError: there are none, or they are no whole numbers from 0 to N - 1.
+    ValueError: there are no parts, or a part does not consist of whole numbers
+      from 0 to N - 1.
   """
   if not len(found):
     raise ValueError('there are no parts: give the rows of one client at least')

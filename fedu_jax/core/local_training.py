@@ -1,4 +1,8 @@
-"""Local training: one client, one round, any SSL method."""
+"""Local training: one client, one round, any SSL method.
+
+The order of calls: `init_clients` and `client_arrays` once for all clients;
+`make_batches` and `local_update` for each client in each round.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -13,24 +17,25 @@ from fedu_jax.core.state import (
     PyTree)
 from fedu_jax.core import trees
 
-Distance = Callable[[PyTree, PyTree], Array]  # encoder params x2 -> []
+# (encoder params, encoder params) -> distance []
+Distance = Callable[[PyTree, PyTree], Array]
 
 
 def init_clients(online: Online, num_examples: ArrayLike, *,
                  memory: Memory = Memory()) -> ClientState:
-  """Makes the clients that have not trained yet, stacked.
+  """Makes the stacked states of K clients that have not trained yet.
 
   Args:
-    online: the server's first network; each client starts from it, and so
-      does each client's target.
+    online: the server's first network. Each client starts from it; its encoder
+      is also each client's first target.
     num_examples: [K], the clients' data sizes.
-    memory: what one client's learner or rule remembers, before it has.
+    memory: the memory that one client starts with.
 
   Returns:
-    The clients' state; every leaf has a leading axis [K].
+    The clients' states; every leaf has a leading axis [K].
 
   Raises:
-    ValueError: the data sizes are no numbers [K].
+    ValueError: `num_examples` is not of shape [K], or K is 0.
   """
   if jnp.ndim(num_examples) != 1 or not jnp.size(num_examples):
     raise ValueError(f'num_examples is of shape {jnp.shape(num_examples)}; it '
@@ -50,17 +55,22 @@ def init_clients(online: Online, num_examples: ArrayLike, *,
 def client_arrays(images: PyTree, parts: Sequence[np.ndarray],
                   sharding: jax.sharding.Sharding | None = None, *,
                   most: int = 0) -> ClientArrays:
-  """Stacks the clients' images, each padded to the largest client's count.
+  """Copies each client's images to the device, padded to the same number.
 
   Args:
-    images: [N, H, W, C] u8, everyone's; or a tree of such, as Labelled is.
-      What is `Lazy` is read for the clients of this process alone.
+    images: the images of all clients, [N, H, W, C] u8; or a tree of such
+      arrays, as Labelled is. Of `Lazy` images a process reads only those of the
+      clients that its devices hold.
     parts: for each client, the rows of `images` that it owns.
-    sharding: where the arrays lie; None means on the first device.
-    most: pad to so many, where a larger client is not among these.
+    sharding: the sharding of the stacked arrays; None puts them on the first
+      device.
+    most: the number to pad to, if it is more than the largest of `parts` has.
+
+  Returns:
+    The stacked images, [K, most, H, W, C] u8, and data sizes, [K] i32.
 
   Raises:
-    ValueError: there are no parts, or they are no rows of `images`.
+    ValueError: there are no parts, or a part names a row that `images` lacks.
   """
   argument_checks.parts(parts, len(jax.tree.leaves(images)[0]))
   most = max(most, *map(len, parts))
@@ -87,16 +97,18 @@ def client_arrays(images: PyTree, parts: Sequence[np.ndarray],
 
 def make_batches(arrays: ClientArrays, rng: Array, round: Array, *,
                  batch_size: int, epochs: int) -> Batches:
-  """Shuffles one client's examples into a round of batches.
+  """Shuffles one client's examples into the batches of one round.
 
   Each epoch is a fresh permutation and drops its last, incomplete batch
-  (EasyFL's `drop_last=True`), so every batch is full. A client with fewer
-  examples than the largest one has fewer steps; the rest are masked.
+  (EasyFL's `drop_last=True`), so every batch is full. All clients have S steps,
+  as many as the largest client needs. A smaller client does its own steps first
+  and skips the others: their `mask` is False.
 
   Args:
-    arrays: the client's images, of which the first `num_examples` are real.
+    arrays: the client's images; the first `num_examples` rows are real, the
+      others padding.
     rng: a key.
-    round: [] i32.
+    round: the number of the round, [] i32.
     batch_size: B.
     epochs: passes over the client's examples.
 
@@ -104,8 +116,8 @@ def make_batches(arrays: ClientArrays, rng: Array, round: Array, *,
     Batches with S = epochs * (N // B) steps.
 
   Raises:
-    ValueError: no client can fill a batch (N < B), or `batch_size` or `epochs`
-      is below 1.
+    ValueError: the images do not fill one batch (N < B), or `batch_size` or
+      `epochs` is below 1.
   """
   argument_checks.count('batch_size', batch_size)
   argument_checks.count('epochs', epochs)
@@ -116,11 +128,12 @@ def make_batches(arrays: ClientArrays, rng: Array, round: Array, *,
                      f'largest client has {rows}')
 
   def shuffle(key):
-    # Explicitly of 32 bits: with jax_enable_x64 the default has 64, among which
-    # the mark of padding would be a small number.
+    # uint32 is named because jax_enable_x64 makes uint64 the default. Then the
+    # largest uint32, which marks padding, would not be the largest value.
     bits = jax.random.bits(key, (rows,), jnp.uint32)
     padding = jnp.arange(rows) >= arrays.num_examples
-    # Stable sorts by random bits, padding behind: a permutation of the real.
+    # The sort permutes the real rows and puts the padding behind them. It is
+    # stable, so a real row that draws the mark too stays before the padding.
     order = jnp.argsort(jnp.where(padding, jnp.uint32(2**32 - 1), bits),
                         stable=True)
     return order.astype(jnp.int32)
@@ -143,22 +156,23 @@ def local_update(client: ClientState, batches: Batches, rng: Array, *,
   """Trains one client on its own images for one round.
 
   Args:
-    client: the client as its last download left it.
-    batches: its images and the order in which to visit them.
+    client: the client after its download.
+    batches: the client's images and their order.
     rng: a key; step s uses `fold_in(rng, s)`.
     learner: the SSL method.
-    distance: measures the encoder's drift over this training; it is what DAPU
-      and FedEMA read. `trees.squared_distance` is the paper's.
+    distance: the measure of the encoder's drift during this training. DAPU and
+      FedEMA read the result. The default is the released code's, and
+      `trees.squared_distance` the paper's.
 
   Returns:
-    The trained client, and its metrics: the means over its steps of what the
-    learner reports, 'divergence' [], 'steps' [], and 'divergence/<layer>' [].
-    The learner may report nothing, and arrays of any shape.
+    The trained client and its metrics: the learner's own, each averaged over
+    the steps that were done, of any shape; 'divergence' [] and
+    'divergence/<layer>' [], the drift; and 'steps' [], the number of steps.
   """
   start = client.online.encoder.params
   state = learner.init(client, batches.round)
 
-  @jax.jit  # so that it is traced once for both of its uses
+  @jax.jit  # both uses below then share one trace
   def train(state, number, index):
     return learner.step(state, trees.take(batches.images, index),
                         jax.random.fold_in(rng, number))
@@ -189,7 +203,7 @@ def local_update(client: ClientState, batches: Batches, rng: Array, *,
 
 
 def _mean(x: Array, steps: Array) -> Array:
-  """The mean over those of the steps [S, ...] that were done."""
-  if not jnp.issubdtype(x.dtype, jnp.inexact):  # a count, or whether
+  """The mean of x [S, ...] over the steps that were done."""
+  if not jnp.issubdtype(x.dtype, jnp.inexact):  # integers and booleans
     x = x.astype(jnp.float32)
   return x.sum(0) / jnp.maximum(steps, 1).astype(x.dtype)

@@ -1,8 +1,9 @@
-"""Who takes part in a round, and how far each gets: pure functions of a key.
+"""Which clients train in a round, and which of them drop out or stop early.
 
-A sampling is `(rng, num_examples, *, size) -> ids`, chosen by name. What a
-client does depends on the round's key and its id alone, never on who else is
-there. Draws are of 32 bits, so that they are the same with jax_enable_x64.
+All draws are pure functions of a key. A sampling, chosen by name in the config,
+is `(rng, num_examples, *, size) -> ids`. Whether a client drops out or stops
+early depends only on the round's key and the client's id. Draws use 32 bits, so
+that they are the same with jax_enable_x64.
 """
 
 import functools
@@ -14,29 +15,30 @@ from fedu_jax.core.state import Array, Batches
 
 
 def uniform(rng: Array, num_examples: Array, *, size: int) -> Array:
-  """Draws a cohort, each set of clients as likely as any other.
+  """Draws a cohort uniformly, without replacement.
 
   Args:
     rng: a key.
-    num_examples: [K], the clients' data sizes; not read.
-    size: M.
+    num_examples: [K], the clients' data sizes; not used.
+    size: M, the number of clients to draw.
 
   Returns:
-    Their ids, [M] i32, ascending, none twice.
+    The ids of the clients, [M] i32, ascending and distinct.
   """
-  # The largest of random numbers: a shuffle would sort all clients, twice. Of
-  # two equal ones the first is drawn, which of 2^32 values hardly happens.
+  # The M largest of K random numbers: a shuffle would sort all clients twice.
+  # Of two equal numbers the first wins; with 2^32 values this is rare.
   bits = jax.random.bits(rng, num_examples.shape, jnp.uint32)
   _, ids = jax.lax.top_k(bits, size)
   return jnp.sort(ids.astype(jnp.int32))
 
 
 def by_size(rng: Array, num_examples: Array, *, size: int) -> Array:
-  """Draws a cohort one after the other, each in proportion to its data.
+  """Draws a cohort without replacement, in proportion to data sizes.
 
-  The largest of log size + Gumbel noise are such a draw without replacement
-  (Yellott 1977). Aggregations weigh by data size besides. Arguments and result
-  as in `uniform`; a client without data is drawn only for want of others.
+  The M largest values of log size + Gumbel noise are such a draw (Yellott
+  1977). The aggregation weighs clients by data size in addition. A client
+  without data is drawn only if there are too few others. Arguments and result
+  are as in `uniform`.
   """
   noise = jax.random.gumbel(rng, num_examples.shape, jnp.float32)
   _, ids = jax.lax.top_k(jnp.log(num_examples) + noise, size)
@@ -50,18 +52,21 @@ def arrives(rng: Array, *, dropout: float) -> Array:
 
 def shorten(batches: Batches, rng: Array, *, stragglers: float,
             least: float) -> Batches:
-  """Lets a client stop early with probability `stragglers`.
+  """Makes a client stop early with probability `stragglers`.
 
   Args:
-    batches: its work order.
+    batches: the client's batches of the round.
     rng: a key.
-    stragglers: the probability.
-    least: the smallest share of its steps that a straggler does; the share is
-      drawn evenly from there to 1, and rounded up to whole steps.
+    stragglers: the probability that the client is a straggler.
+    least: the smallest share of its steps that a straggler does. The share is
+      drawn uniformly from [least, 1] and rounded up to whole steps.
+
+  Returns:
+    The batches; the steps that a straggler does not reach are masked.
   """
   late, share = jax.random.split(rng)
   draw = functools.partial(jax.random.uniform, dtype=jnp.float32)
   share = jnp.where(draw(late) < stragglers, draw(share, minval=least), 1)
   steps = jnp.ceil(share * batches.mask.sum(dtype=jnp.int32))
-  number = jnp.cumsum(batches.mask)  # of a step, among those not masked
+  number = jnp.cumsum(batches.mask)  # [S], counts the steps that are done
   return batches._replace(mask=batches.mask & (number <= steps))

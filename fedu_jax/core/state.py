@@ -1,8 +1,8 @@
-"""The nouns: what a client, a server and a batch of work are made of.
+"""The states of a client and of a server, and the images of a round.
 
-Every state is a NamedTuple of arrays and nothing else, so it stacks, donates,
-shards, checkpoints and prints. Shape letters used throughout the package:
-K clients, M cohort, N examples, S steps, B batch, D features.
+Every state is a NamedTuple that holds only arrays. JAX can therefore stack,
+donate, shard and checkpoint it. Shape letters used in the whole package:
+K clients, M clients of a cohort, N examples, S steps, B batch size, D features.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ Metrics = dict[str, Array]  # flat names: 'loss', 'divergence', ...
 
 
 class Variables(NamedTuple):
-  """What one network learns (params) and what it tracks (batch_stats)."""
+  """One network: trained parameters and BatchNorm's running statistics."""
   params: PyTree
   batch_stats: PyTree
 
@@ -28,62 +28,70 @@ class Online(NamedTuple):
 
 
 class StepState(NamedTuple):
-  """What lives for one batch: the carry of BYOL's scan over steps."""
+  """BYOL's state during local training, passed from step to step."""
   online: Online
   target: Variables  # an encoder; a target has no predictor
   opt_state: PyTree
   round: Array  # [] i32; sets the learning rate
-  first: Array  # [] bool; the client's first round (see byol's first_target)
+  first: Array  # [] bool; this is the client's first round (see `byol`)
 
 
 class Memory(NamedTuple):
-  """What a swapped-in learner or rule must remember of a client."""
+  """What a learner or an update rule keeps of a client between rounds."""
   learner: PyTree = ()
   rule: PyTree = ()
 
 
 class ClientState(NamedTuple):
-  """What a client keeps between rounds; stacked, every leaf gains [K]."""
+  """What a client keeps between rounds.
+
+  The states of K clients are stacked: each leaf gains a leading axis [K].
+  """
   online: Online
   target: Variables
-  num_examples: Array  # [] f32; its weight in the mean
-  divergence: Array  # [] f32; the encoder's drift in its last local training
-  last_round: Array  # [] i32; -1 = never trained
-  uploaded: Array  # [] bool; whether the server has its last training
+  num_examples: Array  # [] f32; the client's weight in the average
+  divergence: Array  # [] f32; the encoder's drift in the last local training
+  last_round: Array  # [] i32; the last round it trained in, -1 for none
+  uploaded: Array  # [] bool; the server received its last upload
   memory: Memory = Memory()
 
 
 class ServerState(NamedTuple):
-  """What the server keeps for the run."""
+  """What the server keeps between rounds."""
   online: Online
-  round: Array  # [] i32; rounds completed
-  memory: PyTree = ()
+  round: Array  # [] i32; number of completed rounds
+  memory: PyTree = ()  # what the aggregation keeps
 
 
 class Labelled(NamedTuple):
-  """Images for the supervised upper bound; no SSL method sees labels."""
+  """Images with labels, for the supervised upper bound alone."""
   images: Any  # [N, H, W, C] u8, on the host or the device
   labels: Any  # [N] i32
 
 
 class ClientArrays(NamedTuple):
-  """One client's images, padded to the largest client's count."""
+  """One client's images, padded to N, the number of the largest client."""
   images: PyTree  # [N, H, W, C] u8, or Labelled
-  num_examples: Array  # [] i32; rows from here on are padding
+  num_examples: Array  # [] i32; the rows after so many are padding
 
 
 class Batches(NamedTuple):
-  """One client's work order for one round."""
+  """All images of one client, and which of them form each batch of a round.
+
+  Batch s is `images[index[s]]`. No batch is stored as an array of its own.
+  """
   images: PyTree  # [N, H, W, C] u8, or Labelled
   index: Array  # type: ignore[assignment]  # [S, B] i32, rows of `images`
-  mask: Array  # [S] bool; a False step is skipped (ragged clients)
+  mask: Array  # [S] bool; a step that is False is skipped
   round: Array  # [] i32
 
 
 class Learner(NamedTuple):
-  """An SSL method. Its step state is opaque to whoever drives it."""
+  """An SSL method as three functions that share a state of the method's own."""
   init: Callable[[ClientState, Array], PyTree]  # (client, round) -> state
-  step: Callable[..., tuple[PyTree, Metrics]]  # (state, images, rng)
+  # (state, images [B, H, W, C] u8, rng) -> (state, metrics)
+  step: Callable[..., tuple[PyTree, Metrics]]
+  # (client, state) -> client, after the last step
   final: Callable[[ClientState, PyTree], ClientState]
   # (online, rng, images [1, H, W, C] f32) -> a client's first memory.learner
   memory: Callable[[Online, Array, Array], PyTree] = lambda *_: ()

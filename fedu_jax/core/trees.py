@@ -1,4 +1,4 @@
-"""Arithmetic on pytrees: choose, index, average, measure."""
+"""Arithmetic on pytrees: select, index, average, measure distances."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from fedu_jax.core.state import Array, Metrics, PyTree
 
 
 def where(condition: Array | bool, a: PyTree, b: PyTree) -> PyTree:
-  """Returns tree `a` where the scalar `condition` holds, else tree `b`."""
+  """Returns tree `a` if the scalar `condition` is true, else tree `b`."""
   return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)
 
 
@@ -25,26 +25,26 @@ def put(tree: PyTree, index: Array, rows: PyTree) -> PyTree:
 
 
 def equal(a: PyTree, b: PyTree) -> Array:
-  """Returns whether two trees hold the same numbers, as [] bool."""
+  """Returns whether all numbers of two trees are equal, as [] bool."""
   same = jax.tree.map(lambda x, y: jnp.all(x == y), a, b)
   return jnp.all(jnp.array(jax.tree.leaves(same), bool))
 
 
 def sound(tree: PyTree) -> Array:
-  """Returns whether one can go on with the numbers of a tree, as [] bool.
+  """Returns whether the numbers of a tree can be averaged, as [] bool.
 
-  One can if for each array of floats the sum of squares is finite. That one
-  reduction an array finds NaN, infinity, and numbers so large (above 1.8e19 in
-  float32) that their squares are no longer numbers; a weighted mean of what is
-  left cannot overflow. Integers are always sound.
+  A tree is sound if the sum of squares of each array of floats is finite. This
+  one reduction finds NaN, infinity, and numbers whose squares overflow (above
+  1.8e19 in float32). A weighted mean of sound trees cannot overflow. Integers
+  are always sound.
   """
   def finite(x):
     wide = jnp.promote_types(x.dtype, jnp.float32)
     return jnp.isfinite(jnp.sum(jnp.square(x.astype(wide))))
   found = [finite(x) for x in map(jnp.asarray, jax.tree.leaves(tree))
            if jnp.issubdtype(x.dtype, jnp.inexact)]
-  # The least of them by a sort, which XLA cannot fuse. A plain `all` it repeats
-  # in every array that is chosen by it: half of a round's instructions.
+  # The minimum by a sort, because XLA cannot fuse a sort. XLA repeats a plain
+  # `all` for every array that it selects: half of a round's instructions.
   return jnp.sort(jnp.array([True, *found]))[0]
 
 
@@ -56,19 +56,19 @@ def blend(a: PyTree, b: PyTree, weight: Array) -> PyTree:
 def weighted_sum(trees: PyTree, weights: Array, *, axis: str | None = None,
                  start: tuple[PyTree, Array] | None = None
                  ) -> tuple[PyTree, Array]:
-  """Sums stacked trees, strictly in the order of their rows.
+  """Sums stacked trees with weights, in the order of their rows.
 
-  A row of weight zero is padding and is never read, whatever it holds. The sum
-  is taken row after row, as the reference does, so that the answer does not
-  depend on how a reduction happens to be scheduled.
+  Rows are added one after the other, as in the released code. The result
+  therefore does not depend on how XLA schedules a reduction. A row of weight
+  zero adds nothing, even if it holds NaN.
 
   Args:
     trees: a tree whose leaves have a leading axis [K].
     weights: [K], not negative.
-    axis: of a mesh, over whose devices the rows are spread; their sums are
-      added in one all-reduce, in an order of its own.
-    start: what an earlier call returned, to go on from; the same bits, without
-      an axis, as if its rows stood before these.
+    axis: the mesh axis that the rows are sharded over, if any. One all-reduce
+      then adds the sums of the devices, in an order that JAX chooses.
+    start: the result of an earlier call, to which these rows are added. Without
+      an axis, the result has the same bits as one call with all rows.
 
   Returns:
     The tree of sums, without the leading axis, in the dtype of `trees`; and the
@@ -86,15 +86,14 @@ def weighted_sum(trees: PyTree, weights: Array, *, axis: str | None = None,
   total, _ = jax.lax.scan(add, first, (trees, weights))
   if axis is None:
     return total, weights.sum() + (0 if start is None else start[1])
-  # As one array, or each leaf would be a reduction of its own.
+  # As one array, so that there is one all-reduce and not one for each leaf.
   flat, unflatten = jax.flatten_util.ravel_pytree((total, weights.sum()))
   sums = unflatten(jax.lax.psum(flat, axis))
   return sums if start is None else jax.tree.map(jnp.add, sums, start)
 
 
 def mean(sums: tuple[PyTree, Array], otherwise: PyTree) -> PyTree:
-  """Divides what `weighted_sum` returns, or returns a tree if nothing weighs.
-  """
+  """Returns the mean of a `weighted_sum`; `otherwise` if all weights are 0."""
   total, weight = sums
   return jax.tree.map(
       lambda t, x: jnp.where(weight > 0, t / weight.astype(t.dtype), x),
@@ -102,19 +101,19 @@ def mean(sums: tuple[PyTree, Array], otherwise: PyTree) -> PyTree:
 
 
 def conv_distances(a: PyTree, b: PyTree) -> Metrics:
-  """Measures, layer by layer, the L2 distance between convolution kernels.
+  """Measures the L2 distance of convolution kernels, for each layer.
 
-  Only layers with `conv` in their own name count: conv1 and the blocks' main
-  path. The 1x1 shortcuts, BatchNorm and the projector do not, as in the
-  reference (EasyFL fedssl, client.py:_calculate_divergence).
+  Only layers with `conv` in their own name count: conv1 and the main path of
+  the blocks. The 1x1 shortcuts, BatchNorm and the projector do not count. This
+  follows the released code (EasyFL fedssl, client.py:_calculate_divergence).
 
   Args:
     a: encoder parameters.
     b: encoder parameters of the same structure.
 
   Returns:
-    A dict from the layer's path, joined by '/', to its distance []; empty if
-    there is no such layer, in whatever containers the parameters are.
+    A dict from a layer's path, joined by '/', to its distance []. It is empty
+    if there is no such layer.
   """
   distances = {}
   rows = jax.tree_util.tree_leaves_with_path(a)
@@ -126,7 +125,7 @@ def conv_distances(a: PyTree, b: PyTree) -> Metrics:
 
 
 def _name(key: Any) -> str:
-  """What a dict, a sequence or an object calls a part, as JAX hands it out."""
+  """The name of one part of a path: a key, an attribute or a position."""
   for attribute in ('key', 'name', 'idx'):
     if hasattr(key, attribute):
       return str(getattr(key, attribute))
@@ -134,7 +133,11 @@ def _name(key: Any) -> str:
 
 
 def conv_distance(a: PyTree, b: PyTree) -> Array:
-  """The released code's divergence: the mean of `conv_distances`, [] f32."""
+  """The released code's divergence: the mean of `conv_distances`, [] f32.
+
+  Raises:
+    ValueError: no layer counts.
+  """
   distances = list(conv_distances(a, b).values())
   if not distances:
     raise ValueError(
@@ -151,15 +154,15 @@ def squared_distance(a: PyTree, b: PyTree) -> Array:
 
 
 def scaled_by_cosine(tree: PyTree, centre: PyTree) -> PyTree:
-  """Scales each leaf by its cosine to a centre's, at most 1."""
+  """Scales each leaf by its cosine with that leaf of `centre`, at most 1."""
   def leaf(x, c):
     norms = jnp.linalg.norm(x.ravel()) * jnp.linalg.norm(c.ravel())
     cosine = jnp.sum(x * c) / jnp.where(norms > 0, norms, 1)
-    # A leaf of zeros has no direction; it counts as it is.
+    # A leaf of zeros has no direction, so it is not scaled.
     return x * jnp.where(norms > 0, jnp.minimum(cosine, 1), 1)
   return jax.tree.map(leaf, tree, centre)
 
 
 def num_bytes(tree: PyTree) -> int:
-  """Counts the bytes of all leaves: what sending the tree would cost."""
+  """Returns the bytes of all leaves together."""
   return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
