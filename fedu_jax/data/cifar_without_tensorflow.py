@@ -19,6 +19,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.image_classification import cifar as tfds_cifar
 
 from fedu_jax.runtime.errors import BadInput
+from fedu_jax.runtime import private_apis
 
 _PIXELS = 3 * 32 * 32
 
@@ -37,7 +38,7 @@ class _WithoutTensorFlow(  # type: ignore[call-arg]
 
   def _split_generators(self, dl_manager):
     archive = _archive(self)
-    info = self._cifar_info
+    info = private_apis.cifar_info(self)
     if not archive.exists():
       _reach(info.url, dl_manager.download_dir)
       archive = dl_manager.download(info.url)
@@ -60,7 +61,7 @@ class _WithoutTensorFlow(  # type: ignore[call-arg]
             'test': self._generate_examples('test_', test)}
 
   def _generate_examples(self, split_prefix, files):
-    keys = self._cifar_info.label_keys
+    keys = private_apis.cifar_info(self).label_keys
     index = 0
     for file, content in files:
       data = np.frombuffer(content, np.uint8)
@@ -97,7 +98,7 @@ def _root(builder: tfds.core.DatasetBuilder) -> pathlib.Path:
 
 def _archive(builder: tfds.core.DatasetBuilder) -> pathlib.Path:
   """Where a user may put the official archive, by TFDS's convention."""
-  file = os.path.basename(builder._cifar_info.url)
+  file = os.path.basename(private_apis.cifar_info(builder).url)
   return _root(builder) / 'downloads' / 'manual' / file
 
 

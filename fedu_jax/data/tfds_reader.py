@@ -133,7 +133,9 @@ def _reach(builder: tfds.core.DatasetBuilder) -> None:
   Raises:
     ConnectionError: nobody answers at one of the servers.
   """
-  downloads = pathlib.Path(builder._data_dir_root).expanduser() / 'downloads'
+  # The data are in root/name/version, or root/name/config/version.
+  data = pathlib.Path(builder.data_path).expanduser()
+  downloads = data.parents[builder.info.full_name.count('/')] / 'downloads'
   servers: dict[str, str] = {}
   for url, info in (builder.url_infos or {}).items():
     if not (downloads / resource.get_dl_fname(url, info.checksum)).exists():

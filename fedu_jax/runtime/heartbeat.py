@@ -1,37 +1,27 @@
 """Hosts that watch each other, and how one ends that another left behind.
 
 JAX ends a process whose coordinator or peers are gone by an abort with a stack
-trace, and what it calls back before that cannot be Python (jaxlib 0.10 and
-0.12 throw std::bad_cast). So hosts are watched here, and an abort is caught.
+trace. So hosts are watched here, and an abort is caught.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
-import ctypes
 import os
-import signal
 import socket
 import sys
 import tempfile
 import threading
 import time
-from typing import Any, NoReturn
-
-from jax._src import distributed  # its client has no public name
+from typing import NoReturn
 
 from fedu_jax.runtime.errors import BadInput, LOST
+from fedu_jax.runtime.private_apis import coordination_client
+from fedu_jax.runtime.private_apis import coordinator_address
+from fedu_jax.runtime.private_apis import on_abort
 
 _AGAIN = ('start all hosts again in the same workdir: the run goes on from its '
           'last checkpoint')
-_LIBC = ctypes.CDLL(None)
-_LIBC.signal.restype = None
-_HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_int)
 _ending = threading.Lock()  # taken once, by who says the last line
-
-
-def client() -> Any:
-  """JAX's connection to the coordinator."""
-  return distributed.global_state.client
 
 
 def end(code: int, line: str, stderr: int = 2) -> NoReturn:
@@ -64,24 +54,26 @@ class Watcher:
     self._me, self._count, self._timeout = me, count, timeout
     self._every = timeout / 20
     self._stopped = threading.Event()
-    client().wait_at_barrier('fedu_jax joined', int(1000 * timeout))
+    coordination_client().wait_at_barrier(
+        'fedu_jax joined', int(1000 * timeout))
     self._heard = dict.fromkeys(set(range(count)) - {me}, time.monotonic())
 
   def start(self) -> None:
     """Begins to tell and to watch, in threads; an abort has code LOST."""
-    _on_abort(lambda: end(LOST, f'{_coordinator_or_jax()}: {_AGAIN}'))
+    on_abort(lambda: end(LOST, f'{_coordinator_or_jax()}: {_AGAIN}'))
     for work in (self._tell, self._judge):
       threading.Thread(target=work, daemon=True).start()
 
   def stop(self) -> None:
     """Ends what `start` began."""
     self._stopped.set()
-    _on_abort(None)
+    on_abort(None)
 
   def leave(self, code: int, reason: str) -> NoReturn:
     """Ends this host, and tells the others why so that they end too."""
     with contextlib.suppress(Exception):  # nobody may be there to be told
-      client().key_value_set(f'fedu_jax/ended/{self._me}', f'{code} {reason}')
+      coordination_client().key_value_set(
+          f'fedu_jax/ended/{self._me}', f'{code} {reason}')
     self._end(code, reason)
 
   def wait_for_all(self) -> None:
@@ -102,10 +94,11 @@ class Watcher:
     while not self._stopped.wait(self._every):
       number += 1
       try:
-        client().key_value_set(
+        client = coordination_client()
+        client.key_value_set(
             f'fedu_jax/lives/{self._me}', str(number), allow_overwrite=True)
-        lives = client().key_value_dir_get('fedu_jax/lives/')
-        ended = client().key_value_dir_get('fedu_jax/ended/')
+        lives = client.key_value_dir_get('fedu_jax/lives/')
+        ended = client.key_value_dir_get('fedu_jax/ended/')
       except Exception:  # whatever it is, nobody is heard: `_judge` decides
         continue
       for name, beat in lives:
@@ -145,7 +138,7 @@ class Watcher:
 
     def meet():
       with contextlib.suppress(Exception):  # some may never come
-        client().wait_at_barrier(
+        coordination_client().wait_at_barrier(
             'fedu_jax leaves', int(3000 * self._every), process_ids=there)
         if not self._me:
           time.sleep(self._every)
@@ -169,37 +162,24 @@ def aborts_as(line: Callable[[str], str]) -> Iterator[None]:
     def read():
       said.seek(0)
       return said.read()
-    _on_abort(lambda: end(BadInput.code, line(read().decode(errors='replace')),
-                          stderr=stderr))
+    on_abort(lambda: end(BadInput.code, line(read().decode(errors='replace')),
+                         stderr=stderr))
     os.dup2(said.fileno(), 2)
     try:
       yield
     finally:
       os.dup2(stderr, 2)
-      _on_abort(None)
+      on_abort(None)
       os.write(2, read())
       os.close(stderr)
 
 
 def _coordinator_or_jax() -> str:
   """Says why JAX aborts: mostly it is the coordinator that is gone."""
-  address = distributed.global_state.coordinator_address or ''
+  address = coordinator_address()
   host, _, port = address.rpartition(':')
   try:
     socket.create_connection((host.strip('[]'), int(port)), 1).close()
   except (OSError, ValueError):
     return 'process 0, which coordinates, is lost'
   return 'JAX ended this process, for the reason that it gives above'
-
-
-_handler: Any = None  # C keeps no reference to what Python made
-
-
-def _on_abort(act: Callable[[], NoReturn] | None) -> None:
-  """Calls `act` in a thread that aborts; None lets it abort."""
-  # Python's own handlers would run only after the abort.
-  global _handler
-  handler = (_HANDLER(lambda _: act()) if act
-             else ctypes.c_void_p(signal.SIG_DFL.value))
-  _LIBC.signal(int(signal.SIGABRT), handler)
-  _handler = handler

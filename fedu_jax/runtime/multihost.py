@@ -17,6 +17,7 @@ import numpy as np
 from fedu_jax.runtime import durable_files
 from fedu_jax.runtime.errors import BadInput, Ending
 from fedu_jax.runtime import heartbeat
+from fedu_jax.runtime import private_apis
 from fedu_jax.runtime import signals
 
 T = TypeVar('T')
@@ -134,7 +135,7 @@ def first() -> bool:
 def barrier(name: str) -> None:
   """Waits until all hosts are here. Each name serves once."""
   if several():
-    heartbeat.client().wait_at_barrier(name, _FOREVER)
+    private_apis.coordination_client().wait_at_barrier(name, _FOREVER)
 
 
 def any_of(here: bool) -> bool:

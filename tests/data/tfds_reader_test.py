@@ -5,7 +5,9 @@ import types
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download import resource
 
+from fedu_jax.data import cifar_without_tensorflow
 from fedu_jax.data import tfds_reader
 
 
@@ -36,3 +38,22 @@ def test_a_test_half_has_labels_where_there_are_any(splits, want):
   assert train_labels.tolist() == [0, 1, 2] and labels.tolist() == want
   for images, own in ((train, train_labels), (test, labels)):
     np.testing.assert_array_equal(images[:, 0, 0, 0], own + 1)
+
+
+@pytest.mark.parametrize('name', ['own/1.0.0', 'own/large/1.0.0'])
+@pytest.mark.parametrize('kept', [True, False])
+def test_what_was_downloaded_is_not_asked_for(name, kept, tmp_path,
+                                              monkeypatch):
+  """It is in the root's downloads, for a set with or without a config."""
+  url = 'https://example.org/images.zip'
+  file = resource.get_dl_fname(url, 'a' * 64)
+  if kept:
+    (tmp_path / 'downloads').mkdir()
+    (tmp_path / 'downloads' / file).touch()
+  asked = []
+  monkeypatch.setattr(cifar_without_tensorflow, 'reach', asked.append)
+  tfds_reader._reach(types.SimpleNamespace(
+      data_path=str(tmp_path / name),
+      url_infos={url: types.SimpleNamespace(checksum='a' * 64)},
+      info=types.SimpleNamespace(full_name=name)))
+  assert asked == ([] if kept else [url])
