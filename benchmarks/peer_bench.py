@@ -17,13 +17,13 @@ from typing import Any
 # PyTorch needs room on the same GPU, and its rendering lies in tests/.
 os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
 
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
+import jax
+import jax.numpy as jnp
+import numpy as np
 
-from benchmarks import measure  # noqa: E402
-from benchmarks import work as work_lib  # noqa: E402
-from fedu_jax.core.state import Array  # noqa: E402
+from benchmarks import measure
+from benchmarks import work as work_lib
+from fedu_jax.core.state import Array
 
 
 # With fewer channels PyTorch 2.13 gets the gradient of a strided 1x1 kernel

@@ -24,8 +24,8 @@ os.environ['XLA_FLAGS'] = (
         if metadata.version('jaxlib').startswith('0.10.') else ''))
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.1'
 
-import jax  # noqa: E402
-import pytest  # noqa: E402
+import jax
+import pytest
 
 jax.config.update('jax_compilation_cache_dir', os.path.join(
     os.environ['XDG_CACHE_HOME'], 'fedu_jax', 'compiled'))

@@ -45,8 +45,9 @@ def convolve(x: Array, kernel: Array, *, transposed: bool = False) -> Array:
 
   Args:
     x: [B, H, W, C] with a `tile(H, W)`.
-    kernel: [3, 3, C, F], or [3, 3, F, C] if `transposed`, which spares the
-      input's gradient a slow copy.
+    kernel: [3, 3, C, F], or [3, 3, F, C] if `transposed`.
+    transposed: the order of the kernel's channels. It spares the input's
+      gradient a slow copy.
   """
   batch, height, width, _ = x.shape
   m = tile(height, width)
