@@ -57,11 +57,12 @@ def start(tmp_path_factory):
 
 
 def test_it_brings_what_it_needs_and_nothing_else(start):
-  """All modules and configs; no top-level package but our own."""
+  """All modules, configs and templates; no top-level package but our own."""
   assert {x.name for x in start.site.iterdir() if x.suffix != '.dist-info'} == {
       'fedu_jax'}
   def names(folder):
-    return {x.relative_to(folder) for x in folder.rglob('*.py')}
+    return {x.relative_to(folder) for suffix in ('py', 'jinja')
+            for x in folder.rglob(f'*.{suffix}')}
   shipped = pathlib.Path('configs')
   assert names(start.site / 'fedu_jax') == names(ROOT / 'fedu_jax') | {
       shipped / f'{name}.py' for name in configs.names()}

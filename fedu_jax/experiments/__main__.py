@@ -54,8 +54,8 @@ def main(argv: list[str]) -> None:
     from fedu_jax.experiments import experiment as plans
     from fedu_jax.experiments import runner
   except ModuleNotFoundError as error:
-    cli.refuse(f'{error}: the figures of experiments need matplotlib; pip '
-               'install matplotlib')
+    cli.refuse(f'{error}: reports of experiments need matplotlib and jinja2: '
+               'pip install matplotlib jinja2')
   if _LIST.value:
     for name, module in modules.items():
       what = (module.__doc__ or '').partition('\n')[0]  # none by python -OO

@@ -1,10 +1,11 @@
 """What an experiment ends with: Markdown tables, PNGs, one HTML page."""
 
 import base64
-import html
 import pathlib
 import re
 from typing import Any
+
+import jinja2
 
 from fedu_jax.experiments import experiment as plans
 from fedu_jax.experiments import figures
@@ -12,20 +13,6 @@ from fedu_jax.experiments import spread
 from fedu_jax.training import round_report
 
 _PUBLISHED = 'linear', 'classifier'  # what the papers' numbers may be of
-_STYLE = '''
-:root { color-scheme: light dark }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem;
-       margin: 2rem auto; padding: 0 1rem }
-table { border-collapse: collapse; display: block; overflow-x: auto;
-        margin-bottom: 1.5rem }
-caption { text-align: left; font-weight: 600; padding: .5rem 0;
-          white-space: nowrap }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid #8884;
-         text-align: right; vertical-align: top }
-th:first-child { text-align: left; white-space: nowrap }
-small, figcaption { color: #808080 }
-img { max-width: 100% }
-'''
 
 
 def write(plan: plans.Plan, results: list[plans.Result], folder: pathlib.Path,
@@ -49,7 +36,7 @@ def write(plan: plans.Plan, results: list[plans.Result], folder: pathlib.Path,
       [f'# {plan.title}', note, *map(_markdown, tables)]) + '\n')
   pictures = figures.draw(plan, results, folder)
   page = folder / 'report.html'
-  page.write_text(_html(plan.title, note, tables, pictures))
+  page.write_text(_html(plan.title, note, tables, pictures), encoding='utf-8')
   return page
 
 
@@ -93,24 +80,17 @@ def _markdown(table: plans.Table) -> str:
 
 def _html(title: str, note: str, tables: list[plans.Table],
           pictures: list[pathlib.Path]) -> str:
-  def row(cells, tag):
-    return '<tr>' + f'<th>{html.escape(cells[0])}</th>' + ''.join(
-        f'<{tag}>{whole(x)}</{tag}>' for x in cells[1:]) + '</tr>'
+  """Fills the template with text, which it escapes, and with pictures."""
+  environment = jinja2.Environment(
+      loader=jinja2.PackageLoader('fedu_jax.experiments', ''),
+      autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
+  environment.filters['whole'] = _whole
+  return environment.get_template('report.html.jinja').render(
+      title=title, note=note, tables=tables, figures=[
+          (path.stem, base64.b64encode(path.read_bytes()).decode())
+          for path in pictures])
 
-  def whole(text):  # a line breaks between numbers, not in one or its source
-    return re.sub(' (?=±)|(?<=±) |(?<=[[ ][UE]) ', '&nbsp;', html.escape(text))
-  parts = [
-      '<!doctype html>', '<html lang="en">', '<meta charset="utf-8">',
-      '<meta name="viewport" content="width=device-width">',
-      f'<title>{html.escape(title)}</title>', f'<style>{_STYLE}</style>',
-      f'<h1>{html.escape(title)}</h1>', f'<p><small>{html.escape(note)}'
-      '</small></p>']
-  for caption, (head, *lines) in tables:
-    parts += ['<table>', f'<caption>{html.escape(caption)}</caption>',
-              row(head, 'th'), *(row(line, 'td') for line in lines), '</table>']
-  for path in pictures:
-    data = base64.b64encode(path.read_bytes()).decode()
-    parts.append(f'<figure><img alt="{html.escape(path.stem)}" '
-                 f'src="data:image/png;base64,{data}">'
-                 f'<figcaption>{html.escape(path.stem)}</figcaption></figure>')
-  return '\n'.join(parts) + '\n'
+
+def _whole(cell: str) -> str:
+  """Lets a line break between numbers, not within one or before its source."""
+  return re.sub(r' (?=±)|(?<=±) |(?<=[\[ ][UE]) ', '\N{NO-BREAK SPACE}', cell)

@@ -326,6 +326,16 @@ def test_tables_have_the_published_beside_the_measured():
   assert len(lines) == 1 and '| 20.25 ± 0.35 [U 67.74 (Res' in lines[0]
 
 
+def test_a_page_shows_text_as_it_is():
+  """Characters of HTML are escaped, and no line breaks within a number."""
+  page = write_report._html('A & B', '"x" < 1', [(
+      'of <b>', [['', 'a<b'], ['<i>', '1.0 ± 0.1 [U 2.0; E 3.0 ± 0.1]']])], [])
+  for text in ('<title>A &amp; B</title>', '<caption>of &lt;b&gt;</caption>',
+               '<th></th><th>a&lt;b</th>', '<th>&lt;i&gt;</th>',
+               '<td>1.0_±_0.1 [U_2.0; E_3.0_±_0.1]</td>'):
+    assert text.replace('_', '\N{NO-BREAK SPACE}') in page
+
+
 def test_divergences_are_tabled_beside_fedemas():
   plan = divergence.plan(plans.SCALES['cpu'])
   rounds = [{'clients': {'divergence': [1 / r, 3 / r]}} for r in range(1, 101)]
