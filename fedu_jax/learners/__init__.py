@@ -1,4 +1,4 @@
-"""The SSL methods: one file and one function each, returning a Learner."""
+"""The SSL methods. Each has one file and one function that builds a Learner."""
 
 from fedu_jax.learners.byol import byol
 from fedu_jax.learners.fedca import fedca
