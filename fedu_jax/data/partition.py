@@ -6,6 +6,7 @@ NumPy's legacy RandomState, because it is what the reference draws from
 (EasyFL, simulation.py).
 """
 
+from collections.abc import Callable
 import heapq
 import math
 
@@ -130,3 +131,12 @@ def natural(owners: np.ndarray, num_clients: int,
     raise BadInput(f'the data has {found} owners, but clients is '
                    f'{num_clients}: set --config.clients={found}')
   return [np.flatnonzero(owners == i) for i in range(num_clients)]
+
+
+# config.partition.name -> a function.
+PARTITIONS: dict[str, Callable[..., list[np.ndarray]]] = {
+    'by_class': by_class,
+    'iid': iid,
+    'dirichlet': dirichlet,
+    'natural': natural,
+}

@@ -1,5 +1,7 @@
 """Losses on embeddings. A `config.loss` is ([B, D], [B, D]) -> [B]."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -134,3 +136,9 @@ def spectral(z1: Array, z2: Array, *, others: Array, share: Array | float
   repel = jnp.sum(jnp.square(similar), where=apart) / (count * (count - 1))
   cross = sum(jnp.sum((z @ others) * z) for z in (z1, z2)) / (2 * count)
   return -2 * jnp.trace(similar) / count + share * repel + 2 * cross
+
+
+# config.loss.name -> a function.
+LOSSES: dict[str, Callable[..., Array]] = {
+    'regression_loss': regression_loss,
+}

@@ -2,6 +2,7 @@
 
 import optax
 
+from fedu_jax.core.method import Method
 from fedu_jax.core.state import Array, Labelled, Learner, Online
 from fedu_jax.learners import online_step
 from fedu_jax.models import networks
@@ -31,5 +32,4 @@ def supervised(nets: networks.Nets, view: online_step.View, *,
   return online_step.online_learner(objective, make_tx=make_tx)
 
 
-# The clients' arrays must hold labels besides the images.
-supervised.labelled = True  # type: ignore[attr-defined]
+SUPERVISED = Method(supervised, labelled=True)

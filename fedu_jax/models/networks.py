@@ -10,7 +10,7 @@ in float32: parameters, BatchNorm's statistics and normalisation, the pooled
 features, and the output of an MLP.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import functools
 from typing import Any, NamedTuple
 
@@ -266,3 +266,12 @@ def with_statistics_of(batches: Iterable[ArrayLike], module: nn.Module,
       lambda t, m, old: jnp.where(m > 0, t / jnp.where(m > 0, m, 1) / count,
                                   old), total, shares, variables.batch_stats)
   return variables._replace(batch_stats=stats)
+
+
+# config.model.name -> a function.
+NETWORKS: dict[str, Callable[..., Nets]] = {
+    'resnet18': resnet18,
+    'resnet50': resnet50,
+    'resnet10': resnet10,
+    'resnet6': resnet6,
+}
