@@ -57,12 +57,12 @@ def start(tmp_path_factory):
 
 
 def test_it_brings_what_it_needs_and_nothing_else(start):
-  """All modules, configs and templates; no top-level package but our own."""
+  """All modules, configs, templates and py.typed; no package but our own."""
   assert {x.name for x in start.site.iterdir() if x.suffix != '.dist-info'} == {
       'fedu_jax'}
   def names(folder):
-    return {x.relative_to(folder) for suffix in ('py', 'jinja')
-            for x in folder.rglob(f'*.{suffix}')}
+    return {x.relative_to(folder) for x in folder.rglob('*')
+            if x.suffix in ('.py', '.jinja', '.typed')}
   shipped = pathlib.Path('configs')
   assert names(start.site / 'fedu_jax') == names(ROOT / 'fedu_jax') | {
       shipped / f'{name}.py' for name in configs.names()}
@@ -75,8 +75,30 @@ def test_a_run_by_a_config_of_ones_own(start):
   assert 'knn' in start('fedu_jax.evaluate', '--workdir=run', '--protocol=knn')
 
 
+def test_a_run_by_a_shipped_config(start):
+  assert 'federation' in start('fedu_jax.main', '--config=smoke',
+                               '--config.rounds=1', '--workdir=shipped')
+
+
 def test_a_checkouts_config_and_the_other_commands(start):
   for config in (ROOT / 'configs' / 'smoke.py', 'configs/smoke.py'):
     assert 'breaks first' in start(
         'fedu_jax.plan', f'--config={config}', '--rate=1e9')
   assert 'predictor' in start('fedu_jax.experiments', '--list')
+
+
+def test_a_users_types_are_checked(start, tmp_path):
+  """By py.typed, mypy reads the annotations of the installed package."""
+  script, settings = tmp_path / 'use.py', tmp_path / 'mypy.ini'
+  script.write_text('from fedu_jax.core.state import Variables\n'
+                    'Variables(parameters={})\n')
+  settings.write_text(f'[mypy]\ncache_dir = {tmp_path}\n'
+                      # What we import is not looked at, which takes minutes.
+                      '[mypy-jax.*,flax.*,optax.*,numpy.*,PIL.*,sklearn.*]\n'
+                      'follow_imports = skip\n')
+  done = subprocess.run(
+      [sys.executable, '-P', '-m', 'mypy', '--config-file', settings, script],
+      cwd=tmp_path, text=True, capture_output=True, check=False, timeout=300,
+      env=os.environ | {'PYTHONPATH': str(start.site)})
+  assert 'Unexpected keyword argument "parameters" for "Variables"' in (
+      done.stdout), done.stdout + done.stderr
