@@ -1,1 +1,1 @@
-"""Data: sources of images, partitions over clients, and the decoded cache."""
+"""Images in: sources, partitions, image files, and the decoded cache."""

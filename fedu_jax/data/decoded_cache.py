@@ -1,4 +1,4 @@
-"""A cache of decoded arrays on disk, so that a source is decoded once."""
+"""Where decoded arrays are kept, so that a source is decoded once."""
 
 from collections.abc import Callable, Iterable
 import contextlib
@@ -16,20 +16,19 @@ from fedu_jax.data.lazy_arrays import Images
 from fedu_jax.runtime import durable_files
 from fedu_jax.runtime import machine
 
-Arrays = TypeVar('Arrays', bound=Any)  # a NamedTuple of arrays or None
+Arrays = TypeVar('Arrays', bound=Any)  # a NamedTuple of arrays, and of absences
 _PREFIX = '.fedu_jax-'
-_STATE = 16  # digits of the hash that `state_of` returns
+_STATE = 16  # digits of a state of the data
 
 
 def state_of(paths: Iterable[pathlib.Path]) -> str:
-  """Returns a text that changes when one of these files is changed.
+  """A text that changes whenever one of these files is written or replaced.
 
-  It is a hash of paths, sizes, and times of the last change of content (mtime)
-  and of the file's record (ctime). Programs that copy files may set mtime back,
-  but not ctime.
+  It is made of their paths, sizes and times. The time of the last change
+  counts beside that of the content, which copying programs set back.
 
   Raises:
-    OSError: a file is missing, or its state cannot be read.
+    OSError: there is no such file, or it cannot be asked about.
   """
   digest = hashlib.sha256()
   for path in paths:
@@ -42,24 +41,20 @@ def state_of(paths: Iterable[pathlib.Path]) -> str:
 def kept(beside: pathlib.Path, name: str, state: str, kind: type[Arrays],
          read: Callable[[], Arrays],
          fits: Callable[[Arrays], bool]) -> Arrays:
-  """Returns decoded data from the cache, or decodes it and fills the cache.
+  """Returns what `read` gives, from a file of an earlier call if there is one.
 
-  A cache file that is damaged or does not fit is ignored, and the data is
-  decoded again. A new file replaces those of earlier states of the data and
-  unfinished files of killed processes.
+  The file is not trusted: what of it is damaged, or does not fit, is read from
+  the data again. Who may write it may change pixels, as beside it the data's.
+  A new file replaces those of earlier states, and what a kill left unfinished.
 
   Args:
-    beside: the folder of the data, where the cache file is kept. If it is not
-      writable, the file is kept in the user's cache.
-    name: the name of this decoding of the data.
-    state: the state of the data, from `state_of`. A file of another state is
-      not used.
-    kind: the NamedTuple that `read` returns. Only its arrays are kept.
+    beside: the folder of the data, where the file is kept; if that may not be
+      written, it is kept in the user's cache.
+    name: which of the data's decodings this is.
+    state: of the data, as `state_of` gives it: another one is read anew.
+    kind: what `read` returns; what is no array in it is not kept.
     read: decodes the data.
-    fits: whether cached arrays have shapes and dtypes that `read` could return.
-
-  Returns:
-    The decoded arrays.
+    fits: whether arrays have the shapes and dtypes that `read` could give.
   """
   def load(path):
     with open(path, 'rb') as raw, np.load(raw, allow_pickle=False) as file:
@@ -75,17 +70,16 @@ def kept(beside: pathlib.Path, name: str, state: str, kind: type[Arrays],
     _write(path, {field: x for field, x in data._asdict().items()
                   if isinstance(x, np.ndarray)})
   except OSError:
-    pass  # a full or read-only disk: go on without a cache
+    pass  # a full or read-only disk: go on without
   return data
 
 
 def mapped(beside: pathlib.Path, name: str, state: str, kind: type[Arrays],
            read: Callable[[], Arrays],
            fits: Callable[[Arrays], bool]) -> Arrays:
-  """Returns decoded data as `kept` does, with fields ...images as `Lazy`.
+  """As `kept`, but the fields named ...images stay in the file, as `Lazy`.
 
-  The images stay in the cache file until they are indexed. This function writes
-  no cache file, because `read` may return `Lazy` too.
+  Nothing is written: `read` may give `Lazy`, too.
   """
   def load(path):
     with np.load(path, allow_pickle=False) as file:
@@ -97,7 +91,7 @@ def mapped(beside: pathlib.Path, name: str, state: str, kind: type[Arrays],
 
 
 def is_images(images: Images, size: int) -> bool:
-  """Whether `images` are [N, H, W, 3] u8, with H = W = size if it is not 0."""
+  """Whether these are images [N, H, W, 3] u8, of that size unless it is 0."""
   return (images.dtype == np.uint8 and images.ndim == 4
           and images.shape[3] == 3
           and (not size or images.shape[1:3] == (size, size)))
@@ -106,7 +100,7 @@ def is_images(images: Images, size: int) -> bool:
 def _found(beside: pathlib.Path, name: str, state: str,
            load: Callable[[pathlib.Path], Arrays],
            fits: Callable[[Arrays], bool]) -> Arrays | None:
-  """Loads the cache file of this state from either folder; None if absent."""
+  """What a file of this state holds, wherever it is kept; None: nothing."""
   for folder in _folders(beside):
     path = folder / _file(name, state)
     try:
@@ -114,18 +108,18 @@ def _found(beside: pathlib.Path, name: str, state: str,
         return found
     except MemoryError:
       raise
-    except Exception:  # a damaged or foreign file can raise any error
+    except Exception:  # what a damaged file, or another one, may lead to
       pass
   return None
 
 
 def _write(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
-  """Writes a file as a whole or not at all; locks its part while writing."""
+  """Writes a file at once or not at all; its part is held while it grows."""
   part = path.with_name(f'{path.stem}.{os.getpid()}{durable_files.PART}')
   try:
     with durable_files.held(part) as ours:
       if not ours:
-        return  # another container has a process with our process id
+        return  # a process of our number, in another container
       with open(part, 'wb') as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
       os.replace(part, path)
@@ -135,12 +129,12 @@ def _write(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def _tidy(beside: pathlib.Path, name: str, *, keep: pathlib.Path) -> None:
-  """Removes cache files of this name for other states of the data.
+  """Removes what was kept of other states of the data, under this name only.
 
-  A process that is reading such a file can go on. Parts that a running process
-  has locked stay.
+  A file that another process is reading stays readable to it. Parts that a
+  living process holds stay.
   """
-  # File names of earlier versions have no state.
+  # Before there were states, a name alone stood there.
   ours = (rf'{re.escape(_PREFIX + name)}(-[0-9a-f]{{{_STATE}}})?'
           rf'(\.npz|\.[0-9]+{re.escape(durable_files.PART)})')
   for folder in _folders(beside):
@@ -165,19 +159,19 @@ def _file(name: str, state: str) -> str:
 
 
 def _folders(beside: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
-  """The folders of cache files: that of the data, and the user's cache."""
+  """Where files of this data may be: with it, and in the user's cache."""
   return beside, machine.user_cache(
       hashlib.sha256(os.fsencode(beside)).hexdigest()[:16]) or beside
 
 
 def _folder(beside: pathlib.Path) -> pathlib.Path:
-  """The folder for a new cache file."""
+  """Where a new file goes."""
   with_data, in_cache = _folders(beside)
   return with_data if _may_write(with_data) else in_cache
 
 
 def _may_write(folder: pathlib.Path) -> bool:
-  # A folder without any write permission is read-only on purpose, for root too.
+  # A folder that nobody may write to was meant so, even where we are root.
   return bool(folder.stat().st_mode & (
       stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH)) and machine.may(
           folder, os.W_OK)

@@ -2,6 +2,7 @@
 
   python -m fedu_jax.experiments --list
   python -m fedu_jax.experiments predictor,transfer --workdir=/tmp/work
+  python -m fedu_jax.experiments predictor --from=/tmp/work --workdir=/tmp/again
 """
 
 import importlib
@@ -33,6 +34,9 @@ _WORKDIR = flags.DEFINE_string(
 _DATA_DIR = flags.DEFINE_string(
     'data_dir', '', "The folder of TFDS's data sets; if not given, TFDS's own "
     'choice: $TFDS_DATA_DIR or ~/tensorflow_datasets.')
+_FROM = flags.DEFINE_string(
+    'from', None, 'An earlier --workdir, or benchmarks/results/cpu: draws its '
+    'experiments again with all their seeds, without a run.')
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -52,6 +56,7 @@ def main(argv: list[str]) -> None:
                for name in experiments.NAMES}
     from fedu_jax.experiments import write_report
     from fedu_jax.experiments import experiment as plans
+    from fedu_jax.experiments import redraw
     from fedu_jax.experiments import runner
   except ModuleNotFoundError as error:
     cli.refuse(f'{error}: reports of experiments need matplotlib and jinja2: '
@@ -84,10 +89,15 @@ def main(argv: list[str]) -> None:
     several = {name: modules[name].plan(scale) for name in names}
     with host_memory.watched('what is done stays: end other programs, lower '
                              '--seeds_together, or choose a smaller --scale'):
-      for name, results in runner.run(
-          several, workdir, seeds=int(_SEEDS.value or 1),
-          together=int(_TOGETHER.value or 1), data_dir=str(_DATA_DIR.value),
-          console=console):
+      if _FROM.value:
+        found = redraw.results(
+            several, paths.typed(str(_FROM.value), '--from'), scale)
+      else:
+        found = runner.run(
+            several, workdir, seeds=int(_SEEDS.value or 1),
+            together=int(_TOGETHER.value or 1), data_dir=str(_DATA_DIR.value),
+            console=console)
+      for name, results in found:
         where = write_report.write(several[name], results,
                                    workdir / f'{name}-{scale.name}', scale)
         console.print((where.parent / 'tables.md').read_text(), markup=False)

@@ -105,6 +105,7 @@ class Plan(NamedTuple):
   draw: Callable[..., dict[str, Any]]
   # (results) -> further tables
   more: Callable[..., list[Table]] = lambda results: []
+  layers: bool = False  # whether its figures show divergences by layer
 
   def asked_of(self, arm: Arm) -> str:
     """The protocols that one of its arms is asked."""

@@ -95,6 +95,27 @@ def run(several: Mapping[str, plans.Plan], workdir: pathlib.Path, *,
             for place, arm in enumerate(plan.arms)]
 
 
+def finished(plan: plans.Plan, runs: pathlib.Path,
+             seeds: int) -> list[plans.Result]:
+  """The results of the arms that are scored for every seed; trains nothing.
+
+  Args:
+    plan: the experiment.
+    runs: the folder that holds the folders of runs.
+    seeds: how many seeds an arm has.
+  """
+  results = []
+  for arm in plan.arms:
+    asked = plan.asked_of(arm)
+    cells = [bars.Cell(arm, asked, arm.folder(seed, runs))
+             for seed in range(seeds)]
+    if all(cell.scored() for cell in cells):
+      scores = [_ask(arm, [seed], asked=asked, runs=runs, data_dir='',
+                     wait=True)[0] for seed in range(seeds)]
+      results.append(_result(arm, scores, runs, ''))
+  return results
+
+
 def _see_same_images(seen: dict[str, pathlib.Path], arm: plans.Arm,
                      folder: pathlib.Path) -> None:
   """Refuses to put runs of other images into one table.

@@ -9,6 +9,7 @@ import jinja2
 
 from fedu_jax.experiments import experiment as plans
 from fedu_jax.experiments import figures
+from fedu_jax.experiments import recorded_runs
 from fedu_jax.experiments import spread
 from fedu_jax.training import round_report
 
@@ -17,7 +18,7 @@ _PUBLISHED = 'linear', 'classifier'  # what the papers' numbers may be of
 
 def write(plan: plans.Plan, results: list[plans.Result], folder: pathlib.Path,
           scale: plans.Scale) -> pathlib.Path:
-  """Writes `results.json`, `tables.md`, PNGs and `report.html`.
+  """Writes `results.json`, `tables.md`, PNGs, `report.html`, `runs.jsonl.gz`.
 
   Returns:
     The page, which holds all of it and needs no other file.
@@ -37,6 +38,11 @@ def write(plan: plans.Plan, results: list[plans.Result], folder: pathlib.Path,
   pictures = figures.draw(plan, results, folder)
   page = folder / 'report.html'
   page.write_text(_html(plan.title, note, tables, pictures), encoding='utf-8')
+  recorded_runs.write(
+      folder / recorded_runs.FILE,
+      {'title': plan.title, 'scale': scale.name, 'seeds': seeds},
+      {run.name: run for result in results for run in result.folders},
+      layers=plan.layers)
   return page
 
 

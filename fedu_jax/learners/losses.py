@@ -1,6 +1,4 @@
-"""Losses on embeddings. A `config.loss` is ([B, D], [B, D]) -> [B]."""
-
-from collections.abc import Callable
+"""Losses on embeddings. Those of `config.loss`: [B, D], [B, D] -> [B]."""
 
 import jax
 import jax.numpy as jnp
@@ -11,32 +9,32 @@ from fedu_jax.core.state import Array
 
 
 def unit(x: Array) -> Array:
-  """Scales vectors [..., D] to length one.
+  """Scales rows to length one: [..., D].
 
-  A norm below 1e-12 counts as 1e-12, as in PyTorch's `normalize`.
+  The norm is bounded below by 1e-12, as PyTorch's `normalize` does.
   """
   square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
   return x / jnp.sqrt(jnp.maximum(square, 1e-24))
 
 
 def within(x: Array, norm: Array | float) -> Array:
-  """Shortens vectors [..., D] that are longer than `norm` to that length."""
+  """Shortens rows that are longer than a norm to that norm: [..., D]."""
   square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
   return x * norm / jnp.sqrt(jnp.maximum(square, norm * norm))
 
 
 def feature_std(z: Array) -> Array:
-  """Measures the spread of embeddings: about 1, or 0 if they have collapsed.
+  """How far apart embeddings point: about 1, or 0 where they have collapsed.
 
-  It is the standard deviation over the batch of each dimension of the unit
-  vectors, averaged over dimensions, times the square root of D (Chen & He 2021,
-  figure 2). No gradient passes.
+  The standard deviation over the batch of each dimension of the unit vectors,
+  averaged, times the root of D (Chen & He 2021, figure 2). It is measured, not
+  trained: no gradient passes.
 
   Args:
-    z: embeddings, [B, D].
+    z: [B, D].
 
   Returns:
-    [], at least f32; 1 for directions that are uniform on the sphere.
+    [], at least f32; 1 where the vectors point everywhere alike.
   """
   z = jax.lax.stop_gradient(z)
   z = unit(z.astype(jnp.promote_types(z.dtype, jnp.float32)))
@@ -44,19 +42,19 @@ def feature_std(z: Array) -> Array:
 
 
 def regression_loss(prediction: Array, target: Array) -> Array:
-  """BYOL's loss: the squared distance of the two vectors, scaled to length 1.
+  """BYOL's loss: the squared distance of the two vectors on the unit sphere.
 
-  It equals 2 - 2 cos(prediction, target).
+  Equal to 2 - 2 cos(prediction, target).
 
   Args:
-    prediction: the predictor's output, [B, D].
-    target: the target encoder's output, [B, D].
+    prediction: [B, D].
+    target: [B, D].
 
   Returns:
-    [B], each from 0 to 4.
+    [B], each in 0..4.
 
   Raises:
-    ValueError: the shapes differ.
+    ValueError: their shapes differ.
   """
   argument_checks.same_shape(prediction, target, names=('prediction', 'target'))
   return 2 - 2 * jnp.sum(unit(prediction) * unit(target), axis=-1)
@@ -65,17 +63,17 @@ def regression_loss(prediction: Array, target: Array) -> Array:
 def nt_xent(z1: Array, z2: Array, *, temperature: float,
             negatives: Array | None = None,
             apart: Array | None = None) -> Array:
-  """SimCLR's loss: each view must pick the other view of its image.
+  """SimCLR's loss: each view must find its other among all of the batch.
 
-  It is the cross entropy over a view's cosine similarities to the 2 B - 1 other
-  views of the batch (Chen et al. 2020; EasyFL fedssl, client.py:info_nce_loss).
+  Cross entropy over cosine similarities, without a view's own (Chen et al.
+  2020; EasyFL fedssl, client.py:info_nce_loss).
 
   Args:
-    z1: embeddings of the first views, [B, D].
-    z2: embeddings of the second views of the same images, [B, D].
-    temperature: the divisor of the similarities.
-    negatives: more embeddings, of other images, [N, D].
-    apart: [N] bool, which `negatives` count; None means all.
+    z1: [B, D], embeddings of the first views.
+    z2: [B, D], of the second views of the same images.
+    temperature: divides the similarities.
+    negatives: [N, D], further embeddings that match none.
+    apart: [N] bool, which of them count; None, all.
 
   Returns:
     [2 B], one loss for each view.
@@ -95,14 +93,13 @@ def nt_xent(z1: Array, z2: Array, *, temperature: float,
 
 def info_nce(query: Array, key: Array, queue: Array, *,
              temperature: float) -> Array:
-  """MoCo's loss: a query must pick its key among the keys of a queue.
+  """MoCo's loss: a query must find its key among those of a queue.
 
   Args:
-    query: embeddings of one view, [B, D].
-    key: the key encoder's embeddings of the other view, [B, D]; they get no
-      gradient.
-    queue: keys of earlier batches, unit vectors [N, D].
-    temperature: the divisor of the similarities.
+    query: [B, D].
+    key: [B, D], the other views'; no gradient reaches it.
+    queue: [N, D], unit vectors, keys of earlier batches.
+    temperature: divides the similarities.
 
   Returns:
     [B].
@@ -116,19 +113,16 @@ def info_nce(query: Array, key: Array, queue: Array, *,
 
 def spectral(z1: Array, z2: Array, *, others: Array, share: Array | float
              ) -> Array:
-  """The spectral contrastive loss (HaoChen et al. 2021) of one client of many.
-
-  Its gradient with respect to this client's embeddings is that of the loss over
-  the images of all clients.
+  """The spectral contrastive loss (HaoChen et al. 2021), of one of several.
 
   Args:
-    z1: embeddings of the first views, [B, D].
-    z2: embeddings of the second views of the same images, [B, D].
-    others: the sum over the other clients of share * mean of z z^T, [D, D].
-    share: this client's share of all images; 1 for a client alone.
+    z1: [B, D], embeddings of the first views.
+    z2: [B, D], of the second views of the same images.
+    others: [D, D], the others' mean of z z^T, each weighted by its share.
+    share: this one's share; 1 is the loss of someone who is alone.
 
   Returns:
-    [].
+    [], whose gradient is the union's with respect to this one's embeddings.
   """
   count = len(z1)
   similar = z1 @ z2.T
@@ -136,9 +130,3 @@ def spectral(z1: Array, z2: Array, *, others: Array, share: Array | float
   repel = jnp.sum(jnp.square(similar), where=apart) / (count * (count - 1))
   cross = sum(jnp.sum((z @ others) * z) for z in (z1, z2)) / (2 * count)
   return -2 * jnp.trace(similar) / count + share * repel + 2 * cross
-
-
-# config.loss.name -> a function.
-LOSSES: dict[str, Callable[..., Array]] = {
-    'regression_loss': regression_loss,
-}

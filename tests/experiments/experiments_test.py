@@ -4,6 +4,7 @@ import functools
 import json
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from fedu_jax import experiments
 from fedu_jax.experiments import experiment as plans
 from fedu_jax.experiments import progress
 from fedu_jax.experiments import published_numbers
+from fedu_jax.experiments import recorded_runs
 from fedu_jax.experiments import runner
 from fedu_jax.experiments import spread
 from fedu_jax.experiments.tables import divergence
@@ -65,6 +67,24 @@ def test_an_experiment_at_smoke_scale(name, workdir):
   page = (folder / 'report.html').read_text()
   assert pictures and page.count('data:image/png;base64,') == len(pictures)
   assert not re.search(r'(?:src|href)="(?!data:)', page)  # self-contained
+  _, kept = recorded_runs.read(folder / recorded_runs.FILE)
+  assert kept.keys() == {run for result in found for run in result['runs']}
+  assert all(len(files['metrics.jsonl']) == 2 for files in kept.values())
+
+
+def test_what_is_finished_is_drawn_again_without_a_run(workdir, tmp_path):
+  """From the file next to the tables alone, in another folder."""
+  command('divergence', '--scale=smoke', f'--workdir={workdir}')
+  old, new = (folder / 'divergence-smoke' for folder in (workdir, tmp_path))
+  kept = tmp_path / 'kept' / 'divergence-smoke'
+  kept.mkdir(parents=True)
+  shutil.copy(old / recorded_runs.FILE, kept)
+  command('divergence', '--scale=smoke', f'--from={kept.parent}',
+          f'--workdir={tmp_path}')
+  assert (new / 'tables.md').read_text() == (old / 'tables.md').read_text()
+  assert {path.name for path in new.iterdir()} == {
+      path.name for path in old.iterdir()}
+  assert not (tmp_path / 'runs').exists()
 
 
 def test_several_experiments_in_one_command(workdir):
@@ -138,7 +158,9 @@ def test_a_queue_that_is_killed_goes_on(tmp_path):
     (['tsne', '--seeds=0'], 'seeds'), (['tsne', 'more'], 'unexpected'),
     (['tsne', '--scale=smoke', '--workdir={tmp}/file'], 'where no results'),
     (['tsne', '--scale=cpu', '--workdir={tmp}', '--data_dir={tmp}'],
-     'cifar10')])
+     'cifar10'),
+    (['tsne', '--scale=cpu', '--workdir={tmp}', '--from={tmp}'],
+     'tsne-cpu/runs.jsonl.gz')])
 def test_bad_input_is_one_line_and_code_two(tmp_path, flags, complaint):
   (tmp_path / 'file').touch()
   error = command(*(f.format(tmp=tmp_path) for f in flags), code=2)

@@ -17,7 +17,8 @@ def plan(scale: plans.Scale) -> plans.Plan:
       'Divergence', arms, 'linear', {'Linear probe': 'linear'}, {},
       f'{published_numbers.SOURCES}.',
       lambda results: {'divergence': figures.divergences(results),
-                       'layers': figures.layers(results)}, _by_round)
+                       'layers': figures.layers(results)}, _by_round,
+      layers=True)
 
 
 def _by_round(results: list[plans.Result]) -> list[plans.Table]:

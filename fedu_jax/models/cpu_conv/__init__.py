@@ -1,1 +1,1 @@
-"""Convolutions for CPU, where XLA's own are slow inside a loop."""
+"""Convolutions on CPU, written by hand where XLA's own are slow in a loop."""

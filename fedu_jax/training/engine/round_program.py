@@ -64,14 +64,16 @@ def init_state(config: ml_collections.ConfigDict, nets: networks.Nets,
     rng: the run's key.
     image: [1, H, W, C] f32, for its shape alone.
   """
+  rule = registry.find('rule', config.rule.name)
   own = jax.tree.map(jnp.array, online)
   memory = Memory(
       make_learner(config, nets).memory(
           own, jax.random.fold_in(rng, _MEMORY), image),
-      registry.rule(config).memory(own))
+      getattr(rule, 'memory', ()))
   clients = local_training.init_clients(own, num_examples, memory=memory)
-  first = registry.aggregation(config).memory(clients)
-  return ServerState(own, jnp.int32(0), first), clients
+  aggregation = registry.find('aggregation', config.aggregation.name)
+  first = getattr(aggregation, 'memory', lambda clients: ())
+  return ServerState(own, jnp.int32(0), first(clients)), clients
 
 
 def shapes(config: ml_collections.ConfigDict, nets: networks.Nets,
@@ -104,8 +106,9 @@ def sent(config: ml_collections.ConfigDict, server: ServerState,
     num_clients: K.
   """
   cohort = config.cohort if is_sampled(config, num_clients) else num_clients
-  return communication.of(registry.aggregation(config), registry.rule(config),
-                          server, client, cohort)
+  return communication.of(registry.find('aggregation', config.aggregation.name),
+                    registry.find('rule', config.rule.name), server, client,
+                    cohort)
 
 
 def make_training(config: ml_collections.ConfigDict, nets: networks.Nets, *,

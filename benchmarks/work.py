@@ -1,0 +1,138 @@
+"""The work that is timed: steps of configs/cifar10.py, on random images."""
+
+import argparse
+from collections.abc import Callable, Iterator
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from benchmarks import measure
+from configs import cifar10
+from fedu_jax.core import local_training
+from fedu_jax.core import rounds
+from fedu_jax.core.state import Array, Learner, Online, StepState
+from fedu_jax.models import networks
+from fedu_jax.training.config import registry
+from fedu_jax.training.engine import round_program
+
+# How far two orders of summation may drift apart in a few steps.
+BOUND = {'float32': 0.02, 'bfloat16': 0.3}
+
+
+class Work(NamedTuple):
+  """Networks, an SSL method, and a start."""
+  config: ml_collections.ConfigDict
+  nets: networks.Nets
+  learner: Learner
+  online: Online
+
+
+def make(args: argparse.Namespace, *, first_target: str = 'copy',
+         convolution: str = 'fast', **learner: Any) -> Work:
+  """configs/cifar10.py with the flags' network; `learner` swaps its pieces."""
+  config = cifar10.get_config()
+  config.batch_size = args.batch
+  for name in ('width', 'hidden', 'features', 'dtype'):
+    config.model[name] = getattr(args, name)
+  config.model.name = args.model
+  config.model.convolution = convolution
+  config.learner.first_target = first_target
+  registry.check(config)
+  nets = registry.bind(config, 'model')()
+  made = round_program.make_learner(config, nets)
+  if learner:
+    made = made._replace(step=functools.partial(made.step, **learner))
+  image = jnp.zeros((2, args.size, args.size, 3))
+  online = networks.init_online(nets, jax.random.key(0), image)
+  return Work(config, nets, made, online)
+
+
+def start(work: Work, online: Online | None = None) -> StepState:
+  """A client's state before its first step."""
+  clients = local_training.init_clients(online or work.online, jnp.ones(1))
+  client = jax.tree.map(lambda x: x[0], clients)
+  return work.learner.init(client, jnp.int32(0))
+
+
+def steps(work: Work, state: StepState, images: Array,
+          rngs: Array) -> tuple[StepState, Array]:
+  """A scan over steps: images [S, B, H, W, 3] u8, rngs [S] -> losses [S]."""
+  state, metrics = jax.lax.scan(
+      lambda state, x: work.learner.step(state, *x), state, (images, rngs))
+  return state, metrics['loss']
+
+
+def unlooped(work: Work) -> Callable[..., Any]:
+  """The same steps, each a call from Python of one compiled step."""
+  step = jax.jit(work.learner.step, donate_argnums=0)
+
+  def run(state, images, rngs):
+    losses = []
+    for x, rng in zip(images, rngs, strict=True):
+      state, metrics = step(state, x, rng)
+      losses.append(metrics['loss'])
+    return state, losses
+  return run
+
+
+def clients(work: Work, execution: str) -> Callable[..., Any]:
+  """The scan for stacked clients, by one of the executions."""
+  return rounds.map_clients(functools.partial(steps, work),
+                            execution=execution)
+
+
+def compiled(fn: Callable[..., Any], *args: Any) -> jax.stages.Compiled:
+  """Compiles a function that takes its state in place."""
+  return jax.jit(fn, donate_argnums=0).lower(*args).compile()
+
+
+def batches(args: argparse.Namespace, seed: int = 0) -> tuple[Array, Array]:
+  """A run's images [S, B, H, W, 3] u8 and keys [S]."""
+  images = measure.random_images(args.steps * args.batch, args.size, seed)
+  return (images.reshape(args.steps, args.batch, *images.shape[1:]),
+          jax.random.split(jax.random.key(seed + 1), args.steps))
+
+
+def repeated(fn: Callable[..., Any], state: StepState,
+             *args: Any) -> Callable[[], Any]:
+  """A run that goes on from where its last call stopped."""
+  box = [jax.tree.map(jnp.array, state)]
+
+  def run():
+    box[0], losses = fn(box[0], *args)
+    return losses
+  return run
+
+
+def operations(work: Work, args: argparse.Namespace) -> float:
+  """Floating-point operations of a step's products, for one image.
+
+  Counted as direct convolutions and dense layers: forwards once for the target
+  and thrice, backwards included, for the online network; two views. Winograd's
+  method needs fewer, so the fraction of the peak can exceed one on CPU.
+  """
+  image = jnp.zeros((1, args.size, args.size, 3))
+  encoder, predictor = work.online
+  features = jax.eval_shape(lambda: networks.forward(
+      work.nets.encoder, encoder, image)[0])
+  encode = sum(_products(jax.make_jaxpr(lambda: networks.forward(
+      work.nets.encoder, encoder, image)[0])().jaxpr))
+  predict = sum(_products(jax.make_jaxpr(lambda z: networks.forward(
+      work.nets.predictor, predictor, z)[0])(features).jaxpr))
+  return 2 * 2 * (3 * (encode + predict) + encode)
+
+
+def _products(jaxpr: Any) -> Iterator[int]:
+  """Multiplications of each convolution (ours) and matrix product."""
+  for eqn in jaxpr.eqns:
+    name = eqn.primitive.name
+    if name == 'dot_general':
+      yield eqn.invars[0].aval.size * eqn.invars[1].aval.shape[-1]
+    elif name.startswith('custom_vjp_call') and eqn.invars[-1].aval.ndim == 4:
+      kernel = eqn.invars[-1].aval
+      yield eqn.outvars[0].aval.size * kernel.size // kernel.shape[-1]
+    elif inner := eqn.params.get('jaxpr'):
+      yield from _products(getattr(inner, 'jaxpr', inner))
