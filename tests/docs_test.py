@@ -142,8 +142,8 @@ def flags_of(module):
   found |= set(re.findall(r'add_argument\(\s*[\'"]--([\w-]+)', text))
   if 'config_flag.define()' in text:
     found.add('config')
-  if 'timing.parser' in text:
-    found |= flags_of('benchmarks.lib.timing')
+  if 'measure.parser' in text:
+    found |= flags_of('benchmarks.measure')
   if 'add_convolution' in text:
     found.add('convolution')
   return found | {'help', 'helpfull'}

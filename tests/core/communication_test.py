@@ -8,7 +8,6 @@ import pytest
 from configs import methods
 import fedu_jax
 from fedu_jax.core import communication
-from fedu_jax.core import method
 from fedu_jax.training.config import registry
 from fedu_jax.training.engine import cost_model
 from fedu_jax.training.engine import round_program
@@ -21,11 +20,11 @@ K, M, BATCH = 6, 3, 32
 WIDTH, HIDDEN = 2, 16
 
 
-def config_of(name='fedu', **changes):
+def config_of(method='fedu', **changes):
   """A cohort of three of six clients, of a network counted by hand below."""
   config = tiny.get_config()
   config.clients, config.cohort, config.batch_size = K, M, BATCH
-  methods.METHODS[name](config)
+  methods.METHODS[method](config)
   config.update_from_flattened_dict(
       {'model.width': WIDTH, 'model.hidden': HIDDEN} | changes)
   registry.check(config)
@@ -60,15 +59,15 @@ def network(features=8, projector=2, predictor=2):
               + head(features if projector else 2 * w, features, predictor))
 
 
-@pytest.mark.parametrize('name, alone', [
+@pytest.mark.parametrize('method, alone', [
     ('fedu', network()), ('fedema_auto', network()), ('ldawa', network()),
     ('simsiam', network()), ('simclr', network(predictor=0)),
     # The queue of 8,192 keys stays with the client.
     ('moco', network(features=128, projector=1, predictor=0)),
     ('supervised', network(features=10, projector=0, predictor=1)),
     ('no_ema', network())])
-def test_most_methods_move_the_online_network(name, alone):
-  assert sent(config_of(name)) == (alone, alone)
+def test_most_methods_move_the_online_network(method, alone):
+  assert sent(config_of(method)) == (alone, alone)
 
 
 def test_what_fedavg_of_targets_moves():
@@ -76,7 +75,7 @@ def test_what_fedavg_of_targets_moves():
   config = config_of(**{'aggregation.name': 'fedavg_target'})
   assert sent(config) == (network(), network())
   server, client, _ = shapes(config)
-  upload = registry.aggregation(config).upload(client, M)
+  upload = registry.find('aggregation', 'fedavg_target').upload(client, M)
   assert upload.encoder is client.target
   assert upload.predictor is client.online.predictor
 
@@ -106,12 +105,10 @@ def test_a_researchers_own_functions_move_the_online_network():
     del server
     return client
   alone = network(predictor=0)
-  rule = method.rule_of(fresh)
-  assert communication.of(method.aggregation_of(mean), rule, server, client, M
-                          ) == (alone, alone)
-  declared = method.Aggregation(mean, upload=lambda client, cohort: (
-      client.num_examples, client.divergence))
-  assert communication.of(declared, rule, server, client, M) == (8, alone)
+  assert communication.of(mean, fresh, server, client, M) == (alone, alone)
+  declared = communication.declares(upload=lambda client, cohort: (
+      client.num_examples, client.divergence))(mean)
+  assert communication.of(declared, fresh, server, client, M) == (8, alone)
 
 
 def test_a_round_counts_the_uploads_that_arrive():
@@ -142,19 +139,20 @@ def test_a_plan_follows_what_is_declared(monkeypatch):
   assert lines['shared batches, from each device'] == network(predictor=0)
 
 
-@pytest.mark.parametrize('name, changes', [
+@pytest.mark.parametrize('method, changes', [
     ('fedu', {}), ('fedu', {'aggregation.name': 'fedavg_target'}),
     ('ldawa', {}), ('fedca', {}), ('fedsc', {})])
-def test_an_aggregation_reads_what_it_declares_and_no_more(name, changes):
+def test_an_aggregation_reads_what_it_declares_and_no_more(method, changes):
   """All else of the clients is made absurd: the server is the same."""
-  config = config_of(name, **changes)
+  config = config_of(method, **changes)
   server, client, _ = jax.tree.map(
       lambda x: np.zeros(x.shape, np.int32 if 'key' in str(x.dtype)
                          else x.dtype), shapes(config))
   clients = small.noise(jax.tree.map(lambda x: np.stack([x] * M), client))
   clients = clients._replace(num_examples=jnp.array([8., 0., 4.]))
   server = small.noise(server, seed=1)
-  aggregate, declared, _ = registry.aggregation(config)
+  aggregate = registry.bind(config, 'aggregation')
+  declared = getattr(aggregate.func, 'upload', communication.online)
   # Which numbers are sent: those whose own mark is found in the upload.
   leaves, tree = jax.tree.flatten(client)
   ends = np.cumsum([0, *(x.size for x in leaves)])
