@@ -7,12 +7,12 @@
 from absl import flags
 from absl import logging
 
-from fedu_jax.evaluation import protocols
 from fedu_jax.runtime import cli
 from fedu_jax.runtime.errors import Ending
 from fedu_jax.runtime import paths
 from fedu_jax.runtime import signals
 from fedu_jax.runtime import terminal
+from fedu_jax.training import score_run
 
 _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'The folder of a run that has saved a checkpoint.')
@@ -46,7 +46,7 @@ def main(_: list[str]) -> None:
     workdir = paths.workdir(str(_WORKDIR.value))
     cli.keep_compiled_programs()
     cli.see_devices()
-    protocols.ask(workdir, str(_PROTOCOL.value), encoder=str(_ENCODER.value),
+    score_run.ask(workdir, str(_PROTOCOL.value), encoder=str(_ENCODER.value),
                   data_dir=str(_DATA_DIR.value), source=str(_SOURCE.value),
                   console=console)
     cli.see_printed(console)

@@ -7,13 +7,39 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
 from fedu_jax.core.state import Online, Variables
 from fedu_jax.evaluation import probes
+from fedu_jax.evaluation import score_tables
 from fedu_jax.models import networks
-from fedu_jax.training import round_report
+
+
+class Settings(NamedTuple):
+  """How encoders are scored: fields of config.evaluation, by their names.
+
+  Attributes:
+    knn_neighbours: how many of the nearest training images vote.
+    knn_temperature: of the votes, see `probes.knn_accuracy`.
+    probe_epochs: passes of the linear probe over the training images.
+    probe_batch_size: images of a step of the probe.
+    probe_learning_rate: Adam's, of the probe.
+    probe_standardise: whether the probe takes standardised features.
+    labels_per_class: labelled images a class of a second probe; 0: no such one.
+    few_draws: how often these labelled images are drawn.
+    semi_hidden: units in the middle of the semi-supervised head.
+    semi_epochs: passes of that head over the labelled images.
+  """
+  knn_neighbours: int
+  knn_temperature: float
+  probe_epochs: int
+  probe_batch_size: int
+  probe_learning_rate: float
+  probe_standardise: bool
+  labels_per_class: int
+  few_draws: int
+  semi_hidden: int
+  semi_epochs: int
 
 
 class Scorer(NamedTuple):
@@ -23,7 +49,7 @@ class Scorer(NamedTuple):
   train_labels: np.ndarray  # [N] i32; [0], where the data has none
   test_images: np.ndarray  # [0, H, W, 3], where the data has none
   test_labels: np.ndarray
-  settings: ml_collections.ConfigDict  # config.evaluation
+  settings: Settings
   seed: int
   view: dict[str, Any] = {}  # config.view
   data_dir: str = ''  # where other data sets lie
@@ -47,8 +73,8 @@ class Scorer(NamedTuple):
 
   def raw(self) -> 'Scorer':
     """The same, but its probes take features as they are."""
-    return self._replace(settings=ml_collections.ConfigDict(
-        dict(self.settings) | {'probe_standardise': False}))
+    return self._replace(
+        settings=self.settings._replace(probe_standardise=False))
 
   def _both(self, encoder: Variables, below_projector: bool):
     return [self.embed(encoder, images, below_projector=below_projector)
@@ -167,7 +193,7 @@ def best(found: Sequence[dict[str, float]]) -> dict[str, float]:
 
   An accuracy that is NaN counts for less than any other.
   """
-  return {name: value if name in round_report.PLAIN else max(
+  return {name: value if name in score_tables.PLAIN else max(
       (own[name] for own in found),
       key=lambda x: -math.inf if math.isnan(x) else x)
           for name, value in found[0].items()}

@@ -6,29 +6,18 @@ protocol's own choice. A protocol is (scorer, online, choice) -> scores.
 
 from collections.abc import Callable
 import functools
-import pathlib
-import re
 from typing import NamedTuple
 
 import jax
 import numpy as np
-from rich.console import Console
-from rich.text import Text
 
 from fedu_jax.core.state import Online
 from fedu_jax.data import sources
-from fedu_jax.evaluation.encoder_scores import best, mixed, Scorer
+from fedu_jax.evaluation.encoder_scores import mixed, Scorer
 from fedu_jax.evaluation import probes
-from fedu_jax.evaluation import score_file
 from fedu_jax.evaluation import semi_supervised
 from fedu_jax.learners import augment
-from fedu_jax.runtime import durable_files
-from fedu_jax.runtime.errors import BadInput, Unsaved
-from fedu_jax.runtime import host_memory
-from fedu_jax.runtime import prng
-from fedu_jax.runtime import terminal
-from fedu_jax.training import prepare
-from fedu_jax.training import round_report
+from fedu_jax.runtime.errors import BadInput
 
 Score = Callable[[Scorer, Online, str], dict[str, float]]
 
@@ -151,8 +140,15 @@ PROTOCOLS: dict[str, Protocol] = {
     'geometry': Protocol(geometry, labels=False)}
 
 
-def parse(text: str) -> list[tuple[str, Protocol, str]]:
-  """Reads a list of protocols: [(as written, protocol, choice)].
+class Asked(NamedTuple):
+  """One of the protocols in a text."""
+  text: str  # as written, such as semi:0.01
+  protocol: Protocol
+  choice: str  # what follows the first colon; '' if nothing does
+
+
+def parse(text: str) -> list[Asked]:
+  """Reads protocols that are separated by commas.
 
   Raises:
     BadInput: a name is none of them.
@@ -163,107 +159,8 @@ def parse(text: str) -> list[tuple[str, Protocol, str]]:
     if name not in PROTOCOLS:
       raise BadInput(f'protocol {part.strip()!r}: choose from '
                      f'{", ".join(PROTOCOLS)}')
-    found.append((part.strip(), PROTOCOLS[name], choice))
+    found.append(Asked(part.strip(), PROTOCOLS[name], choice))
   return found
-
-
-@host_memory.watched('nothing of the run is lost: end other programs, or ask '
-                     'for fewer or smaller protocols')
-@prng.fixed()
-def ask(workdir: str | pathlib.Path, protocol: str, *,
-        encoder: str = 'federation', data_dir: str = '', source: str = '',
-        console: Console | None = None,
-        trained: tuple[int, Callable[[], tuple[Scorer, Online]]] | None = None
-        ) -> dict[str, float]:
-  """Scores an encoder of a run by several protocols.
-
-  What was scored before, after as many rounds, and is asked again, is read from
-  `evaluation.json`.
-
-  Args:
-    workdir: the folder of a run.
-    protocol: as `parse` reads it.
-    encoder: 'federation', 'untrained', or 'alone0' and so on.
-    data_dir: where data sets lie; '' for TFDS's default.
-    source: where the run's data is now, if it was moved; '' for where it was.
-    console: where to print.
-    trained: the rounds of the encoder's training, and what returns its scorer
-      and the network, if anything is left to score; None, those of the newest
-      checkpoint in the folder.
-
-  Returns:
-    The scores by name, also written to `evaluation.json`.
-
-  Raises:
-    BadInput: the folder holds no such run, or a protocol cannot be carried out.
-    Unsaved: they are printed, but could not be written.
-  """
-  console = console or terminal.console()
-  asked = parse(protocol)
-  folder = pathlib.Path(workdir)
-  if not re.fullmatch('federation|untrained|alone[0-9]{1,6}', encoder):
-    raise BadInput(f'--encoder is {encoder!r}: choose federation, untrained '
-                   'or, if clients were trained alone too, alone0')
-  if trained:
-    rounds, load = trained
-  else:
-    config = prepare.config_of(folder, data_dir, source)
-    load = functools.partial(prepare.restore, config, folder, encoder, console)
-    rounds = prepare.rounds_of(folder, encoder)
-  path = folder / 'evaluation.json'
-  before = score_file.read(path)
-  mine = score_file.of(before, encoder, rounds)
-  missing = [(name, own, choice) for name, own, choice in asked
-             if name not in mine]
-  unwritten = None
-  if missing or source:  # a place that is named is looked at
-    scorer, online = load()
-    if not trained and prepare.rounds_of(folder, encoder) != rounds:
-      # It has trained on meanwhile, and what was read is of a later round.
-      return ask(folder, protocol, encoder=encoder, data_dir=data_dir,
-                 source=source, console=console)
-    for name, own, _ in missing:
-      if own.labels and not scorer.labelled:
-        raise BadInput(
-            f'protocol {name} needs labelled training and test images, which '
-            f'the data of {folder} does not have: choose geometry, or '
-            'transfer:<data source>')
-    networks = [online]
-    if encoder == 'untrained':
-      networks.append(scorer.fitted(online))
-    for name, own, choice in missing:
-      if own.score is transfer:
-        sources.import_reader(choice)
-      with console.status(Text(f'{encoder}: {name}')):
-        mine[name] = best(
-            [own.score(scorer, network, choice) for network in networks])
-      try:
-        score_file.add(path, encoder, rounds, mine, before)
-        unwritten = None
-      except OSError as error:
-        unwritten = error  # what is asked for is at least shown
-  scores = {key: value for name, _, _ in asked
-            for key, value in mine[name].items()}
-  console.print(round_report.plain_table(encoder, scores))
-  if unsound := round_report.unsound_line({encoder: scores}):
-    terminal.say(console, unsound)
-  if unwritten:
-    raise Unsaved(
-        f'{path} could not be written ({durable_files.reason(unwritten)}): '
-        f'{durable_files.advice(unwritten)}, or they are computed again')
-  return scores
-
-
-def scored(workdir: str | pathlib.Path, protocol: str, *, encoder: str,
-           rounds: int) -> bool:
-  """Whether `ask` would find all that is asked, after so many rounds.
-
-  Raises:
-    BadInput: what lies there cannot be read.
-  """
-  known = score_file.read(pathlib.Path(workdir) / 'evaluation.json')
-  return {name for name, _, _ in parse(protocol)} <= score_file.of(
-      known, encoder, rounds).keys()
 
 
 def _nothing(name: str, choice: str) -> None:

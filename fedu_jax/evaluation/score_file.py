@@ -6,7 +6,7 @@ from typing import Any
 
 from fedu_jax.runtime import durable_files
 from fedu_jax.runtime.errors import BadInput
-from fedu_jax.training import round_report
+from fedu_jax.runtime import json_files
 
 
 def read(path: pathlib.Path) -> dict[str, Any]:
@@ -62,4 +62,4 @@ def add(path: pathlib.Path, encoder: str, rounds: int,
       return
     known[encoder] = {'rounds': rounds,
                       'scores': of(known, encoder, rounds) | mine}
-    round_report.write_json(path, known)
+    json_files.write(path, known)

@@ -12,8 +12,8 @@ from rich.progress import (
     TimeElapsedColumn)
 from rich.text import Text
 
-from fedu_jax.evaluation import protocols
 from fedu_jax.experiments import experiment as plans
+from fedu_jax.training import score_run
 
 
 def seconds_left(elapsed: float, begun_with: int, left: int) -> float | None:
@@ -53,7 +53,7 @@ class Cell(NamedTuple):
 
   def scored(self) -> bool:
     """Whether the run has all the scores that are asked for."""
-    return all(protocols.scored(
+    return all(score_run.is_scored(
         self.folder, self.asked, encoder=encoder, rounds=rounds)
                for encoder, rounds in self.arm.encoders())
 

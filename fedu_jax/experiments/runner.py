@@ -26,6 +26,7 @@ from fedu_jax.runtime.errors import BadInput, Unsaved
 from fedu_jax.runtime import terminal
 from fedu_jax.training.config import registry
 from fedu_jax.training import data_record
+from fedu_jax.training import score_run
 from fedu_jax.training import train
 
 
@@ -214,7 +215,7 @@ def _ask(arm: plans.Arm, seeds: Sequence[int], *, asked: str,
     if not all([stack.enter_context(_hold(folder, wait=wait))
                 for folder in folders]):
       return []
-    scores = [[protocols.ask(
+    scores = [[score_run.ask(
         folder, asked, encoder=encoder, console=Console(quiet=True),
         trained=(rounds, functools.partial(load, i, encoder)))
                for encoder, rounds in arm.encoders()]

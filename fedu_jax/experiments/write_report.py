@@ -7,11 +7,12 @@ from typing import Any
 
 import jinja2
 
+from fedu_jax.evaluation import score_tables
 from fedu_jax.experiments import experiment as plans
 from fedu_jax.experiments import figures
 from fedu_jax.experiments import recorded_runs
 from fedu_jax.experiments import spread
-from fedu_jax.training import round_report
+from fedu_jax.runtime import json_files
 
 _PUBLISHED = 'linear', 'classifier'  # what the papers' numbers may be of
 
@@ -24,7 +25,7 @@ def write(plan: plans.Plan, results: list[plans.Result], folder: pathlib.Path,
     The page, which holds all of it and needs no other file.
   """
   folder.mkdir(parents=True, exist_ok=True)
-  round_report.write_json(folder / 'results.json', {
+  json_files.write(folder / 'results.json', {
       'title': plan.title, 'scale': scale.name,
       'results': _as_json(results)})
   tables = [_table(plan, results, caption, score)
@@ -71,7 +72,7 @@ def _table(plan: plans.Plan, results: list[plans.Result], caption: str,
         continue
       values = [s[score] for s in cells[row, column].scores]
       text = spread.as_text(
-          values, factor=1 if score in round_report.PLAIN else 100)
+          values, factor=1 if score in score_tables.PLAIN else 100)
       line.append(text + (f' [{known}]' if known else ''))
     lines.append(line)
   return caption, lines

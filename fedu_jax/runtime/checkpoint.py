@@ -15,11 +15,12 @@ from etils import epath
 import jax
 import orbax.checkpoint as ocp
 
-from fedu_jax.core.state import PyTree
 from fedu_jax.runtime import durable_files
 from fedu_jax.runtime.errors import BadInput
 from fedu_jax.runtime import multihost
 from fedu_jax.runtime import quiet_threads
+
+PyTree = Any  # a tree of arrays, as JAX defines it
 
 _STATE, _MANIFEST = 'default', 'manifest.json'  # the first is Orbax's own name
 

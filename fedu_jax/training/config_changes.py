@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from fedu_jax.runtime import json_files
 from fedu_jax.training.config import registry
 from fedu_jax.training import data_record
 from fedu_jax.training.engine import round_program
-from fedu_jax.training import round_report
 
 _EXTENSIONS = 'extensions.json'
 
@@ -93,7 +93,7 @@ def extend(folder: pathlib.Path, before: Flat, after: Flat) -> str:
          'learning_rate_after': _rate(after, saved)}
   rows = extensions(folder)
   if row not in rows:
-    round_report.write_json(folder / _EXTENSIONS, [*rows, row])
+    json_files.write(folder / _EXTENSIONS, [*rows, row])
   return (f'extended from {before["rounds"]} to {after["rounds"]} rounds after '
           f'round {saved}: {_jump(before, after, saved)}')
 

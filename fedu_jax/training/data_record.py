@@ -19,9 +19,9 @@ from fedu_jax.data import reading_report
 from fedu_jax.data import sources
 from fedu_jax.runtime import durable_files
 from fedu_jax.runtime.errors import BadInput
+from fedu_jax.runtime import json_files
 from fedu_jax.runtime import multihost
 from fedu_jax.runtime import terminal
-from fedu_jax.training import round_report
 
 IMAGES = 'images.json'
 _COUNTS = 'partition.json'
@@ -185,7 +185,7 @@ def write(folder: pathlib.Path, data: sources.Dataset,
 def write_report(path: pathlib.Path, value: Any) -> str:
   """Writes a JSON file; returns why that failed, or ''."""
   try:
-    round_report.write_json(path, value)
+    json_files.write(path, value)
   except OSError as error:
     return f'{path.name} could not be written ({durable_files.reason(error)})'
   return ''

@@ -15,7 +15,7 @@ from fedu_jax.core.state import Array, Labelled, Online, PyTree, ServerState
 from fedu_jax.core import trees
 from fedu_jax.data import reading_progress
 from fedu_jax.data import sources
-from fedu_jax.evaluation.encoder_scores import Scorer
+from fedu_jax.evaluation.encoder_scores import Scorer, Settings
 from fedu_jax.models import networks
 from fedu_jax.runtime.checkpoint import Checkpoints
 from fedu_jax.runtime.errors import BadInput
@@ -163,6 +163,8 @@ def scorer_of(config: ml_collections.ConfigDict, nets: networks.Nets,
 def _scorer(config, nets, data) -> Scorer:
   """The same; what of the data is absent is empty."""
   nothing = np.zeros(0, np.int32)
+  settings = Settings(**{name: config.evaluation[name]
+                         for name in Settings._fields})
   images, test = data.train_images, data.test_images
   return Scorer(
       nets, np.asarray(images),
@@ -170,7 +172,7 @@ def _scorer(config, nets, data) -> Scorer:
       np.zeros((0, *images.shape[1:]), np.uint8) if test is None
       else np.asarray(test),
       nothing if data.test_labels is None else data.test_labels,
-      config.evaluation, config.seed, dict(config.view), config.data.dir,
+      settings, config.seed, dict(config.view), config.data.dir,
       classifies=registry.labelled(config))
 
 

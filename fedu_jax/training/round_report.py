@@ -1,21 +1,14 @@
-"""What a person sees of a run, and what a run leaves behind in files."""
+"""A run's rounds on the console, in metrics.jsonl and in TensorBoard."""
 
 from collections.abc import Sequence
-import json
-import math
 import pathlib
-from typing import Any
 
-import numpy as np
-from rich import box
 from rich.console import Console
 from rich.progress import (
     BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn,
     TimeRemainingColumn)
-from rich.table import Table
-from rich.text import Text
 
-from fedu_jax.runtime import durable_files
+from fedu_jax.runtime import json_files
 from fedu_jax.runtime import metrics_log
 from fedu_jax.runtime.metrics_log import Row
 from fedu_jax.runtime import terminal
@@ -25,66 +18,6 @@ from fedu_jax.runtime import terminal
 CLOCK = 'seconds', 'images_per_second', 'compile_seconds', 'wall_seconds'
 
 _CURVES = 100  # clients in TensorBoard, the first; metrics.jsonl has all
-PLAIN = ('alignment', 'uniformity')  # scores that are no accuracies
-
-
-def write_json(path: pathlib.Path, value: Any) -> None:
-  """Writes a JSON file at once or not at all; numbers not finite are null.
-
-  Raises:
-    OSError: it cannot be written.
-  """
-  durable_files.write(
-      path, (json.dumps(_plain(value), indent=2) + '\n').encode())
-
-
-def _plain(value: Any) -> Any:
-  """Makes arrays lists and non-finite numbers None, as JSON wants it."""
-  if isinstance(value, dict):
-    return {key: _plain(x) for key, x in value.items()}
-  if isinstance(value, (list, tuple)):
-    return [_plain(x) for x in value]
-  if hasattr(value, 'tolist'):
-    value = np.asarray(value)
-    if value.dtype == np.float32:  # in its own digits, half of a double's
-      value = value.astype(str).astype(float)
-    return _plain(value.tolist())
-  if isinstance(value, float) and not math.isfinite(value):
-    return None
-  return value
-
-
-def score_table(scores: dict[str, Row]) -> Table:
-  """Tabulates accuracies in per cent: one row an encoder, one column a score.
-  """
-  columns = list(dict.fromkeys(k for row in scores.values() for k in row))
-  table = Table(box=box.SIMPLE, title='accuracy on the test images, per cent')
-  table.add_column('encoder')
-  for column in columns:
-    table.add_column(column, justify='right')
-  for name, row in scores.items():
-    table.add_row(name, *(f'{100 * row[c]:.2f}' if c in row else '-'
-                          for c in columns))
-  return table
-
-
-def unsound_line(scores: dict[str, Row]) -> str:
-  """Names the scores that are NaN, by encoder; '' if there are none."""
-  found = [f'{encoder} ({", ".join(names)})' for encoder, row in scores.items()
-           if (names := [name for name, x in row.items() if math.isnan(x)])]
-  return (f'warning: no score for {"; ".join(found)}: features or logits are '
-          'not finite there, so they tell of no class') if found else ''
-
-
-def plain_table(title: str, scores: Row) -> Table:
-  """Tabulates scores by name: accuracies in per cent, others as they are."""
-  table = Table(box=box.SIMPLE, title=title, show_header=False)
-  table.add_column('score')
-  table.add_column('value', justify='right')
-  for name, value in scores.items():
-    table.add_row(Text(name), f'{value:.4f}' if name in PLAIN
-                  else f'{100 * value:.2f} %')
-  return table
 
 
 def megabytes(count: int) -> str:
@@ -174,7 +107,7 @@ class RoundReport(NoReport):
       row: 'round', numbers under flat names, and under 'clients' a dict from
         a metric's name to its values, one for each client of the cohort.
     """
-    row = _plain(row)
+    row = json_files.plain(row)
     super().add(row)
     self._lines.add(row)
     shown = {name: value for name, value in row.items()

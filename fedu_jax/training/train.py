@@ -16,6 +16,7 @@ from rich.console import Console
 
 from fedu_jax.core.state import Online
 from fedu_jax.evaluation.encoder_scores import best, Scorer
+from fedu_jax.evaluation import score_tables
 from fedu_jax.runtime import durable_files
 from fedu_jax.runtime.errors import BadInput, Unsaved
 from fedu_jax.runtime import host_memory
@@ -29,7 +30,6 @@ from fedu_jax.training.engine import placement
 from fedu_jax.training import preflight
 from fedu_jax.training import prepare
 from fedu_jax.training import round_loop
-from fedu_jax.training import round_report
 from fedu_jax.training import workdir_lock
 
 
@@ -231,8 +231,8 @@ def _train_and_evaluate(config: ml_collections.ConfigDict, workdir: str,
                                for k in range(len(alone))]))
           for name in scores['client 0 alone']}
     scores['federation'] = scorer.all(trained.federation)
-    console.print(round_report.score_table(scores))
-    if unsound := round_report.unsound_line(scores):
+    console.print(score_tables.by_encoder(scores))
+    if unsound := score_tables.unsound_line(scores):
       terminal.say(console, unsound)
   else:
     console.print('the data has no labelled test images: nothing to score')
@@ -253,7 +253,7 @@ def _train_and_evaluate(config: ml_collections.ConfigDict, workdir: str,
 
 
 def _summary(config: ml_collections.ConfigDict,
-             scores: dict[str, round_report.Row],
+             scores: dict[str, dict[str, float]],
              speed: dict[str, float], wall: float) -> dict[str, Any]:
   def score(name, of):
     return scores.get(of, {}).get(name)

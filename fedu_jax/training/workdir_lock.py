@@ -13,11 +13,11 @@ import ml_collections
 from fedu_jax.data import sources
 from fedu_jax.runtime import durable_files
 from fedu_jax.runtime.errors import BadInput
+from fedu_jax.runtime import json_files
 from fedu_jax.runtime import machine
 from fedu_jax.runtime import multihost
 from fedu_jax.training.config import registry
 from fedu_jax.training import config_changes
-from fedu_jax.training import round_report
 
 _LOCK = '.lock'  # held by the process of the run, and left behind
 # What may be there of a start that was killed before it wrote its config.
@@ -76,7 +76,7 @@ def held(folder: pathlib.Path, config: ml_collections.ConfigDict, *,
           lines.append(config_changes.extend(folder, before, own))
         if text := config_changes.told(before | {'rounds': own['rounds']}, own):
           lines.append(f'goes on with another config: {text}')
-      round_report.write_json(folder / 'config.json', own)
+      json_files.write(folder / 'config.json', own)
     except OSError as error:
       raise _unusable(folder, error) from error
     yield lines

@@ -33,10 +33,8 @@ def scorer(order=lambda labels: np.arange(len(labels))):
   test = np.arange(len(y)) % 5 == 4
   x, y, asked, answers = x[~test], y[~test], x[test], y[test]
   rows = order(y)
-  settings: Any = types.SimpleNamespace(
-      probe_epochs=20, probe_batch_size=128, probe_learning_rate=3e-3,
-      semi_hidden=8, semi_epochs=1)
-  return OnPixels(small.NETS, x[rows], y[rows], asked, answers, settings, 0)
+  return OnPixels(small.NETS, x[rows], y[rows], asked, answers,
+                  small.SETTINGS, 0)
 
 
 def by_class(labels):
@@ -87,9 +85,8 @@ def test_a_classifier_of_no_numbers_has_no_accuracy():
   """A whole network, with one weight that is NaN."""
   pixels = small.images(12)
   labels: Any = np.arange(12) % 4
-  settings: Any = None
   own = encoder_scores.Scorer(small.NETS, pixels, labels, pixels, labels,
-                              settings, 0, classifies=True)
+                              small.SETTINGS, 0, classifies=True)
   online = small.online()
   assert 0 <= own.classifier(online) <= 1
   spoilt = jax.tree.map(lambda x: x.at[(0,) * x.ndim].set(jnp.nan),

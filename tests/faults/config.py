@@ -236,7 +236,7 @@ def _few(row: str, mine: list[Case], draw: random.Random) -> list[Case]:
 def starts() -> forks.Forks:
   """What starts cases: a process that has imported what the commands need."""
   return forks.Forks(
-      'fedu_jax.training.train', 'fedu_jax.evaluation.protocols',
+      'fedu_jax.training.train', 'fedu_jax.training.score_run',
       'fedu_jax.runtime.cli', 'ml_collections.config_flags', 'sklearn.datasets',
       JAX_PLATFORMS='cpu')
 

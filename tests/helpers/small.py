@@ -9,6 +9,7 @@ import optax
 
 import fedu_jax
 from fedu_jax.core.state import ServerState, StepState
+from fedu_jax.evaluation.encoder_scores import Settings
 from fedu_jax.models import layers
 from fedu_jax.models import networks
 
@@ -18,6 +19,10 @@ NETS = networks.Nets(
     networks.Encoder(networks.ResNet(networks.BasicBlock, (1, 1), 2),
                      layers.MLP(8, 4)), layers.MLP(8, 4))
 SIZE, BATCH = 6, 4
+SETTINGS = Settings(
+    knn_neighbours=5, knn_temperature=0.1, probe_epochs=20,
+    probe_batch_size=128, probe_learning_rate=3e-3, probe_standardise=False,
+    labels_per_class=0, few_draws=1, semi_hidden=8, semi_epochs=1)
 
 
 def make_tx(round_):

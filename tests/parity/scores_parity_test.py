@@ -7,7 +7,6 @@ difference of 1e-8 in its numbers would change an accuracy.
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 import pytest
 
@@ -19,6 +18,7 @@ from fedu_jax.evaluation import semi_supervised
 from fedu_jax.models import layers
 from fedu_jax.models import networks
 from fedu_jax.training.engine import round_program
+from tests.helpers import small
 
 NEAR = 1e-8
 WITHOUT = "parity needs PyTorch: pip install -e '.[parity]'"
@@ -185,8 +185,8 @@ def test_the_monitor():
   assert len(set(guesses)) == 5
   scorer = encoder_scores.Scorer(
       networks.Nets(module, layers.MLP(12, 8)), images, labels, queries,
-      guesses, ml_collections.ConfigDict(
-          {'knn_neighbours': 7, 'knn_temperature': 0.2}), 0)
+      guesses,
+      small.SETTINGS._replace(knn_neighbours=7, knn_temperature=0.2), 0)
   assert scorer.knn(ours) == 1
   np.testing.assert_allclose(
       scorer.embed(ours, queries, below_projector=False), asked, rtol=1e-10,

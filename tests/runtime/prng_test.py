@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from fedu_jax.evaluation import protocols
 from fedu_jax.runtime.checkpoint import Checkpoints
 from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training import prepare
+from fedu_jax.training import score_run
 from fedu_jax.training import train
 from tests.helpers import tiny
 
@@ -49,7 +49,7 @@ def test_runs_and_scores_draw_by_one_generator(
         lambda: train.train_and_evaluate(config, str(tmp_path),
                                          console=console),
         lambda: prepare.restore(config, tmp_path, 'untrained', console),
-        lambda: protocols.ask(tmp_path, 'knn', trained=(1, stop))):
+        lambda: score_run.ask(tmp_path, 'knn', trained=(1, stop))):
       with pytest.raises(BadInput, match='far enough'):
         begin()
     other = numbers()

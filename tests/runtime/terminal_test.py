@@ -7,8 +7,9 @@ import pytest
 from rich.console import Console
 
 from fedu_jax.evaluation import protocols
+from fedu_jax.evaluation import score_tables
 from fedu_jax.runtime import terminal
-from fedu_jax.training import round_report
+from fedu_jax.training import score_run
 
 # Folders of sweeps and of web pages are called so; to Rich these are markup.
 NAMES = '/data/[old]/x', '/data/[/b]/x', '/data/[lr=0.1]', 'a :bug: b', '[red]x'
@@ -21,7 +22,7 @@ def test_names_are_printed_as_they_are(name, own):
   shown = io.StringIO()
   console = terminal.console(shown) if own else Console(file=shown)
   terminal.say(console, f'{name} is damaged')
-  console.print(round_report.plain_table(
+  console.print(score_tables.of_one_encoder(
       'federation', {f'transfer to {name}': 0.5}))
   first, *rest = shown.getvalue().splitlines()
   assert first == f'{name} is damaged'
@@ -35,7 +36,7 @@ def test_a_protocol_of_any_name_is_scored(tmp_path, monkeypatch, name):
       lambda scorer, online, choice: {choice: 0.5}, labels=False))
   shown = io.StringIO()
   asked = f'linear:{name}'
-  found = protocols.ask(
+  found = score_run.ask(
       tmp_path, asked, console=Console(file=shown, force_terminal=True),
       trained=(1, lambda: (0, 0)))
   assert found == {name: 0.5} and name in shown.getvalue()

@@ -12,10 +12,10 @@ from PIL import Image
 import pytest
 
 from configs import smoke
-from fedu_jax.evaluation import protocols
 from fedu_jax.runtime.errors import BadInput
 from fedu_jax.runtime import terminal
 from fedu_jax.training import prepare
+from fedu_jax.training import score_run
 from fedu_jax.training import train
 
 
@@ -40,7 +40,7 @@ def run(folder, config, **more):
 
 
 def ask(folder, protocol, **more):
-  return protocols.ask(folder, protocol, console=terminal.console(quiet=True),
+  return score_run.ask(folder, protocol, console=terminal.console(quiet=True),
                        **more)
 
 

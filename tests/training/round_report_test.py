@@ -1,4 +1,4 @@
-"""What a person reads: that a score that is no number is said to be none."""
+"""The report of rounds: that a reading that is no number is shown as none."""
 
 import io
 import json
@@ -33,12 +33,3 @@ def test_a_reading_that_is_no_number_is_shown(tmp_path):
   rows = [json.loads(line) for line in
           (tmp_path / 'metrics.jsonl').read_text().splitlines()]
   assert rows[1]['knn_accuracy'] is None and rows[2]['knn_accuracy'] == 0.25
-
-
-def test_scores_that_are_no_numbers_are_named():
-  assert round_report.unsound_line(
-      {'federation': {'knn': 0.5, 'linear': 0.0}}) == ''
-  line = round_report.unsound_line({
-      'untrained': {'knn': 0.5}, 'federation': {'knn': math.nan,
-                                                'linear': math.nan}})
-  assert 'federation (knn, linear)' in line and 'untrained' not in line

@@ -13,7 +13,7 @@ import sys
 import numpy as np
 import pytest
 
-from fedu_jax.evaluation import protocols
+from fedu_jax.training import score_run
 
 ROOT = pathlib.Path(__file__).parents[3]
 EIGHT = {'XLA_FLAGS': os.environ['XLA_FLAGS']
@@ -105,7 +105,7 @@ def test_a_run_moves_between_numbers_of_devices(tmp_path):
       *orders, ('whole', 0, {'devices': '1', 'clients': 8})]))
   assert stopped == [None] * 3
   # What several devices wrote is read on one.
-  scores = protocols.ask(tmp_path / 'moved', 'knn')
+  scores = score_run.ask(tmp_path / 'moved', 'knn')
   assert 0 < scores['knn'] < 1
   for a, b in zip(moved, whole, strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from fedu_jax.evaluation import protocols
 from fedu_jax.training import prepare
+from fedu_jax.training import score_run
 
 NAMES = 'linear', 'knn', 'knn_features', 'geometry'
 
@@ -18,7 +19,7 @@ def known(folder):
 
 
 def ask(folder, names, rounds=1, encoder='federation', load=lambda: (0, 0)):
-  return protocols.ask(folder, names, encoder=encoder,
+  return score_run.ask(folder, names, encoder=encoder,
                        console=Console(quiet=True), trained=(rounds, load))
 
 
@@ -81,5 +82,5 @@ def test_a_run_that_trains_on_while_it_is_read_is_scored_as_it_is(
   monkeypatch.setattr(prepare, 'rounds_of', lambda *_: next(saved))
   monkeypatch.setattr(prepare, 'restore',
                       lambda *_: (types.SimpleNamespace(), 0))
-  protocols.ask(tmp_path, 'knn', console=Console(quiet=True))
+  score_run.ask(tmp_path, 'knn', console=Console(quiet=True))
   assert known(tmp_path)['federation']['rounds'] == 4

@@ -1,0 +1,141 @@
+"""Scores the networks that a run has saved, and keeps what it computed."""
+
+from collections.abc import Callable, Sequence
+import functools
+import pathlib
+import re
+
+from rich.console import Console
+from rich.text import Text
+
+from fedu_jax.core.state import Online
+from fedu_jax.data import sources
+from fedu_jax.evaluation.encoder_scores import best, Scorer
+from fedu_jax.evaluation import protocols
+from fedu_jax.evaluation import score_file
+from fedu_jax.evaluation import score_tables
+from fedu_jax.runtime import durable_files
+from fedu_jax.runtime.errors import BadInput, Unsaved
+from fedu_jax.runtime import host_memory
+from fedu_jax.runtime import prng
+from fedu_jax.runtime import terminal
+from fedu_jax.training import prepare
+
+# How many rounds a network was trained for, and what loads it with its scorer.
+Saved = tuple[int, Callable[[], tuple[Scorer, Online]]]
+
+_FILE = 'evaluation.json'
+
+
+@host_memory.watched('nothing of the run is lost: end other programs, or ask '
+                     'for fewer or smaller protocols')
+@prng.fixed()
+def ask(workdir: str | pathlib.Path, protocol: str, *,
+        encoder: str = 'federation', data_dir: str = '', source: str = '',
+        console: Console | None = None,
+        trained: Saved | None = None) -> dict[str, float]:
+  """Scores an encoder of a run by several protocols.
+
+  Scores that `evaluation.json` holds of as many rounds are not computed again.
+
+  Args:
+    workdir: the folder of a run.
+    protocol: the protocols, as `protocols.parse` reads them.
+    encoder: 'federation', 'untrained', or 'alone0' and so on.
+    data_dir: the folder of TFDS's data sets; '' for TFDS's default.
+    source: where the run's data is now, if it was moved; '' for where it was.
+    console: where to print.
+    trained: the network, which is loaded only if a score is missing; None: that
+      of the newest checkpoint in the folder.
+
+  Returns:
+    The scores by name, which are also written to `evaluation.json`.
+
+  Raises:
+    BadInput: the folder holds no such run, or a protocol cannot be carried out.
+    Unsaved: the scores are printed, but could not be written.
+  """
+  console = console or terminal.console()
+  asked = protocols.parse(protocol)
+  folder = pathlib.Path(workdir)
+  if not re.fullmatch('federation|untrained|alone[0-9]{1,6}', encoder):
+    raise BadInput(f'--encoder is {encoder!r}: choose federation, untrained '
+                   'or, if clients were trained alone too, alone0')
+  rounds, load = trained or _newest(folder, encoder, data_dir, source, console)
+  path = folder / _FILE
+  before = score_file.read(path)
+  known = score_file.of(before, encoder, rounds)
+  missing = [own for own in asked if own.text not in known]
+  unwritten = None
+  if missing or source:  # a place that is named is looked at
+    scorer, online = load()
+    if not trained and prepare.rounds_of(folder, encoder) != rounds:
+      # It has trained on meanwhile, and what was read is of a later round.
+      return ask(folder, protocol, encoder=encoder, data_dir=data_dir,
+                 source=source, console=console)
+    _check_labels(missing, scorer, folder)
+    networks = [online]
+    if encoder == 'untrained':
+      networks.append(scorer.fitted(online))
+    for own in missing:
+      known[own.text] = _score(own, scorer, networks, encoder, console)
+      try:
+        score_file.add(path, encoder, rounds, known, before)
+        unwritten = None
+      except OSError as error:
+        unwritten = error  # what is asked for is at least shown
+  scores = {name: value for own in asked
+            for name, value in known[own.text].items()}
+  _show(encoder, scores, console)
+  if unwritten:
+    raise Unsaved(
+        f'{path} could not be written ({durable_files.reason(unwritten)}): '
+        f'{durable_files.advice(unwritten)}, or they are computed again')
+  return scores
+
+
+def is_scored(workdir: str | pathlib.Path, protocol: str, *, encoder: str,
+              rounds: int) -> bool:
+  """Whether `ask` would find all scores in the folder, after so many rounds.
+
+  Raises:
+    BadInput: the file of scores cannot be read.
+  """
+  known = score_file.read(pathlib.Path(workdir) / _FILE)
+  return {own.text for own in protocols.parse(protocol)} <= score_file.of(
+      known, encoder, rounds).keys()
+
+
+def _newest(folder: pathlib.Path, encoder: str, data_dir: str, source: str,
+            console: Console) -> Saved:
+  """The network of the newest checkpoint; arguments as `ask`."""
+  config = prepare.config_of(folder, data_dir, source)
+  return prepare.rounds_of(folder, encoder), functools.partial(
+      prepare.restore, config, folder, encoder, console)
+
+
+def _check_labels(asked: Sequence[protocols.Asked], scorer: Scorer,
+                  folder: pathlib.Path) -> None:
+  """Refuses protocols that need labels which the run's data does not have."""
+  for own in asked:
+    if own.protocol.labels and not scorer.labelled:
+      raise BadInput(
+          f'protocol {own.text} needs labelled training and test images, which '
+          f'the data of {folder} does not have: choose geometry, or '
+          'transfer:<data source>')
+
+
+def _score(own: protocols.Asked, scorer: Scorer, networks: Sequence[Online],
+           encoder: str, console: Console) -> dict[str, float]:
+  """Carries out one protocol; of several networks the best score counts."""
+  if own.protocol.score is protocols.transfer:
+    sources.import_reader(own.choice)
+  with console.status(Text(f'{encoder}: {own.text}')):
+    return best([own.protocol.score(scorer, network, own.choice)
+                 for network in networks])
+
+
+def _show(encoder: str, scores: dict[str, float], console: Console) -> None:
+  console.print(score_tables.of_one_encoder(encoder, scores))
+  if unsound := score_tables.unsound_line({encoder: scores}):
+    terminal.say(console, unsound)
