@@ -2,10 +2,10 @@
 
   python -m fedu_jax.main --config=configs/cifar100.py --workdir=/tmp/cifar100
 
-Printed for FedU on this data, split and network (ResNet-18, linear probe):
-57.08 (Zhuang et al. 2021, poster) and 57.21 +- 0.31 (Zhuang et al. 2022, table
-3). configs/cifar10.py says which values the papers state, and which only the
-released code has. Needs an accelerator.
+Needs an accelerator. For FedU on this data, split and network (ResNet-18), by
+linear probe, the papers print 57.08 (Zhuang et al. 2021, poster) and 57.21 +-
+0.31 (Zhuang et al. 2022, table 3). configs/cifar10.py says which values are the
+papers' and which the released code's.
 """
 
 import ml_collections

@@ -3,21 +3,21 @@
   python -m fedu_jax.main --config=configs/cifar10_small.py \
       --config.data.dir=../shared/tfds --workdir=/tmp/cifar10_small
 
-Five clients of two classes, 2,000 images each. What differs from
-configs/cifar10.py, and why: that one is for 39,000 steps a client, and in a run
-of minutes its networks do not leave their initial state.
+Five clients of two classes and 2,000 images each. configs/cifar10.py is for
+39,000 steps of each client; in a run of minutes its networks hardly change. The
+differences from it, and why:
 
 - 16 pixels and a ResNet-10 of width 16 with small heads: 2 ms an image;
 - batches of 32 and one epoch a round, 62 steps, for 60 rounds. With few steps
-  in all, clients must meet often: at four epochs a round and a rate of 0.05 to
-  0.1 they drift 1.5 to 2.9 apart (divergence) and the mean is worth less than
-  the untrained encoder;
-- a rate of 0.03 and a target that follows faster (0.98). 0.95, and a rate of
-  0.06 with 0.99, learnt less in tries of 3 and 20 rounds;
+  in all, averages must be frequent: with four epochs a round and a rate of 0.05
+  to 0.1, clients have divergences of 1.5 to 2.9, and the average encoder scores
+  below the untrained one;
+- a rate of 0.03 and a decay of 0.98 for the target. A decay of 0.95, and a rate
+  of 0.06 with 0.99, learnt less in trials of 3 and 20 rounds;
 - crops of 20% at least, and half the jitter: 8% of 16 pixels are 4 by 4;
 - probes on batches of 512, to take as many steps on fewer images, and on
-  standardised features, because an untrained encoder's hardly vary and the
-  reference's probe would then measure their scale.
+  standardised features. An untrained encoder's features hardly vary, and the
+  released code's probe would measure their scale.
 """
 
 import ml_collections

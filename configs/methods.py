@@ -3,7 +3,7 @@
   python -m fedu_jax.main --config=configs/methods.py:simclr --workdir=/tmp/run
 
 Sizes, temperatures and rates are the released code's (EasyFL fedssl, model.py
-and client.py); what it does not have is said at the method.
+and client.py), except where a method says otherwise.
 """
 
 from collections.abc import Callable
@@ -14,39 +14,39 @@ from fedu_jax.configs import cifar10
 
 
 def fedu(config: ml_collections.ConfigDict) -> None:
-  """What configs/cifar10.py is."""
+  """FedU: configs/cifar10.py unchanged."""
   del config
 
 
 def fedbyol(config: ml_collections.ConfigDict) -> None:
-  """BYOL on clients, encoder and predictor averaged and shared."""
+  """BYOL on clients; encoder and predictor are averaged and shared."""
   config.rule.name = 'global_predictor'
 
 
 def fedema(config: ml_collections.ConfigDict) -> None:
-  """Zhuang et al. 2022, with a constant scale."""
+  """FedEMA (Zhuang et al. 2022) with a constant scale."""
   config.rule.name = 'fedema'
 
 
 def fedema_auto(config: ml_collections.ConfigDict) -> None:
-  """Zhuang et al. 2022, with the scale set by each client's first drift."""
+  """FedEMA (Zhuang et al. 2022); each client's first drift sets its scale."""
   config.rule.name = 'fedema_auto'
 
 
 def ldawa(config: ml_collections.ConfigDict) -> None:
-  """Rehman et al. 2023: the server weighs layer by layer."""
+  """L-DAWA (Rehman et al. 2023): the server weights each layer of a client."""
   config.rule.name = 'global_predictor'
   config.aggregation.name = 'ldawa'
 
 
 def simsiam(config: ml_collections.ConfigDict) -> None:
-  """Chen & He 2021, on clients."""
+  """SimSiam (Chen & He 2021) on clients."""
   config.learner.name = 'simsiam'
   config.rule.name = 'global_predictor'
 
 
 def simclr(config: ml_collections.ConfigDict) -> None:
-  """Chen et al. 2020, on clients; it has no predictor."""
+  """SimCLR (Chen et al. 2020) on clients, without a predictor."""
   config.learner.name = 'simclr'
   config.learner.temperature = 0.07
   config.model.predictor_layers = 0
@@ -54,7 +54,7 @@ def simclr(config: ml_collections.ConfigDict) -> None:
 
 
 def moco(config: ml_collections.ConfigDict) -> None:
-  """He et al. 2020 (v1): a linear head, half the jitter, a constant rate."""
+  """MoCo v1 (He et al. 2020): linear head, half the jitter, constant rate."""
   config.learner.name = 'moco'
   config.learner.temperature = 0.07
   config.model.projector_layers = 1
@@ -69,7 +69,7 @@ def moco(config: ml_collections.ConfigDict) -> None:
 
 
 def moco_v2(config: ml_collections.ConfigDict) -> None:
-  """Chen et al. 2020 (v2): a head of two layers, and a warmer softmax."""
+  """MoCo v2 (Chen et al. 2020): a head of two layers, a temperature of 0.2."""
   view = config.view.to_dict()
   moco(config)
   config.view.update(view)
@@ -81,10 +81,10 @@ def moco_v2(config: ml_collections.ConfigDict) -> None:
 
 
 def fedca(config: ml_collections.ConfigDict) -> None:
-  """Zhang et al. 2020 without its alignment to a model of public data.
+  """FedCA (Zhang et al. 2020) without its alignment to a public model.
 
-  The dictionary's size could not be obtained. Eight batches, for the larger it
-  was the less was learned: see `fedu_jax/learners/fedca.py`.
+  The size of the dictionary could not be obtained. Here it is eight batches,
+  because larger ones learnt less: see `fedu_jax/learners/fedca.py`.
   """
   simclr(config)
   config.learner.queue_size = 8 * config.batch_size
@@ -94,7 +94,7 @@ def fedca(config: ml_collections.ConfigDict) -> None:
 
 
 def fedsc(config: ml_collections.ConfigDict) -> None:
-  """Jing et al. 2024: the union's spectral contrastive loss, by moments."""
+  """FedSC (Jing et al. 2024): the spectral contrastive loss of all clients."""
   config.learner.name = 'fedsc'
   config.aggregation.name = 'fedsc'
   config.rule.name = 'fedsc'
@@ -104,7 +104,7 @@ def fedsc(config: ml_collections.ConfigDict) -> None:
 def supervised(config: ml_collections.ConfigDict) -> None:
   """FedAvg with labels (McMahan et al. 2017), an upper bound.
 
-  The setting of the paper's row is not published; this trains as the others do.
+  FedU's paper does not give its setting. Here it trains as the SSL methods do.
   """
   config.learner.name = 'supervised'
   config.model.projector_layers = 0
@@ -121,25 +121,25 @@ def centralised(config: ml_collections.ConfigDict) -> None:
 
 
 def no_stop_gradient(config: ml_collections.ConfigDict) -> None:
-  """FedBYOL whose gradient may reach the target's side."""
+  """FedBYOL with a gradient through the target's outputs."""
   fedbyol(config)
   config.learner.stop_gradient = False
 
 
 def no_ema(config: ml_collections.ConfigDict) -> None:
-  """FedBYOL whose target never follows: it stays as in the first round."""
+  """FedBYOL with a target that stays as in the client's first round."""
   fedbyol(config)
   config.learner.ema = False
 
 
 def no_ema_no_stop_gradient(config: ml_collections.ConfigDict) -> None:
-  """Both: in the first round nothing keeps features from becoming one point."""
+  """Both changes: in the first round nothing prevents collapse."""
   no_ema(config)
   config.learner.stop_gradient = False
 
 
 def no_predictor(config: ml_collections.ConfigDict) -> None:
-  """FedBYOL whose projector's output regresses the target's."""
+  """FedBYOL without a predictor: the projector's output is the prediction."""
   fedbyol(config)
   config.model.predictor_layers = 0
 
@@ -159,7 +159,7 @@ METHODS: dict[str, Callable[[ml_collections.ConfigDict], None]] = {
 
 
 def get_config(name: str = 'fedu') -> ml_collections.ConfigDict:
-  """Returns configs/cifar10.py, changed for a method."""
+  """Returns the config of configs/cifar10.py with the changes of a method."""
   if name not in METHODS:
     raise ValueError(f'no method {name!r}: choose {", ".join(METHODS)}')
   config = cifar10.get_config()

@@ -2,18 +2,19 @@
 
   python -m fedu_jax.main --config=configs/quickstart.py --workdir=/tmp/digits
 
-The 1,797 handwritten digits of scikit-learn, 8x8 pixels; five clients of two
-digits each. What differs from configs/cifar10.py, and why:
+The 1,797 handwritten digits of scikit-learn, 8x8 pixels, on five clients of two
+digits each. The differences from configs/cifar10.py, and why:
 
-- a narrow ResNet-10: an 8x8 image leaves a deeper one nothing to look at;
+- a narrow ResNet-10, because an 8x8 image needs no deeper network;
 - views without flips (a mirrored digit is another sign), without hue or
   saturation (digits are grey), and with gentle crops (an 8% crop is 2 pixels);
-- batches of 32 and more epochs a round, since a client has 290 images, a higher
-  rate and a faster target, since the run has hundreds of steps, not 39,000;
+- batches of 32 and more epochs a round, because a client has 290 images; a
+  higher rate and a faster target, because the run has hundreds of steps, not
+  39,000;
 - probes on small batches, to take as many steps on fewer images, and on
-  standardised features, because an untrained encoder's hardly vary and the
-  reference's probe would then measure their scale; and a second probe on ten
-  labels a class, because digits saturate with all labels.
+  standardised features: an untrained encoder's features hardly vary, and the
+  released code's probe would measure their scale;
+- a second probe on ten labels a class, because scores saturate with all labels.
 """
 
 import ml_collections
@@ -22,7 +23,7 @@ from fedu_jax.configs import cifar10
 
 
 def get_config() -> ml_collections.ConfigDict:
-  """Returns CIFAR-10's config with what digits and minutes ask for."""
+  """Returns CIFAR-10's config, changed for digits and a run of minutes."""
   config = cifar10.get_config()
   config.rounds = 8
   config.local_epochs = 10

@@ -1,4 +1,4 @@
-"""Digits at a size that compiles and trains in seconds: shows that it runs.
+"""Digits with a network that compiles and trains in seconds: a first try.
 
   python -m fedu_jax.main --config=configs/smoke.py --workdir=/tmp/smoke
 """
@@ -9,8 +9,7 @@ from fedu_jax.configs import quickstart
 
 
 def get_config() -> ml_collections.ConfigDict:
-  """Returns the quickstart's config, with the smallest network and few steps.
-  """
+  """Returns the quickstart's config with the smallest network, few steps."""
   config = quickstart.get_config()
   config.rounds = 2
   config.local_epochs = 1

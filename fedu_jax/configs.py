@@ -1,8 +1,9 @@
-"""The configs that are shipped: the files of configs/ in the source tree.
+"""Finds config files: those shipped in configs/, and a user's own.
 
-An installed package has them in a folder of its own. Either way each is a
-submodule of this module, and is found by its bare name: --config=quickstart.
-A config of one's own may import them as `configs.cifar10`, too.
+The source tree has the shipped configs in configs/, an installed package in a
+folder next to this module. In both cases each is a submodule of this module and
+is found by its bare name: --config=quickstart. A user's config can import them
+as `configs.cifar10` too.
 """
 
 import importlib
@@ -30,12 +31,12 @@ def __getattr__(name: str) -> Any:
 
 
 def names() -> list[str]:
-  """The names of all configs that are shipped."""
+  """Returns the names of the shipped configs."""
   return sorted(path.stem for path in FOLDER.glob('[!_]*.py'))
 
 
 def find(name: str) -> pathlib.Path:
-  """Finds the file of a config: one's own, or else one that is shipped.
+  """Returns the file of a config: the user's own, or else a shipped one.
 
   Args:
     name: a path, or the name of a shipped config: quickstart, quickstart.py or
@@ -47,7 +48,7 @@ def find(name: str) -> pathlib.Path:
   path = pathlib.Path(name)
   shipped = path.parent in (pathlib.Path(), pathlib.Path('configs')) and (
       path.stem in names())
-  if not shipped:  # which is found though the current folder is gone
+  if not shipped:  # shipped ones are found even if the current folder is gone
     path = paths.typed(name, '--config')
   for own in (path, path.with_name(path.name + '.py')):
     if own.is_file():
@@ -60,7 +61,7 @@ def find(name: str) -> pathlib.Path:
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-  """Finds `configs` and its modules where nothing else does."""
+  """Finds the package `configs` and its modules if nothing else finds them."""
 
   def find_spec(self, fullname, path=None, target=None):
     if fullname == 'configs':
@@ -73,6 +74,6 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 def let_be_imported() -> None:
-  """Lets config files say `from configs import cifar10` in any folder."""
+  """Makes `from configs import cifar10` work in any folder."""
   if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
     sys.meta_path.append(_Finder())
