@@ -8,6 +8,9 @@ from fedu_jax.core.local_training import client_arrays as client_arrays
 from fedu_jax.core.local_training import init_clients as init_clients
 from fedu_jax.core.local_training import local_update as local_update
 from fedu_jax.core.local_training import make_batches as make_batches
+from fedu_jax.core.method import Aggregation as Aggregation
+from fedu_jax.core.method import Method as Method
+from fedu_jax.core.method import UpdateRule as UpdateRule
 from fedu_jax.core.rounds import map_clients as map_clients
 from fedu_jax.core.rounds import run_round as run_round
 from fedu_jax.core.state import Batches as Batches

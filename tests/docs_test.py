@@ -1,6 +1,8 @@
 """What README.md and docs/ say: snippets run, and what they name exists."""
 
 import ast
+import json
+import os
 import pathlib
 import re
 import subprocess
@@ -70,6 +72,40 @@ def test_other_snippets_run(names):
   """Of pages that need no names of another page."""
   for page in PAGES.keys() - {'README.md', 'docs/swapping.md'}:
     run_snippets(page, dict(names))
+
+
+def test_a_method_in_one_file_runs_by_its_name(tmp_path):
+  """Its clients send and receive the network and a mean of 8 numbers."""
+  page = PAGES['docs/adding-a-method.md']
+  code, = re.findall(r'```python\n(.*?)```', page, re.DOTALL)
+  assert len(code.splitlines()) < 60
+  (tmp_path / 'my_method.py').write_text(code)
+  command, = re.findall(r'```sh\npython (.*?)```', page, re.DOTALL)
+  command = command.replace('\\\n', '').replace('/tmp', str(tmp_path))
+  done = subprocess.run(
+      [sys.executable, *command.split()], cwd=tmp_path, text=True,
+      capture_output=True, check=False,
+      env={**os.environ, 'PYTHONPATH': str(ROOT)})
+  assert done.returncode == 0, done.stdout + done.stderr
+  rows = [json.loads(line) for line in (
+      tmp_path / 'my_method' / 'metrics.jsonl').read_text().splitlines()]
+  clients, network = 5, network_bytes()
+  for row in rows:
+    assert row['bytes_up'] == row['bytes_down'] == clients * (network + 4 * 8)
+    assert 0 < row['loss'] < 20
+  assert len(rows) == 2
+
+
+def network_bytes():
+  """Of the online network that the config `smoke` trains."""
+  import fedu_jax
+  import jax
+  from configs import smoke
+  from fedu_jax.training.config import registry
+  nets = registry.bind(smoke.get_config(), 'model')()
+  return fedu_jax.trees.num_bytes(jax.eval_shape(
+      lambda: fedu_jax.init_online(nets, jax.random.key(0), jax.numpy.zeros(
+          (2, 8, 8, 3)))))
 
 
 def without_code(text):
