@@ -13,8 +13,8 @@ import time
 import jax
 import jax.numpy as jnp
 
-from benchmarks import measure
-from benchmarks import work as work_lib
+from benchmarks.lib import timing
+from benchmarks.lib import workload
 from fedu_jax.core.state import Array
 from fedu_jax.learners import augment
 
@@ -39,11 +39,11 @@ def crop_by_gathers(image: Array, top: Array, left: Array, height: Array,
 
 def main(argv: list[str] | None = None) -> None:
   """Checks the two crops against each other, then times everything in turn."""
-  args = measure.parse(
-      measure.parser((__doc__ or '').splitlines()[0]), argv)
-  work = work_lib.make(args)
-  first = work_lib.start(work)
-  images, rngs = work_lib.batches(args)
+  args = timing.parse(
+      timing.parser((__doc__ or '').splitlines()[0]), argv)
+  work = workload.make(args)
+  first = workload.start(work)
+  images, rngs = workload.batches(args)
   x, rng = images[0], rngs[0]
   choices = dict(work.config.view)
   off = dict(flip=0., jitter=0., greyscale=0.)
@@ -57,34 +57,34 @@ def main(argv: list[str] | None = None) -> None:
         x, jax.random.split(rng, len(x))))
   matrices = cropping(augment.crop_and_resize)
   gathers = cropping(crop_by_gathers)
-  measure.check('matrices and gathers', float(jnp.abs(
+  timing.check('matrices and gathers', float(jnp.abs(
       matrices(x, rng) - gathers(x, rng)).max()), 1e-4)
 
   whole = jax.jit(augment.make_view(**choices))
   no_jitter = jax.jit(augment.make_view(**choices | dict(jitter=0.)))
   only_crop = jax.jit(augment.make_view(**choices | off))
   began = time.time()
-  scan = work_lib.compiled(lambda *a: work_lib.steps(work, *a),
+  scan = workload.compiled(lambda *a: workload.steps(work, *a),
                            jax.tree.map(jnp.array, first), images, rngs)
   compile_seconds = time.time() - began
-  seconds = measure.interleave({
+  seconds = timing.interleave({
       'whole view': lambda: whole(x, rng),
       'without jitter': lambda: no_jitter(x, rng),
       'only the crop': lambda: only_crop(x, rng),
       'crop by matrices': lambda: matrices(x, rng),
       'crop by gathers': lambda: gathers(x, rng),
-      'step': work_lib.repeated(scan, first, images, rngs)}, args.repetitions)
-  show = measure.quiet(args)
+      'step': workload.repeated(scan, first, images, rngs)}, args.repetitions)
+  show = timing.quiet(args)
   for name, values in seconds.items():
     count = args.batch * (args.steps if name == 'step' else 1)
     show(name, values, 'ms/image', 1e3 / count)
-  measure.report(
+  timing.report(
       args, compile_seconds=compile_seconds, seconds=seconds,
-      gathers_over_matrices=measure.ratio(seconds['crop by gathers'],
+      gathers_over_matrices=timing.ratio(seconds['crop by gathers'],
                                           seconds['crop by matrices']),
       milliseconds_per_view=1e3 * statistics.median(
           seconds['whole view']) / args.batch,
-      augment_fraction=measure.ratio(seconds['whole view'], seconds['step'],
+      augment_fraction=timing.ratio(seconds['whole view'], seconds['step'],
                                      2 * args.steps))
 
 

@@ -21,8 +21,8 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from benchmarks import measure
-from benchmarks import work as work_lib
+from benchmarks.lib import timing
+from benchmarks.lib import workload
 from fedu_jax.runtime import checkpoint
 from fedu_jax.training.engine import client_store
 from fedu_jax.training.engine import clients_on_device
@@ -33,7 +33,7 @@ from fedu_jax.training import prepare
 
 def main(argv: list[str] | None = None) -> None:
   """Checks that the stores agree, then times all cases in turn."""
-  flags = measure.parser((__doc__ or '').splitlines()[0])
+  flags = timing.parser((__doc__ or '').splitlines()[0])
   flags.set_defaults(model='resnet6', width=4, hidden=32, features=16, batch=8,
                      size=8, repetitions=9)
   flags.add_argument('--clients', default='10,100,1000,10000')
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
   flags.add_argument('--traffic_width', type=int, default=64, help='of the '
                      'network whose traffic is timed; 0 leaves that out')
   flags.add_argument('--plot', default='', help='a PNG to draw')
-  args = measure.parse(flags, argv, clients='10,20', stores='device,host',
+  args = timing.parse(flags, argv, clients='10,20', stores='device,host',
                        traffic_width=4)
   counts = [int(x) for x in args.clients.split(',')]
   with tempfile.TemporaryDirectory() as folder:
@@ -53,13 +53,13 @@ def main(argv: list[str] | None = None) -> None:
   names = args.stores.split(',')
   for name in names:
     few, many = (f'{name}, {k} clients' for k in (counts[0], counts[-1]))
-    found[f'{name}_most_over_fewest'] = measure.ratio(
+    found[f'{name}_most_over_fewest'] = timing.ratio(
         seconds[many], seconds[few])
     found[f'{name}_memory_most_over_fewest'] = (
         rows[many]['device_bytes'] / rows[few]['device_bytes'])
   if args.plot:
     _plot(args.plot, names, counts, rows, seconds)
-  measure.report(args, cohort=args.cohort, seconds=seconds, rows=rows,
+  timing.report(args, cohort=args.cohort, seconds=seconds, rows=rows,
                  compile_seconds=max(x['compile_seconds']
                                      for x in rows.values()), **found)
 
@@ -75,13 +75,13 @@ def _clients(args, counts, folder):
       del rows[case]['start']
     reference, *others = ends.values()
     for other in others:
-      measure.check(f'stores of {k} clients',
-                    measure.movement_error(0 * _flat(reference), _flat(other),
+      timing.check(f'stores of {k} clients',
+                    timing.movement_error(0 * _flat(reference), _flat(other),
                                            _flat(reference)), 1e-6)
-  seconds = measure.interleave(
+  seconds = timing.interleave(
       {case: federation.advance for case, federation in federations.items()},
       args.repetitions)
-  show = measure.quiet(args)
+  show = timing.quiet(args)
   for case, row in rows.items():
     row['seconds'] = statistics.median(seconds[case])
     show(case, seconds[case], 'ms a round', 1e3)
@@ -97,12 +97,12 @@ def _case(args: argparse.Namespace, k: int, name: str, folder: pathlib.Path,
           **choices: Any):
   """A federation after its first round, and what is known of it."""
   before = sum(x.nbytes for x in jax.live_arrays())
-  work = work_lib.make(args)
+  work = workload.make(args)
   config = work.config
   config.clients, config.cohort, config.local_epochs = k, args.cohort, 1
   config.rounds = 10**6  # as many as are asked for
   count = args.steps * args.batch
-  images = np.array(measure.random_images(k * count, args.size))
+  images = np.array(timing.random_images(k * count, args.size))
   member = prepare.Member(
       'benchmark', folder, np.split(np.arange(k * count), k), work.online, 0,
       None, Console(quiet=True))
@@ -156,16 +156,16 @@ def _traffic(args, folder):
   def wait():
     moved.append(0.)
     return waiting.advance()
-  seconds = measure.interleave(
+  seconds = timing.interleave(
       {'behind': federations[True].advance, 'waiting': wait}, args.repetitions)
   traffic = moved[-args.repetitions:]
-  show = measure.quiet(args)
+  show = timing.quiet(args)
   show('clients come and go behind a round', seconds['behind'], 'ms', 1e3)
   show('the device waits for them', seconds['waiting'], 'ms', 1e3)
   show('  of which they take', traffic, 'ms', 1e3)
   hidden = [(b - a) / t for a, b, t in zip(
       seconds['behind'], seconds['waiting'], traffic, strict=True)]
-  return dict(traffic_over_round=measure.ratio(traffic, seconds['waiting']),
+  return dict(traffic_over_round=timing.ratio(traffic, seconds['waiting']),
               traffic_hidden=statistics.median(hidden))
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from benchmarks import measure
+from benchmarks.lib import timing
 from fedu_jax.core.state import Array
 from fedu_jax.models import convolution
 from fedu_jax.models.cpu_conv import by_shape
@@ -53,12 +53,12 @@ def looped(fn: Callable[..., Array], steps: int) -> Callable[..., Array]:
 
 def main(argv: list[str] | None = None) -> None:
   """Checks each part against XLA's, then times all three ways in turn."""
-  flags = measure.parser((__doc__ or '').splitlines()[0])
+  flags = timing.parser((__doc__ or '').splitlines()[0])
   flags.add_argument('--unlooped', action='store_true',
                      help="leave out XLA's in a scan: at width 64 it takes "
                      'seconds a layer')
-  measure.add_convolution(flags)
-  args = measure.parse(flags, argv)
+  timing.add_convolution(flags)
+  args = timing.parse(flags, argv)
   ways = [*WAYS[:2]] if args.unlooped else [*WAYS]
   if args.convolution == 'exact':
     ways.append(EXACT)
@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> None:
         name = f'{k}x{k}/{stride} {channels:>3} to {features:>3} at {size:>2}'
         mine, theirs = parts(ours, part), jax.jit(parts(xla, part))
         expected = theirs(*arrays)
-        measure.check(f'{name} {part}', float(
+        timing.check(f'{name} {part}', float(
             jnp.abs(jax.jit(mine)(*arrays) - expected).max()
             / jnp.abs(expected).max()), 1e-3)
         began = time.time()
@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> None:
           program = fns[way].lower(*arrays).compile()
           runs[f'{name} {part}, {way}'] = functools.partial(program, *arrays)
         compile_seconds += time.time() - began
-  seconds = measure.interleave(runs, args.repetitions)
+  seconds = timing.interleave(runs, args.repetitions)
   milliseconds = {}
   for name, values in seconds.items():
     count = 1 if name.endswith('XLA') else args.steps
@@ -104,7 +104,7 @@ def main(argv: list[str] | None = None) -> None:
     for case in dict.fromkeys(name.rsplit(', ', 1)[0] for name in runs):
       print(f'{case:<44}' + ''.join(
           f'{milliseconds[f"{case}, {way}"]:15.1f}' for way in ways))
-  measure.report(args, compile_seconds=compile_seconds, seconds=seconds,
+  timing.report(args, compile_seconds=compile_seconds, seconds=seconds,
                  layers=milliseconds)
 
 

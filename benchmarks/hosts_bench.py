@@ -22,8 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import measure
-from benchmarks import work as work_lib
+from benchmarks.lib import timing
+from benchmarks.lib import workload
 from fedu_jax.core import local_training
 from fedu_jax.runtime import multihost
 from fedu_jax.training.engine import device_mesh
@@ -34,14 +34,14 @@ _TIMEOUT = 300  # seconds that processes on a busy machine wait for each other
 
 def main(argv: list[str] | None = None) -> None:
   """Starts both, checks that they agree, and times them in turn."""
-  flags = measure.parser((__doc__ or '').splitlines()[0])
+  flags = timing.parser((__doc__ or '').splitlines()[0])
   flags.add_argument('--processes', type=int, default=2)
   flags.add_argument('--clients', type=int, default=1, help='of each process')
   # Of the processes that this starts.
   for name in ('--process', '--coordinator', '--ends'):
     flags.add_argument(name, default='', help=argparse.SUPPRESS)
   argv = sys.argv[1:] if argv is None else argv
-  args = measure.parse(flags, argv)
+  args = timing.parse(flags, argv)
   if args.ends:
     _serve(args)
     return
@@ -59,19 +59,19 @@ def main(argv: list[str] | None = None) -> None:
     compiled = {group: _answer(own) for group, own in groups.items()}
     start, one = (np.load(folder / '1_process' / f'{x}.npy') for x in (0, 1))
     several = np.load(folder / name.replace(' ', '_') / '1.npy')
-    measure.check(f'{name} and one', measure.movement_error(
-        start, several, one), work_lib.BOUND[args.dtype])
-    seconds = measure.interleave(
+    timing.check(f'{name} and one', timing.movement_error(
+        start, several, one), workload.BOUND[args.dtype])
+    seconds = timing.interleave(
         {group: functools.partial(_round, own)
          for group, own in groups.items()},
         args.repetitions)
-  show = measure.quiet(args)
+  show = timing.quiet(args)
   for group, own in seconds.items():
     show(f'{group}, {args.processes} devices', own, 's/round')
-  measure.report(args, seconds=seconds, processes=args.processes,
+  timing.report(args, seconds=seconds, processes=args.processes,
                  clients=args.clients * args.processes,
                  compile_seconds=compiled[name],
-                 hosts_over_one=measure.ratio(seconds[name],
+                 hosts_over_one=timing.ratio(seconds[name],
                                               seconds['1 process']))
 
 
@@ -132,13 +132,13 @@ def _serve(args: argparse.Namespace) -> None:
 
 def _compiled(args):
   """Seconds to compile, and what does a round and returns the parameters."""
-  work = work_lib.make(args, first_target='alias')
+  work = workload.make(args, first_target='alias')
   config, count = work.config, args.steps * args.batch
   config.clients, config.local_epochs = args.clients * args.processes, 1
   layout = device_mesh.layout('auto', config.clients)
   by_client, everywhere = map(layout.sharding, (
       device_mesh.BY_CLIENT, device_mesh.EVERYWHERE))
-  images = np.asarray(measure.random_images(config.clients * count, args.size))
+  images = np.asarray(timing.random_images(config.clients * count, args.size))
   parts = np.split(np.arange(len(images)), config.clients)
   arrays = local_training.client_arrays(images, parts, by_client)
 

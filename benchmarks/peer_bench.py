@@ -21,8 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import measure
-from benchmarks import work as work_lib
+from benchmarks.lib import timing
+from benchmarks.lib import workload
 from fedu_jax.core.state import Array
 
 
@@ -42,21 +42,21 @@ def tinted(images: Array, rng: Array) -> Array:
 
 def main(argv: list[str] | None = None) -> None:
   """Checks one step of each against the other, then times them in turn."""
-  flags = measure.parser((__doc__ or '').splitlines()[0])
+  flags = timing.parser((__doc__ or '').splitlines()[0])
   flags.add_argument('--peer', default='eager',
                      choices=['eager', 'fused', 'compile'],
                      help='eager; its optimiser fused; or the loss compiled')
-  args = measure.parse(flags, argv)
+  args = timing.parse(flags, argv)
   try:
-    from benchmarks import torch_peer
+    from benchmarks.lib import torch_peer
     from tests.helpers import torch_weights
   except ImportError as error:
     raise SystemExit(f"peer_bench needs PyTorch ({error}): pip install -e "
                      "'.[parity]'") from error
   encoder, predictor = torch_peer.nets(args)
-  work = work_lib.make(args, view=tinted)
-  first = work_lib.start(work, torch_weights.online_from(encoder, predictor))
-  images, rngs = work_lib.batches(args)
+  work = workload.make(args, view=tinted)
+  first = workload.start(work, torch_weights.online_from(encoder, predictor))
+  images, rngs = workload.batches(args)
   rate = work.config.optimizer.learning_rate
 
   context = multiprocessing.get_context('spawn')
@@ -73,14 +73,14 @@ def main(argv: list[str] | None = None) -> None:
     return pipe.recv()
 
   began = time.time()
-  scan = work_lib.compiled(lambda *x: work_lib.steps(work, *x),
+  scan = workload.compiled(lambda *x: workload.steps(work, *x),
                            jax.tree.map(jnp.array, first), images, rngs)
   compile_seconds = time.time() - began
-  unlooped = work_lib.unlooped(work)
+  unlooped = workload.unlooped(work)
 
   state, losses = unlooped(jax.tree.map(jnp.array, first), images[:1],
                            rngs[:1])
-  bound = work_lib.BOUND[args.dtype]
+  bound = workload.BOUND[args.dtype]
   for layout in ('contiguous_format', 'channels_last'):
     if layout == 'channels_last' and args.width < _SOUND:
       continue
@@ -88,7 +88,7 @@ def main(argv: list[str] | None = None) -> None:
     modules: Any = (encoder, predictor, copy.deepcopy(encoder))
     for module, new in zip(modules, weights, strict=True):
       module.load_state_dict({k: _tensor(v) for k, v in new.items()})
-    measure.check(f'losses, {layout}', abs(float(losses[0]) - loss) / loss,
+    timing.check(f'losses, {layout}', abs(float(losses[0]) - loss) / loss,
                   bound / 10)
     ours = [state.online.encoder, state.online.predictor, state.target]
     start = [first.online.encoder, first.online.predictor, first.target]
@@ -96,20 +96,20 @@ def main(argv: list[str] | None = None) -> None:
     for name, a, b, c in zip(('encoder', 'predictor', 'target'), start, ours,
                              reached, strict=True):
       for kind in ('params', 'batch_stats'):
-        measure.check(f'{name}, {kind}, {layout}', measure.movement_error(
+        timing.check(f'{name}, {kind}, {layout}', timing.movement_error(
             *(getattr(x, kind) for x in (a, b, c))), bound)
 
-  product, product_operations = measure.matmul(args.dtype)
+  product, product_operations = timing.matmul(args.dtype)
   name = f'PyTorch, {args.peer}'
   runs = {'matmul': product, name: lambda: ask('time'),
-          'unlooped': work_lib.repeated(unlooped, first, images, rngs),
-          'scan': work_lib.repeated(scan, first, images, rngs)}
-  seconds = measure.interleave(runs, args.repetitions)
+          'unlooped': workload.repeated(unlooped, first, images, rngs),
+          'scan': workload.repeated(scan, first, images, rngs)}
+  seconds = timing.interleave(runs, args.repetitions)
   pipe.send('stop')
   peer.join()
 
   count = args.steps * args.batch
-  show = measure.quiet(args)
+  show = timing.quiet(args)
   for run in (name, 'unlooped', 'scan'):
     show(run, seconds[run], 'ms/image', 1e3 / count)
   show('matrix products', [product_operations / x for x in seconds['matmul']],
@@ -118,14 +118,14 @@ def main(argv: list[str] | None = None) -> None:
     show(f'PyTorch over ours, {run}',
          [a / b for a, b in zip(seconds[name], seconds[run])], '')
   peak = product_operations / min(seconds['matmul'])
-  needed = work_lib.operations(work, args) * count / peak
-  measure.report(
+  needed = workload.operations(work, args) * count / peak
+  timing.report(
       args, compile_seconds=compile_seconds, seconds=seconds, peer=args.peer,
       fraction_of_matmul_peak=needed / statistics.median(seconds['scan']),
-      scan_over_unlooped=measure.ratio(seconds['scan'], seconds['unlooped']),
+      scan_over_unlooped=timing.ratio(seconds['scan'], seconds['unlooped']),
       milliseconds_per_image=1e3 * statistics.median(seconds['scan']) / count,
-      torch_over_unlooped=measure.ratio(seconds[name], seconds['unlooped']),
-      torch_over_jax=measure.ratio(seconds[name], seconds['scan']))
+      torch_over_unlooped=timing.ratio(seconds[name], seconds['unlooped']),
+      torch_over_jax=timing.ratio(seconds[name], seconds['scan']))
 
 
 def _views(images: Array, rngs: Array) -> list[tuple[np.ndarray, ...]]:

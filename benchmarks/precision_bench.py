@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import measure
+from benchmarks.lib import timing
 from fedu_jax.core.state import Array, Online, PyTree
 from fedu_jax.learners import losses
 from fedu_jax.learners import online_step
@@ -48,9 +48,9 @@ class Layer(NamedTuple):
 
 def main(argv: list[str] | None = None) -> None:
   """Prints both tables, or one JSON object."""
-  flags = measure.parser((__doc__ or '').splitlines()[0])
+  flags = timing.parser((__doc__ or '').splitlines()[0])
   flags.set_defaults(batch=16)
-  args = measure.parse(flags, argv)
+  args = timing.parse(flags, argv)
   with jax.enable_x64():
     online, modules = _start(args)
     small = _as(jnp.float32, online)
@@ -76,12 +76,12 @@ def main(argv: list[str] | None = None) -> None:
       for row, errors in rows.items():
         print(f'{name:<32}{row:<18}'
               + ''.join(f'{_shown(errors[way]):>28}' for way in ways))
-  measure.report(args, layers=single, network=network)
+  timing.report(args, layers=single, network=network)
 
 
 def error(ours: PyTree, exact: PyTree) -> float:
   """The relative error of a whole tree, by its norm."""
-  return measure.movement_error(
+  return timing.movement_error(
       jax.tree.map(jnp.zeros_like, exact), ours, exact)
 
 
@@ -93,7 +93,7 @@ def _shown(values: list[float]) -> str:
 
 def _views(args: argparse.Namespace, draw: int) -> list[Array]:
   """Two batches of images in float64, of numbers that float32 can hold."""
-  views = [measure.random_images(args.batch, args.size, seed) / 255.
+  views = [timing.random_images(args.batch, args.size, seed) / 255.
            for seed in (2 * draw, 2 * draw + 1)]
   return _as(jnp.float64, _as(jnp.float32, views))
 
@@ -114,7 +114,7 @@ def _start(args: argparse.Namespace) -> tuple[Online, Any]:
   Without PyTorch the weights are ours and there are no modules.
   """
   try:
-    from benchmarks import torch_peer
+    from benchmarks.lib import torch_peer
     from tests.helpers import torch_weights
   except ImportError as failure:
     print(f'note: without PyTorch ({failure})', file=sys.stderr)

@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import measure
-from benchmarks import work as work_lib
+from benchmarks.lib import timing
+from benchmarks.lib import workload
 from fedu_jax.core import local_training
 from fedu_jax.core.state import ServerState
 from fedu_jax.training.engine import cost_model
@@ -29,12 +29,12 @@ from fedu_jax.training.engine import round_program
 
 def main(argv: list[str] | None = None) -> None:
   """Checks that the executions agree, if several, then times all in turn."""
-  flags = measure.parser((__doc__ or '').splitlines()[0])
+  flags = timing.parser((__doc__ or '').splitlines()[0])
   flags.add_argument('--clients', default='1,5')
   flags.add_argument('--executions', default='map,vmap')
   flags.add_argument('--batches', default='',
                      help='several batch sizes instead of --batch')
-  args = measure.parse(flags, argv, executions='map')
+  args = timing.parse(flags, argv, executions='map')
   clients = [int(x) for x in args.clients.split(',')]
   executions = args.executions.split(',')
   batches = [int(x) for x in (args.batches or str(args.batch)).split(',')]
@@ -47,13 +47,13 @@ def main(argv: list[str] | None = None) -> None:
       runs[name], ends[execution], rows[name] = _case(args, k, batch, execution)
     start, reference = ends[executions[0]]
     for execution in executions[1:]:
-      measure.check(
+      timing.check(
           f'{execution} and {executions[0]}',
-          measure.movement_error(start, ends[execution][1], reference),
-          work_lib.BOUND[args.dtype])
-  seconds = measure.interleave(runs, args.repetitions)
+          timing.movement_error(start, ends[execution][1], reference),
+          workload.BOUND[args.dtype])
+  seconds = timing.interleave(runs, args.repetitions)
 
-  show = measure.quiet(args)
+  show = timing.quiet(args)
   for name, row in rows.items():
     row['milliseconds_per_image'] = (
         1e3 * statistics.median(seconds[name]) / row['images'])
@@ -65,11 +65,11 @@ def main(argv: list[str] | None = None) -> None:
   if {1, 5} <= set(clients):
     one, five = (f'{k} clients, {executions[0]}, batch {batches[-1]}'
                  for k in (1, 5))
-    found['clients5_over_single'] = measure.ratio(
+    found['clients5_over_single'] = timing.ratio(
         seconds[five], seconds[one], rows[one]['images'] / rows[five]['images'])
     found['memory_per_client'] = (
         rows[five]['peak_memory'] - rows[one]['peak_memory']) / 4
-  measure.report(
+  timing.report(
       args, compile_seconds=max(x['compile_seconds'] for x in rows.values()),
       seconds=seconds,
       rounds=list(rows.values()), **found)
@@ -78,11 +78,11 @@ def main(argv: list[str] | None = None) -> None:
 def _case(args: argparse.Namespace, k: int, batch: int, execution: str):
   """A run of one case, where it starts and ends, and what is known of it."""
   case = argparse.Namespace(**{**vars(args), 'batch': batch})
-  work = work_lib.make(case, first_target='alias')  # as cifar10.py has it
+  work = workload.make(case, first_target='alias')  # as cifar10.py has it
   work.config.clients, work.config.execution = k, execution
   work.config.local_epochs = 1
   count = args.steps * batch
-  images = np.asarray(measure.random_images(k * count, args.size))
+  images = np.asarray(timing.random_images(k * count, args.size))
   arrays = local_training.client_arrays(
       images, np.split(np.arange(k * count), k))
   server = ServerState(jax.tree.map(jnp.array, work.online), jnp.int32(0))

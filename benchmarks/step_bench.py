@@ -14,8 +14,8 @@ import time
 import jax
 import jax.numpy as jnp
 
-from benchmarks import measure
-from benchmarks import work as work_lib
+from benchmarks.lib import timing
+from benchmarks.lib import workload
 from fedu_jax.training.config import registry
 from fedu_jax.training.engine import cost_model
 
@@ -24,50 +24,50 @@ _CLIENTS = 5
 
 def main(argv: list[str] | None = None) -> None:
   """Checks that all ways agree, then times them in turn."""
-  flags = measure.parser((__doc__ or '').splitlines()[0])
+  flags = timing.parser((__doc__ or '').splitlines()[0])
   flags.add_argument(
       '--executions', default='map,vmap',
       help='how five clients run; vmap takes 2.7 times as long on CPU')
-  measure.add_convolution(flags)
-  args = measure.parse(flags, argv, executions='map')
+  timing.add_convolution(flags)
+  args = timing.parse(flags, argv, executions='map')
   executions = args.executions.split(',')
-  work = work_lib.make(args)
-  first = work_lib.start(work)
-  images, rngs = work_lib.batches(args)
+  work = workload.make(args)
+  first = workload.start(work)
+  images, rngs = workload.batches(args)
   copy = lambda tree: jax.tree.map(jnp.array, tree)
 
   began = time.time()
-  scan = work_lib.compiled(
-      lambda *x: work_lib.steps(work, *x), copy(first), images, rngs)
+  scan = workload.compiled(
+      lambda *x: workload.steps(work, *x), copy(first), images, rngs)
   compile_seconds = time.time() - began
-  unlooped = work_lib.unlooped(work)
-  many = [work_lib.batches(args, seed) for seed in range(_CLIENTS)]
+  unlooped = workload.unlooped(work)
+  many = [workload.batches(args, seed) for seed in range(_CLIENTS)]
   stacked = (jax.tree.map(lambda *x: jnp.stack(x), *[first] * _CLIENTS),
              *(jnp.stack(x) for x in zip(*many)))
-  programs = {name: work_lib.compiled(work_lib.clients(work, name), *stacked)
+  programs = {name: workload.compiled(workload.clients(work, name), *stacked)
               for name in executions}
   _check(args, first, scan(copy(first), images, rngs),
          unlooped(copy(first), images, rngs),
          {name: fn(copy(stacked[0]), *stacked[1:])
           for name, fn in programs.items()})
 
-  product, product_operations = measure.matmul(args.dtype)
+  product, product_operations = timing.matmul(args.dtype)
   draw = registry.view(work.config)
   view = jax.jit(lambda x, rng: [draw(x, key) for key in jax.random.split(rng)])
   runs = {'matmul': product, 'augment': lambda: view(images[0], rngs[0]),
-          'unlooped': work_lib.repeated(unlooped, first, images, rngs),
-          'scan': work_lib.repeated(scan, first, images, rngs)}
+          'unlooped': workload.repeated(unlooped, first, images, rngs),
+          'scan': workload.repeated(scan, first, images, rngs)}
   if args.convolution == 'exact':
-    slow = work_lib.make(args, convolution='exact')
-    exact = work_lib.compiled(
-        lambda *x: work_lib.steps(slow, *x), copy(first), images, rngs)
-    runs['scan, exact'] = work_lib.repeated(exact, first, images, rngs)
-  runs |= {name: work_lib.repeated(fn, *stacked)
+    slow = workload.make(args, convolution='exact')
+    exact = workload.compiled(
+        lambda *x: workload.steps(slow, *x), copy(first), images, rngs)
+    runs['scan, exact'] = workload.repeated(exact, first, images, rngs)
+  runs |= {name: workload.repeated(fn, *stacked)
            for name, fn in programs.items()}
-  seconds = measure.interleave(runs, args.repetitions)
+  seconds = timing.interleave(runs, args.repetitions)
 
   count = args.steps * args.batch
-  show = measure.quiet(args)
+  show = timing.quiet(args)
   for name in ('unlooped', 'scan', 'scan, exact'):
     if name in seconds:
       show(name, seconds[name], 'ms/image', 1e3 / count)
@@ -85,15 +85,15 @@ def main(argv: list[str] | None = None) -> None:
     show(f'peak memory, {_CLIENTS} clients, {name}',
          [cost_model.peak_memory(fn)], 'MB', 1e-6)
   peak = product_operations / min(seconds['matmul'])
-  needed = work_lib.operations(work, args) * count / peak
-  measure.report(
+  needed = workload.operations(work, args) * count / peak
+  timing.report(
       args, compile_seconds=compile_seconds, seconds=seconds,
-      scan_over_unlooped=measure.ratio(seconds['scan'], seconds['unlooped']),
-      clients5_over_single=measure.ratio(
+      scan_over_unlooped=timing.ratio(seconds['scan'], seconds['unlooped']),
+      clients5_over_single=timing.ratio(
           seconds[executions[0]], seconds['scan'], 1 / _CLIENTS),
-      exact_over_fast=measure.ratio(seconds['scan, exact'], seconds['scan'])
+      exact_over_fast=timing.ratio(seconds['scan, exact'], seconds['scan'])
       if 'scan, exact' in seconds else None,
-      augment_fraction=measure.ratio(
+      augment_fraction=timing.ratio(
           seconds['augment'], seconds['scan'], args.steps),
       fraction_of_matmul_peak=needed / statistics.median(seconds['scan']),
       execution=executions[0],
@@ -104,12 +104,12 @@ def _check(args: argparse.Namespace, first, scanned, one_by_one, many) -> None:
   """All ways must have trained the same network, from the same start."""
   params = lambda state: (state.online.encoder.params,
                           state.online.predictor.params)
-  bound = work_lib.BOUND[args.dtype]
-  measure.check('scan and unlooped steps', measure.movement_error(
+  bound = workload.BOUND[args.dtype]
+  timing.check('scan and unlooped steps', timing.movement_error(
       params(first), params(scanned[0]), params(one_by_one[0])), bound)
   for name, (state, _) in many.items():
     client0 = jax.tree.map(lambda x: x[0], state)
-    measure.check(f'{name} and one client', measure.movement_error(
+    timing.check(f'{name} and one client', timing.movement_error(
         params(first), params(client0), params(scanned[0])), bound)
 
 

@@ -178,8 +178,8 @@ def flags_of(module):
   found |= set(re.findall(r'add_argument\(\s*[\'"]--([\w-]+)', text))
   if 'config_flag.define()' in text:
     found.add('config')
-  if 'measure.parser' in text:
-    found |= flags_of('benchmarks.measure')
+  if 'timing.parser' in text:
+    found |= flags_of('benchmarks.lib.timing')
   if 'add_convolution' in text:
     found.add('convolution')
   return found | {'help', 'helpfull'}

@@ -1,22 +1,21 @@
-"""What the server makes of the uploads. Each function is chosen by name.
+"""What the server makes of the uploads. Each aggregation is chosen by name.
 
-An aggregation is `(server, clients) -> server`, where clients are stacked
-[M, ...]. It reads the online networks, or what it declares as its `upload` (see
-`traffic`). One whose server must remember something declares as its `memory`
-what that is before the first round: `(clients) -> tree`. One that needs
-only sums over clients takes them from its keyword argument `add`, and then runs
-on many devices, each of which has some of the clients; to any other, all
-uploads are gathered first. Where `num_examples` is 0, an upload was lost, or
-there is no such client: it must not count.
+An aggregation is a function `(server, clients) -> server`, where clients are
+stacked [M, ...]. It reads the online networks, and `num_examples`: where this
+is 0, an upload was lost, or there is no such client, and it must not count. A
+record `method.Aggregation` says so if the function reads something else of the
+clients, or if the server must remember something.
+
+An aggregation that needs only sums over clients takes them from its keyword
+argument `add`, and then runs on many devices, each of which has some of the
+clients. For any other, all uploads are gathered first.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
-from fedu_jax.core import communication
+from fedu_jax.core.method import Aggregation
 from fedu_jax.core.state import Array, ClientState, Online, PyTree, ServerState
 from fedu_jax.core import trees
 
@@ -52,7 +51,6 @@ def _upload_target(client: ClientState, cohort: int) -> Online:
   return client.online._replace(encoder=client.target)
 
 
-@communication.declares(upload=_upload_target)
 def fedavg_target(server: ServerState, clients: ClientState, *,
                   add: Add = trees.weighted_sum) -> ServerState:
   """Averages the target encoders in place of the online ones (FedU's ablation).
@@ -84,49 +82,6 @@ def ldawa(server: ServerState, clients: ClientState, *,
   weights = (clients.num_examples > 0).astype(clients.num_examples.dtype)
   return aggregate(server, clients._replace(
       online=jax.vmap(scaled)(clients.online), num_examples=weights), add=add)
-
-
-def _upload_keys(client: ClientState, cohort: int) -> tuple[Online, PyTree,
-                                                            Array]:
-  """What a client of `fedca` sends: of its keys those that the server keeps."""
-  learner = client.memory.learner
-  share = len(learner.keys) // cohort
-  if not share:
-    raise ValueError(f'a dictionary of {len(learner.keys)} entries has none '
-                     f'for each of {cohort} clients: raise queue_size')
-  return client.online, learner.keys[:share], learner.tag
-
-
-@communication.declares(
-    upload=_upload_keys,
-    memory=lambda clients: jax.tree.map(
-        lambda x: x[0], clients.memory.learner.dictionary))
-def fedca(server: ServerState, clients: ClientState) -> ServerState:
-  """FedAvg, and FedCA's dictionary of what the clients' samples look like.
-
-  The newest N / M keys of each client go before the server's entries, and the
-  oldest fall out. Arguments as in `aggregate`; the clients' learner is `fedca`.
-
-  Raises:
-    ValueError: there are more clients than entries.
-  """
-  dictionary = clients.memory.learner.dictionary
-  cohort, size = dictionary.entries.shape[:2]
-  _, keys, tags = jax.vmap(lambda x: _upload_keys(x, cohort))(clients)
-  share = keys.shape[1]
-  uploads = dictionary._replace(
-      entries=keys, owners=jnp.repeat(tags.reshape(-1, 1), share, axis=1))
-  left_out = clients.num_examples == 0
-
-  def enqueue(known, uploaded):
-    """Entries or owners, [N, ...], behind those of [M, share, ...]."""
-    kept = known[:cohort * share].reshape(uploaded.shape)
-    out = left_out.reshape(-1, *(1,) * known.ndim)
-    newest = jnp.where(out, kept, uploaded).reshape(-1, *known.shape[1:])
-    return jnp.where(left_out.all(), known,
-                     jnp.concatenate([newest, known])[:size])
-  memory = jax.tree.map(enqueue, server.memory, uploads)
-  return aggregate(server, clients)._replace(memory=memory)
 
 
 def collect(aggregation: Callable[..., ServerState], server: ServerState,
@@ -169,31 +124,12 @@ def conclude(aggregation: Callable[..., ServerState], server: ServerState,
   return aggregation(server, one, add=lambda rows, weights: next(left))
 
 
-class Moments(NamedTuple):
-  """What FedSC's server knows of the last cohort's embeddings."""
-  mean: Array  # [D, D]
-  num_examples: Array  # [] f32, of the clients that are in it
-
-
-def _upload_moments(client: ClientState, cohort: int) -> tuple[Online, Array]:
-  """What a client of `fedsc` sends."""
-  del cohort
-  return client.online, client.memory.learner.own
-
-
-@communication.declares(
-    upload=_upload_moments,
-    memory=lambda clients: Moments(
-        clients.memory.learner.own[0], jnp.float32(0)))
-def fedsc(server: ServerState, clients: ClientState, *,
-          add: Add = trees.weighted_sum) -> ServerState:
-  """FedAvg, and the mean of the clients' second moments.
-
-  Arguments as in `aggregate`; the clients' learner is `fedsc`.
-  """
-  sums = add(clients.memory.learner.own, clients.num_examples)
-  memory = Moments(trees.mean(sums, server.memory.mean), sums[1])
-  return aggregate(server, clients, add=add)._replace(memory=memory)
-
-
 fedavg = aggregate  # the name that papers and configs use
+
+# config.aggregation.name -> a function or a record. Those of whole methods are
+# in `fedu_jax.learners.METHODS`.
+AGGREGATIONS: dict[str, Aggregation | Callable[..., ServerState]] = {
+    'fedavg': fedavg,
+    'fedavg_target': Aggregation(fedavg_target, upload=_upload_target),
+    'ldawa': ldawa,
+}

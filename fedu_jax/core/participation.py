@@ -6,6 +6,7 @@ early depends only on the round's key and the client's id. Draws use 32 bits, so
 that they are the same with jax_enable_x64.
 """
 
+from collections.abc import Callable
 import functools
 
 import jax
@@ -70,3 +71,10 @@ def shorten(batches: Batches, rng: Array, *, stragglers: float,
   steps = jnp.ceil(share * batches.mask.sum(dtype=jnp.int32))
   number = jnp.cumsum(batches.mask)  # [S], counts the steps that are done
   return batches._replace(mask=batches.mask & (number <= steps))
+
+
+# config.sampling.name -> a function.
+SAMPLINGS: dict[str, Callable[..., Array]] = {
+    'uniform': uniform,
+    'by_size': by_size,
+}

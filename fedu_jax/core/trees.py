@@ -1,5 +1,6 @@
 """Arithmetic on pytrees: select, index, average, measure distances."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -166,3 +167,10 @@ def scaled_by_cosine(tree: PyTree, centre: PyTree) -> PyTree:
 def num_bytes(tree: PyTree) -> int:
   """Returns the bytes of all leaves together."""
   return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+# config.divergence.name -> a function.
+DIVERGENCES: dict[str, Callable[[PyTree, PyTree], Array]] = {
+    'conv_distance': conv_distance,
+    'squared_distance': squared_distance,
+}

@@ -1,19 +1,20 @@
 """What a client makes of the download. Each rule is chosen by name.
 
-A rule is `(client, server) -> client`, for ONE client, with its choices as
-keyword arguments. A client that has never trained has nothing of its own and
-takes everything, its target too. A rule whose clients must remember something
-declares what as its `memory`; one that reads more of the server than the online
-network declares that as its `download` (see `traffic`).
+A rule is a function `(client, server) -> client`, for ONE client, with its
+choices as keyword arguments. A client that has never trained has nothing of its
+own and takes everything, its target too. A record `method.UpdateRule` says so
+if the function reads more of the server than the online network, or if a client
+must remember something.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from fedu_jax.core import communication
+from fedu_jax.core.method import UpdateRule
 from fedu_jax.core.state import (
-    Array, ClientState, Online, PyTree, ServerState, Variables)
+    Array, ClientState, Online, ServerState, Variables)
 from fedu_jax.core import trees
 
 # Which encoder becomes the global one. FedU updates the online encoder; the
@@ -87,35 +88,6 @@ def local_predictor(client: ClientState, server: ServerState, *,
   return _update(client, server, client.online.predictor, updates)
 
 
-def _with_memory(server: ServerState) -> tuple[Online, PyTree]:
-  """The download of a method whose server remembers something for clients."""
-  return server.online, server.memory
-
-
-@communication.declares(download=_with_memory)
-def fedca(client: ClientState, server: ServerState) -> ClientState:
-  """The global encoder, predictor and dictionary of representations."""
-  client = global_predictor(client, server)
-  learner = client.memory.learner._replace(dictionary=server.memory)
-  return client._replace(memory=client.memory._replace(learner=learner))
-
-
-@communication.declares(download=_with_memory)
-def fedsc(client: ClientState, server: ServerState) -> ClientState:
-  """The global networks, and the second moments of the others."""
-  client = global_predictor(client, server)
-  known, own = server.memory, client.memory.learner.own
-  # Of those in the mean:
-  among = (client.last_round == server.round - 1) & client.uploaded
-  total = known.num_examples + jnp.where(among, 0, client.num_examples)
-  share = client.num_examples / jnp.maximum(total, 1)
-  others = (known.num_examples / jnp.maximum(total, 1) * known.mean
-            - jnp.where(among, share, 0) * own)
-  learner = client.memory.learner._replace(
-      others=others.astype(own.dtype), share=share.astype(own.dtype))
-  return client._replace(memory=client.memory._replace(learner=learner))
-
-
 class FedEMAMemory(NamedTuple):
   """What auto-scaled FedEMA remembers of a client."""
   scale: Array | float  # [] f32; 0 = not set yet
@@ -152,12 +124,11 @@ def fedema(client: ClientState, server: ServerState, *, scale: float | Array,
   return _download(client, server, Online(encoder, predictor), new=missed)
 
 
-@communication.declares(memory=FedEMAMemory(scale=0.))
 def fedema_auto(client: ClientState, server: ServerState, *, tau: float,
                 reset_missed: bool = True) -> ClientState:
   """FedEMA whose scale is tau / the client's first divergence, set once.
 
-  Needs `init_clients(..., memory=Memory(rule=fedema_auto.memory))`.
+  Needs `init_clients(..., memory=Memory(rule=FedEMAMemory(0.)))`.
   """
   trained = client.last_round >= 0
   moved = client.divergence > 0  # else there is nothing to scale by yet
@@ -167,3 +138,15 @@ def fedema_auto(client: ClientState, server: ServerState, *, tau: float,
   client = fedema(client, server, scale=scale, reset_missed=reset_missed)
   return client._replace(memory=client.memory._replace(
       rule=FedEMAMemory(jnp.where(trained, scale, 0))))
+
+
+# config.rule.name -> a function or a record. Those of whole methods are in
+# `fedu_jax.learners.METHODS`.
+RULES: dict[str, UpdateRule | Callable[..., ClientState]] = {
+    'dapu': dapu,
+    'global_predictor': global_predictor,
+    'local_predictor': local_predictor,
+    'fedema': fedema,
+    'fedema_auto': UpdateRule(
+        fedema_auto, memory=lambda online: FedEMAMemory(0.)),
+}

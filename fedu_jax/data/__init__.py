@@ -1,1 +1,1 @@
-"""Images in: sources, partitions, image files, and the decoded cache."""
+"""Data: sources of images, partitions over clients, and the decoded cache."""

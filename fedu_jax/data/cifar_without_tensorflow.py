@@ -1,9 +1,9 @@
 """Prepares CIFAR-10 and CIFAR-100 as TFDS data sets without TensorFlow.
 
-TFDS's own builders need TensorFlow to encode an image from an array, and to
-write TFRecord. These inherit everything else from them (features, version,
-official archive and checksum) and hand over PNG bytes, which TFDS stores as
-they are, in array_record. So whatever reads TFDS's CIFAR reads ours.
+TFDS's own builders need TensorFlow to encode an image and to write TFRecord.
+The builders here inherit from them: features, version, official archive and
+checksum. They pass PNG bytes to TFDS, which stores them unchanged in
+array_record. Every program that reads TFDS's CIFAR can read the result.
 """
 
 import io
@@ -25,7 +25,7 @@ _PIXELS = 3 * 32 * 32
 
 
 def _png(pixels: np.ndarray) -> bytes:
-  """Encodes one planar image [3 * 32 * 32] u8."""
+  """Encodes one planar image [3 * 32 * 32] u8 as PNG."""
   buffer = io.BytesIO()
   Image.fromarray(pixels.reshape(3, 32, 32).transpose(1, 2, 0)).save(
       buffer, 'PNG')
@@ -43,7 +43,7 @@ class _WithoutTensorFlow(  # type: ignore[call-arg]
       _reach(info.url, dl_manager.download_dir)
       archive = dl_manager.download(info.url)
     try:
-      # Members are read where they lie; nothing is unpacked to disk.
+      # Members are read inside the archive; nothing is unpacked to disk.
       with tarfile.open(archive) as tar:
         def read(file):
           member = tar.extractfile(info.prefix + file)
@@ -78,13 +78,13 @@ class _WithoutTensorFlow(  # type: ignore[call-arg]
 
 class Cifar10(  # type: ignore[call-arg]
     _WithoutTensorFlow, skip_registration=True):
-  """CIFAR-10; reads and writes what TFDS's `cifar10` does."""
+  """CIFAR-10 with the features and files of TFDS's `cifar10`."""
   name = 'cifar10'
 
 
 class Cifar100(  # type: ignore[call-arg]
     _WithoutTensorFlow, tfds_cifar.Cifar100, skip_registration=True):
-  """CIFAR-100; reads and writes what TFDS's `cifar100` does."""
+  """CIFAR-100 with the features and files of TFDS's `cifar100`."""
   name = 'cifar100'
 
 
@@ -92,28 +92,28 @@ BUILDERS = {'cifar10': Cifar10, 'cifar100': Cifar100}
 
 
 def _root(builder: tfds.core.DatasetBuilder) -> pathlib.Path:
-  """TFDS's root, two folders above the data: root/name/version."""
+  """TFDS's root: the data is in root/name/version."""
   return pathlib.Path(builder.data_path).parents[1]
 
 
 def _archive(builder: tfds.core.DatasetBuilder) -> pathlib.Path:
-  """Where a user may put the official archive, by TFDS's convention."""
+  """The path where a user may put the official archive, as in TFDS."""
   file = os.path.basename(private_apis.cifar_info(builder).url)
   return _root(builder) / 'downloads' / 'manual' / file
 
 
 def _reach(url: str, downloads: pathlib.Path) -> None:
-  """Fails at once where there is no network: TFDS would try for minutes."""
+  """Fails at once without a network, where TFDS would retry for minutes."""
   kept = os.path.basename(url).split('.')[0]
   if not any(kept in path.name for path in downloads.glob('*')):
     reach(url)
 
 
 def reach(url: str) -> None:
-  """Fails within seconds if nobody answers at a URL.
+  """Fails within seconds if no server answers at a URL.
 
   Raises:
-    ConnectionError: nobody does.
+    ConnectionError: no server answers.
   """
   try:
     requests.head(url, timeout=10)
@@ -122,18 +122,18 @@ def reach(url: str) -> None:
 
 
 def prepare(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
-  """Downloads, checks and converts one of `BUILDERS`, unless that is done.
+  """Downloads, checks and converts a data set, unless it is prepared.
 
   Args:
     name: 'cifar10' or 'cifar100'.
-    data_dir: TFDS's root; None for its default. An official archive found in
-      `<data_dir>/downloads/manual/` is used instead of a download.
+    data_dir: TFDS's root; None for its default. The official archive is read
+      from `<data_dir>/downloads/manual/` if it is there.
 
   Returns:
     The prepared builder.
 
   Raises:
-    BadInput: there is no data, no archive and no way to download it.
+    BadInput: there is neither data nor archive, and the download failed.
   """
   builder = BUILDERS[name](data_dir=data_dir, file_format='array_record')
   if builder.is_prepared():
@@ -143,7 +143,7 @@ def prepare(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
   except BadInput:
     raise
   except Exception as error:
-    # TFDS wraps whatever its downloader, the disk or the archive raised.
+    # TFDS wraps the errors of its downloader, the disk and the archive.
     reason = ' '.join(str(error).split())[:200]
     raise BadInput(
         f'{name} is not in {_root(builder)} and could not be '

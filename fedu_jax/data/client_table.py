@@ -1,4 +1,4 @@
-"""Tabulates who holds how much of what."""
+"""The table of how many examples of each class or owner each client has."""
 
 from typing import Any
 
@@ -15,20 +15,21 @@ _PLURALS = {'class': 'classes', 'owner': 'owners', "owner's folder": 'folders'}
 def client_table(labels: np.ndarray | None, parts: list[np.ndarray],
                  owners: np.ndarray | None = None,
                  names: tuple[str, ...] = ()) -> Table | None:
-  """Tabulates how many examples of each class each client holds.
+  """Tabulates how many examples of each class each client has.
 
-  Without labels, how many of each owner; and if each client has one owner's,
-  how many. More than a dozen columns are shown as their number, and of the
-  clients the first twenty; `partition.json` has all.
+  Without labels it counts examples of each owner. If each client is one owner,
+  it shows one count for each. More than twelve columns become one column, the
+  number of classes or owners. Only the first twenty clients are shown;
+  `partition.json` has all.
 
   Args:
-    labels: [N], classes, if there are any.
-    parts: the rows of each client.
-    owners: [N], where the source names them.
-    names: of the owners, if they have names.
+    labels: the classes, [N], or None.
+    parts: for each client, the rows of its examples.
+    owners: the owners, [N], or None.
+    names: the names of the owners, if they have names.
 
   Returns:
-    None, if there is nothing by which to count.
+    The table; None without labels and owners.
   """
   natural = owners is not None and len(parts) == len(np.unique(owners)) and all(
       (owners[part] == i).all() for i, part in enumerate(parts))
@@ -36,7 +37,7 @@ def client_table(labels: np.ndarray | None, parts: list[np.ndarray],
       owners, "owner's folder" if names else 'owner')
   if groups is None:
     return None
-  alone = natural and labels is None  # a table of a diagonal would say nothing
+  alone = natural and labels is None  # a diagonal table would be of no use
   table = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False,
                 title='examples by client' + f' and {what}' * (not alone))
   values: Any = [] if alone else np.unique(groups)

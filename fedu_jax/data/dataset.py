@@ -1,4 +1,4 @@
-"""What a source gives: images, labels and owners, and what they must be."""
+"""A data set: images, labels and owners, and the checks of their shapes."""
 
 from typing import Any, NamedTuple
 
@@ -10,37 +10,40 @@ from fedu_jax.data.reading_report import Files
 from fedu_jax.runtime.errors import BadInput
 from fedu_jax.runtime import host_memory
 
-# Labels are below it: the largest sets have some 22,000 classes, and of a label
-# that is a slip, tables and classifiers would be made of its size.
+# Labels must be below it, because tables and classifiers are as large as the
+# largest label. The largest data sets have some 22,000 classes.
 MOST_CLASSES = 100_000
 MOST_OWNERS = 10**6
 
 
 class Dataset(NamedTuple):
-  """Examples in a stable order; the test half and the labels may be absent."""
+  """Examples in a stable order. Test images and labels may be absent."""
   train_images: Images  # [N, H, W, 3] u8
   train_labels: np.ndarray | None = None  # [N] i32
   test_images: Images | None = None
   test_labels: np.ndarray | None = None
-  owners: np.ndarray | None = None  # [N] i32, where the source names them
+  owners: np.ndarray | None = None  # [N] i32, of the training images
   owner_names: tuple[str, ...] = ()
-  skipped: tuple[str, ...] = ()  # what of a folder was not read, and why
-  files: Files | None = None  # the same in numbers
+  skipped: tuple[str, ...] = ()  # files that were not read, with the reason
+  files: Files | None = None  # the counts of files, for a folder of images
 
 
 def checked(arrays: dict[str, Any], what: str, kind: str) -> Dataset:
-  """Checks arrays of images, labels and owners, and makes data of them.
+  """Checks arrays of images, labels and owners, and makes a Dataset of them.
 
   Args:
-    arrays: by their names in `Dataset`; all but train_images may be absent.
-      Images are uint8 [N, H, W], [N, H, W, 1] or [N, H, W, 3]; labels, and
-      owners of the training images, one whole number for each image;
-      owner_names, one text for each owner.
-    what: where they are from, for messages.
+    arrays: the arrays by their names in `Dataset`. All but train_images may be
+      absent. Images are uint8 [N, H, W], [N, H, W, 1] or [N, H, W, 3]. Labels
+      and owners are one whole number for each image. owner_names are one text
+      for each owner.
+    what: the file or function that they come from, for messages.
     kind: the kind of source, for messages.
 
+  Returns:
+    The data set, with images in three channels.
+
   Raises:
-    BadInput: one has another shape, dtype or range.
+    BadInput: an array has another shape, dtype or range.
   """
   def refuse(complaint):
     raise BadInput(f'data.source {kind}: {complaint}')
@@ -88,7 +91,7 @@ def checked(arrays: dict[str, Any], what: str, kind: str) -> Dataset:
 
 
 def _integers(values, count, name, what, refuse):
-  """Checks that there is one whole number for each image, [N] or [N, 1]."""
+  """Checks that there is a whole number for each image, [N] or [N, 1]."""
   if values.size != count or values.dtype.kind not in 'iu':
     refuse(f'{name} in {what} must be {count} integers, one for each image')
   return values.reshape(-1)
@@ -96,18 +99,24 @@ def _integers(values, count, name, what, refuse):
 
 def class_labels(labels: np.ndarray | None, half: str,
                  source: str) -> np.ndarray | None:
-  """Checks that labels [N] can be classes, and makes them i32."""
+  """Checks that labels [N] are from 0 to MOST_CLASSES - 1; makes them i32."""
   if labels is None:
     return None
   if not 0 <= labels.min() <= labels.max() < MOST_CLASSES:
-    raise BadInput(f'data.source is {source}, whose {half} labels go from '
+    raise BadInput(f'data.source is {source}; its {half} labels go from '
                    f'{labels.min()} to {labels.max()}; they must number the '
                    f'classes from 0, below {MOST_CLASSES:,}')
   return labels.astype(np.int32)
 
 
 def first(data: Dataset, count: int) -> Dataset:
-  """Keeps `count` training examples: the first of each group, evenly."""
+  """Keeps `count` training examples: the first ones of each group, evenly.
+
+  Groups are the owners, and within each owner the classes.
+
+  Raises:
+    BadInput: there are fewer examples than `count`.
+  """
   total = len(data.train_images)
   if count > total:
     raise BadInput(f'data.max_examples is {count}, but the data has {total} '
@@ -124,7 +133,7 @@ def first(data: Dataset, count: int) -> Dataset:
 
 
 def _turns(data: Dataset) -> np.ndarray:
-  """In which turn each example [N] is taken, if groups take turns."""
+  """The turn of each example, [N], if groups take turns."""
   labels, owners = data.train_labels, data.owners
   if labels is None or owners is None:
     groups = owners if labels is None else labels
@@ -138,7 +147,7 @@ def _turns(data: Dataset) -> np.ndarray:
 
 
 def rank_in_group(groups: np.ndarray) -> np.ndarray:
-  """Numbers the examples of each group: [N] i32 -> [N], 0 for its first."""
+  """Numbers the examples of each group from 0: [N] i32 -> [N]."""
   order = np.argsort(groups, kind='stable')
   ordered = groups[order]
   rank = np.empty(len(groups), int)
@@ -147,9 +156,9 @@ def rank_in_group(groups: np.ndarray) -> np.ndarray:
 
 
 def rgb(images: np.ndarray) -> np.ndarray:
-  """Makes [N, H, W] or [N, H, W, 1] three equal channels."""
+  """Makes images [N, H, W, 3]; a grey image gets three equal channels."""
   images = images.reshape(*images.shape[:3], -1)
   if images.shape[-1] == 1 and images.nbytes > 2**24:
     host_memory.refuse(3 * images.nbytes, 'images in three channels',
-                  'choose fewer or smaller ones')
+                       'choose fewer or smaller ones')
   return np.repeat(images, 3, -1) if images.shape[-1] == 1 else images

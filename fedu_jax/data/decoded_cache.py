@@ -1,4 +1,4 @@
-"""Where decoded arrays are kept, so that a source is decoded once."""
+"""A cache of decoded arrays on disk, so that a source is decoded once."""
 
 from collections.abc import Callable, Iterable
 import contextlib
@@ -16,19 +16,20 @@ from fedu_jax.data.lazy_arrays import Images
 from fedu_jax.runtime import durable_files
 from fedu_jax.runtime import machine
 
-Arrays = TypeVar('Arrays', bound=Any)  # a NamedTuple of arrays, and of absences
+Arrays = TypeVar('Arrays', bound=Any)  # a NamedTuple of arrays or None
 _PREFIX = '.fedu_jax-'
-_STATE = 16  # digits of a state of the data
+_STATE = 16  # digits of the hash that `state_of` returns
 
 
 def state_of(paths: Iterable[pathlib.Path]) -> str:
-  """A text that changes whenever one of these files is written or replaced.
+  """Returns a text that changes when one of these files is changed.
 
-  It is made of their paths, sizes and times. The time of the last change
-  counts beside that of the content, which copying programs set back.
+  It is a hash of paths, sizes, and times of the last change of content (mtime)
+  and of the file's record (ctime). Programs that copy files may set mtime back,
+  but not ctime.
 
   Raises:
-    OSError: there is no such file, or it cannot be asked about.
+    OSError: a file is missing, or its state cannot be read.
   """
   digest = hashlib.sha256()
   for path in paths:
@@ -41,20 +42,24 @@ def state_of(paths: Iterable[pathlib.Path]) -> str:
 def kept(beside: pathlib.Path, name: str, state: str, kind: type[Arrays],
          read: Callable[[], Arrays],
          fits: Callable[[Arrays], bool]) -> Arrays:
-  """Returns what `read` gives, from a file of an earlier call if there is one.
+  """Returns decoded data from the cache, or decodes it and fills the cache.
 
-  The file is not trusted: what of it is damaged, or does not fit, is read from
-  the data again. Who may write it may change pixels, as beside it the data's.
-  A new file replaces those of earlier states, and what a kill left unfinished.
+  A cache file that is damaged or does not fit is ignored, and the data is
+  decoded again. A new file replaces those of earlier states of the data and
+  unfinished files of killed processes.
 
   Args:
-    beside: the folder of the data, where the file is kept; if that may not be
-      written, it is kept in the user's cache.
-    name: which of the data's decodings this is.
-    state: of the data, as `state_of` gives it: another one is read anew.
-    kind: what `read` returns; what is no array in it is not kept.
+    beside: the folder of the data, where the cache file is kept. If it is not
+      writable, the file is kept in the user's cache.
+    name: the name of this decoding of the data.
+    state: the state of the data, from `state_of`. A file of another state is
+      not used.
+    kind: the NamedTuple that `read` returns. Only its arrays are kept.
     read: decodes the data.
-    fits: whether arrays have the shapes and dtypes that `read` could give.
+    fits: whether cached arrays have shapes and dtypes that `read` could return.
+
+  Returns:
+    The decoded arrays.
   """
   def load(path):
     with open(path, 'rb') as raw, np.load(raw, allow_pickle=False) as file:
@@ -70,16 +75,17 @@ def kept(beside: pathlib.Path, name: str, state: str, kind: type[Arrays],
     _write(path, {field: x for field, x in data._asdict().items()
                   if isinstance(x, np.ndarray)})
   except OSError:
-    pass  # a full or read-only disk: go on without
+    pass  # a full or read-only disk: go on without a cache
   return data
 
 
 def mapped(beside: pathlib.Path, name: str, state: str, kind: type[Arrays],
            read: Callable[[], Arrays],
            fits: Callable[[Arrays], bool]) -> Arrays:
-  """As `kept`, but the fields named ...images stay in the file, as `Lazy`.
+  """Returns decoded data as `kept` does, with fields ...images as `Lazy`.
 
-  Nothing is written: `read` may give `Lazy`, too.
+  The images stay in the cache file until they are indexed. This function writes
+  no cache file, because `read` may return `Lazy` too.
   """
   def load(path):
     with np.load(path, allow_pickle=False) as file:
@@ -91,7 +97,7 @@ def mapped(beside: pathlib.Path, name: str, state: str, kind: type[Arrays],
 
 
 def is_images(images: Images, size: int) -> bool:
-  """Whether these are images [N, H, W, 3] u8, of that size unless it is 0."""
+  """Whether `images` are [N, H, W, 3] u8, with H = W = size if it is not 0."""
   return (images.dtype == np.uint8 and images.ndim == 4
           and images.shape[3] == 3
           and (not size or images.shape[1:3] == (size, size)))
@@ -100,7 +106,7 @@ def is_images(images: Images, size: int) -> bool:
 def _found(beside: pathlib.Path, name: str, state: str,
            load: Callable[[pathlib.Path], Arrays],
            fits: Callable[[Arrays], bool]) -> Arrays | None:
-  """What a file of this state holds, wherever it is kept; None: nothing."""
+  """Loads the cache file of this state from either folder; None if absent."""
   for folder in _folders(beside):
     path = folder / _file(name, state)
     try:
@@ -108,18 +114,18 @@ def _found(beside: pathlib.Path, name: str, state: str,
         return found
     except MemoryError:
       raise
-    except Exception:  # what a damaged file, or another one, may lead to
+    except Exception:  # a damaged or foreign file can raise any error
       pass
   return None
 
 
 def _write(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
-  """Writes a file at once or not at all; its part is held while it grows."""
+  """Writes a file as a whole or not at all; locks its part while writing."""
   part = path.with_name(f'{path.stem}.{os.getpid()}{durable_files.PART}')
   try:
     with durable_files.held(part) as ours:
       if not ours:
-        return  # a process of our number, in another container
+        return  # another container has a process with our process id
       with open(part, 'wb') as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
       os.replace(part, path)
@@ -129,12 +135,12 @@ def _write(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def _tidy(beside: pathlib.Path, name: str, *, keep: pathlib.Path) -> None:
-  """Removes what was kept of other states of the data, under this name only.
+  """Removes cache files of this name for other states of the data.
 
-  A file that another process is reading stays readable to it. Parts that a
-  living process holds stay.
+  A process that is reading such a file can go on. Parts that a running process
+  has locked stay.
   """
-  # Before there were states, a name alone stood there.
+  # File names of earlier versions have no state.
   ours = (rf'{re.escape(_PREFIX + name)}(-[0-9a-f]{{{_STATE}}})?'
           rf'(\.npz|\.[0-9]+{re.escape(durable_files.PART)})')
   for folder in _folders(beside):
@@ -159,19 +165,19 @@ def _file(name: str, state: str) -> str:
 
 
 def _folders(beside: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
-  """Where files of this data may be: with it, and in the user's cache."""
+  """The folders of cache files: that of the data, and the user's cache."""
   return beside, machine.user_cache(
       hashlib.sha256(os.fsencode(beside)).hexdigest()[:16]) or beside
 
 
 def _folder(beside: pathlib.Path) -> pathlib.Path:
-  """Where a new file goes."""
+  """The folder for a new cache file."""
   with_data, in_cache = _folders(beside)
   return with_data if _may_write(with_data) else in_cache
 
 
 def _may_write(folder: pathlib.Path) -> bool:
-  # A folder that nobody may write to was meant so, even where we are root.
+  # A folder without any write permission is read-only on purpose, for root too.
   return bool(folder.stat().st_mode & (
       stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH)) and machine.may(
           folder, os.W_OK)

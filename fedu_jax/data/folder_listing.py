@@ -1,7 +1,7 @@
-"""Lists a folder of images, a folder for each client, and what is not read.
+"""Lists the images in a folder that has one folder for each client.
 
-No file is opened, except those without an extension. Whatever cannot be listed
-is refused: images in it would be missing from the run without a word.
+It opens only files without an extension. A folder that cannot be listed is an
+error: otherwise its images would be missing from the run unnoticed.
 """
 
 import collections
@@ -16,8 +16,8 @@ from typing import NamedTuple
 from fedu_jax.data.reading_report import counted, shown, unreadable
 from fedu_jax.runtime.errors import BadInput
 
-# Folders that systems, servers and desktops make, in lower case. Those that
-# begin with a dot are passed over in any case.
+# Folders that systems, servers and desktops create, in lower case. Folders with
+# a leading dot are always passed over.
 _SYSTEM_FOLDERS = frozenset((
     '@eadir', '@recycle', '@recently-snapshot', '@sharebin', '@sharesnap',
     '@__thumb', '@tmp', '#recycle', '#snapshot', '~snapshot', '__macosx',
@@ -27,9 +27,9 @@ _SYSTEM_FOLDERS = frozenset((
 _SYSTEM_FILES = frozenset((
     'thumbs.db', 'ehthumbs.db', 'ehthumbs_vista.db', 'desktop.ini', 'icon\r',
     'desktop db', 'desktop df'))
-_OURS = '.fedu_jax-'  # begins the names of our own caches
-# A folder is called like a test split if its name has the first words, and
-# nothing but them and the second: 'Test Set', 'val2017', 'x_test'.
+_OURS = '.fedu_jax-'  # the prefix of our own cache files
+# A folder is named like a test split if its name has a word of _TESTS and all
+# its words are in _TESTS or _BESIDE: 'Test Set', 'val2017', 'x_test'.
 _TESTS = frozenset((
     'test', 'tests', 'testing', 'testset', 'val', 'valid', 'validate',
     'validation', 'eval', 'evaluation', 'holdout', 'heldout'))
@@ -40,18 +40,18 @@ _EXTENSION = r'\.[^.\s]{1,12}$'
 
 
 class Passed(NamedTuple):
-  """What is not read: a file, or a folder that is not looked into."""
+  """A file that is not read, or a folder that is not listed."""
   path: pathlib.Path
   reason: str
   folder: bool = False
 
 
 class Listing(NamedTuple):
-  """What there is in a folder of images."""
-  owners: list[pathlib.Path]  # the clients' folders, in order
-  files: list[list[pathlib.Path]]  # of each owner, those to be read, in order
+  """The contents of a folder of images."""
+  owners: list[pathlib.Path]  # the clients' folders, sorted
+  files: list[list[pathlib.Path]]  # for each owner, the files to read, sorted
   passed: list[Passed]
-  tests: list[pathlib.Path]  # folders that are read, named like a test split
+  tests: list[pathlib.Path]  # folders that are read but named like a test split
   twice: list[pathlib.Path]  # owners that are links to other owners' folders
 
 
@@ -59,30 +59,33 @@ def listed(root: pathlib.Path, leave_out: tuple[str, ...],
            is_image: Callable[[pathlib.Path, bool], bool]) -> Listing:
   """Lists all clients' folders, at any depth.
 
-  Hidden and known system folders and files are passed over. A link to a folder
-  is followed, unless that folder is read elsewhere, is left out, or holds the
-  link. In the root, each folder and each link to one is a client.
+  Each folder in the root, and each link to one, is a client. Hidden and known
+  system folders and files are passed over. A link to a folder is followed,
+  unless that folder is read elsewhere, is left out, or contains the link.
 
   Args:
     root: the folder of the clients' folders.
     leave_out: names of folders at any depth, or paths from the root, that are
-      not looked into; * and ? stand for any text and any letter.
-    is_image: whether a file is called an image; if the second argument is True,
-      whether it begins as one.
+      not read; * stands for any text and ? for any letter.
+    is_image: (path, by_content) -> whether a file is an image by its name, or
+      by its first bytes if by_content is True.
+
+  Returns:
+    The listing.
 
   Raises:
-    BadInput: something cannot be listed, or is a link to nowhere; there is no
-      client, or one without images; no folder is called as `leave_out` says.
+    BadInput: a folder cannot be listed, a link has no target, there is no
+      client, a client has no images, or no folder matches `leave_out`.
   """
   return _Lister(root, leave_out, is_image).listed()
 
 
 class _Lister:
-  """Lists one source."""
+  """Lists one root folder."""
 
   def __init__(self, root, leave_out, is_image):
     self._root, self._is_image = root, is_image
-    self._leave_out = dict.fromkeys(leave_out, False)  # True: it was met
+    self._leave_out = dict.fromkeys(leave_out, False)  # True: a folder matched
     self._left_out: list[str] = []  # real paths of folders
     self._seen: set[tuple[int, int]] = set()  # folders that were listed
     self._passed: list[Passed] = []
@@ -91,10 +94,10 @@ class _Lister:
   def listed(self) -> Listing:
     owners, twice = self._owners()
     files: dict[pathlib.Path, list[pathlib.Path]] = {x: [] for x in owners}
-    # Links come last, so that a folder is read where it is.
+    # Links come last, so that a folder is read at its own path.
     links = [(owner, link) for owner in owners
              for link in self._walk(owner, files[owner])]
-    for owner, link in links:  # which grows
+    for owner, link in links:  # the loop appends to this list
       if reason := self._not_followed(link):
         self._pass(link, reason, True)
       else:
@@ -102,7 +105,7 @@ class _Lister:
     for name, met in self._leave_out.items():
       if not met:
         raise BadInput(f'data.leave_out names {name!r}, and no folder in '
-                       f'{shown(self._root)} is called so: correct it')
+                       f'{shown(self._root)} has this name: correct it')
     for owner, mine in files.items():
       mine.sort()
       if not mine:
@@ -113,7 +116,7 @@ class _Lister:
                    sorted(self._tests), twice)
 
   def _owners(self) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
-    """The clients' folders, and those of them that are links to others."""
+    """Finds the clients' folders, and which of them are links to others."""
     try:
       is_folder = self._root.is_dir()
     except OSError as error:
@@ -147,7 +150,7 @@ class _Lister:
 
   def _walk(self, top: pathlib.Path, files: list[pathlib.Path],
             linked: bool = False) -> list[pathlib.Path]:
-    """Adds the files below a folder; returns the links to folders there."""
+    """Adds the files below `top` to `files`; returns the links to folders."""
     links, waiting = [], [top]
     while waiting:
       folder = waiting.pop()
@@ -172,10 +175,10 @@ class _Lister:
 
   def _entries(self, folder: pathlib.Path
                ) -> Iterator[tuple[pathlib.Path, str]]:
-    """What is in a folder and not passed over, with its kind.
+    """Lists a folder, without what is passed over.
 
     Yields:
-      Paths, and 'folder', 'file', 'link' for a link to a folder, or 'other'.
+      Each path, and 'folder', 'file', 'link' (to a folder), or 'other'.
     """
     try:
       with os.scandir(folder) as found:
@@ -188,7 +191,7 @@ class _Lister:
         continue
       try:
         hidden = _is_hidden(entry)
-        # Asked of what counts only: a link to nowhere may be hidden.
+        # Not for hidden entries: a hidden link without a target is no error.
         mode = 0 if hidden else entry.stat().st_mode
         inside = entry.is_dir(follow_symlinks=False)
       except OSError as error:
@@ -213,7 +216,7 @@ class _Lister:
     return bool(met)
 
   def _not_followed(self, link: pathlib.Path) -> str:
-    """Why a link to a folder is not followed, or ''."""
+    """The reason why a link to a folder is not followed, or ''."""
     target = os.path.realpath(link)
     if any(_holds(folder, target) for folder in self._left_out):
       return 'link to a folder that is left out'
@@ -226,7 +229,7 @@ class _Lister:
     self._passed.append(Passed(path, reason, folder))
 
   def _instead(self, owner: pathlib.Path) -> str:
-    """What is in a folder without images, by kind."""
+    """Says what a folder without images contains, by kind."""
     found = collections.Counter(
         x.reason for x in self._passed if owner in x.path.parents)
     return f' (in it: {counted(found)})' if found else ''
@@ -239,7 +242,7 @@ def _is_hidden(entry: os.DirEntry) -> bool:
 
 
 def _like_a_test(name: str) -> bool:
-  """Whether a folder is called as those that keep a test's images apart."""
+  """Whether a folder has a name that is usual for test images."""
   name = re.sub('(hold|held)[ _-]out', r'\1out', name.lower())
   words = set(re.findall('[a-z]+', name))
   return bool(words & _TESTS) and words <= _TESTS | _BESIDE
@@ -258,7 +261,7 @@ def _holds(folder: str, path: str) -> bool:
 
 
 def _nameless(path: pathlib.Path) -> bool:
-  """Whether a name does not say of which format a file is."""
+  """Whether a file's name does not tell its format."""
   return path.suffix[1:].isdigit() or not path.suffix
 
 

@@ -1,31 +1,30 @@
-"""The colours of an image as a viewer shows them, beside those in its file.
+"""Converts the colours of an image file to those that a viewer shows.
 
-Files keep colours under transparent pixels, mostly black or leftovers, which
-nobody sees. A profile says which colours the numbers of a file stand for:
-those of a camera for a wide gamut look pale without it, and those for print
-wrong.
+A file may store invisible colours under transparent pixels, mostly black. A
+colour profile defines the colours of a file's numbers. Without it, photographs
+with a wide gamut look pale, and images for print have wrong colours.
 """
 
 import io
 
 from PIL import Image, ImageCms
 
-# How descriptions of the usual profile begin; some programs shorten the name.
+# The first letters of descriptions of sRGB; some programs shorten the name.
 _USUAL = 'srgb', 'c2', 'urgb'
 _SPACES = {'RGB': 'RGB', 'L': 'GRAY', 'CMYK': 'CMYK'}  # by Pillow's modes
 
 
 def differ(file: Image.Image) -> bool:
-  """Whether a viewer shows other colours than a decoded file holds."""
+  """Whether a viewer shows other colours than those in a decoded file."""
   return _alpha(file) is not None or _profile(file) is not None
 
 
 def seen(image: Image.Image, file: Image.Image) -> Image.Image:
-  """Makes colours of 8 bits those that a viewer shows: sRGB, over white.
+  """Converts 8-bit colours to those that a viewer shows: sRGB, over white.
 
   Args:
     image: the file's colours, in any mode of 8 bits.
-    file: the decoded file, of the same size: its alpha and profile count.
+    file: the decoded file, of the same size, with its alpha and its profile.
 
   Returns:
     An image of mode RGB. A profile that cannot be applied is ignored.
@@ -50,7 +49,7 @@ def seen(image: Image.Image, file: Image.Image) -> Image.Image:
 
 
 def _alpha(file: Image.Image) -> Image.Image | None:
-  """How opaque each pixel is, of mode L; None if all are entirely."""
+  """The opacity of each pixel, in mode L; None if all pixels are opaque."""
   if file.mode.startswith(('I', 'F')) or not file.has_transparency_data:
     return None
   holds = file if 'A' in file.getbands() else file.convert('RGBA')
@@ -60,7 +59,7 @@ def _alpha(file: Image.Image) -> Image.Image | None:
 
 
 def _profile(file: Image.Image) -> ImageCms.ImageCmsProfile | None:
-  """The profile of a file, if it is readable and not the usual one."""
+  """The profile of a file, if it is readable and not sRGB."""
   content = file.info.get('icc_profile')
   if not content:
     return None

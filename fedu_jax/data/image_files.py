@@ -1,8 +1,8 @@
-"""Decodes image files: upright, RGB, 8 bits, square.
+"""Decodes image files to upright, square RGB images of 8 bits.
 
-Images of 8 bits keep their values. Those of more are divided by a power of two,
-so that the largest value that their depth allows becomes 255. A file that is
-damaged, or no image of a kind that is read here, is `Unreadable`.
+Images of 8 bits keep their values. The values of deeper images are divided by a
+power of two, so that the largest possible value becomes 255. A file that is
+damaged or of an unsupported format is `Unreadable`.
 """
 
 from collections.abc import Iterator
@@ -25,30 +25,30 @@ from fedu_jax.data.reading_report import unreadable
 
 FITS = ('crop', 'pad')
 COLOURS = ('stored', 'seen')
-DEPTHS = (0, *range(8, 17))  # bits; 0: see `folders`
+DEPTHS = (0, *range(8, 17))  # bits; 0: see `image_folders`
 
-# What Pillow decodes by itself, from bytes alone; of other formats some start
-# programs (EPS) and some are no pictures.
+# The formats that Pillow decodes by itself, from bytes alone. Other formats may
+# start programs (EPS) or are no pictures.
 _FORMATS = ('AVIF', 'BMP', 'GIF', 'ICO', 'JPEG', 'JPEG2000', 'PCX', 'PNG',
             'PPM', 'SGI', 'TGA', 'TIFF', 'WEBP')
 _MOST_BYTES = 2**30  # of a file
-_MOST_OF_ONE = 178_956_970  # pixels, which Pillow lets pass
-_COLOURS = 'RGB', 'RGBA', 'RGBX', 'CMYK'  # modes that may be of 16 bits
-_PREFIX = 16  # bytes by which a format is told
-# Pixels that all threads hold at once, unless one image alone has more; each
-# takes some 10 bytes while it is decoded.
+_MOST_OF_ONE = 178_956_970  # pixels of an image, Pillow's limit
+_COLOURS = 'RGB', 'RGBA', 'RGBX', 'CMYK'  # modes that may have 16 bits
+_PREFIX = 16  # bytes that identify a format
+# The pixels that all threads decode at once, unless one image alone has more.
+# A pixel takes some 10 bytes while it is decoded.
 _MOST_PIXELS = 2**27
 
 
 class Unreadable(ValueError):
-  """A file holds no image that we read; the message is the reason."""
+  """A file holds no image that can be read; the message is the reason."""
 
 
 class Undeclared(Exception):
   """An image has more than 8 bits, and its file does not say how many.
 
   Attributes:
-    most: its largest value.
+    most: the largest value of the image.
   """
 
   def __init__(self, most: int):
@@ -57,42 +57,45 @@ class Undeclared(Exception):
 
 
 class How(NamedTuple):
-  """How images are read."""
+  """The choices for reading images."""
   size: int  # pixels of a side
-  fit: str = 'crop'  # to a square in the middle; 'pad': with black around it
-  depth: int = 0  # bits, where a file does not say; 0: see `folders`
-  colours: str = 'stored'  # in the file; 'seen', as `colours` makes them
+  fit: str = 'crop'  # to the square in the middle; or 'pad' with black
+  depth: int = 0  # bits if a file does not say; 0: see `image_folders`
+  colours: str = 'stored'  # as in the file; or 'seen', see `image_colours`
 
 
 class Decoded(NamedTuple):
-  """An image, and what of its file is not in it."""
+  """An image, and what its file has besides it."""
   pixels: np.ndarray  # [size, size, 3] u8
-  pages: bool  # whether the file has further pages or frames
-  cropped: bool  # whether more than half of it was cropped
-  unseen: bool  # whether its colours are not those that a viewer shows
+  pages: bool  # whether the file has more pages or frames
+  cropped: bool  # whether more than half of the image was cropped
+  unseen: bool  # whether a viewer shows other colours
 
 
 def decode(path: pathlib.Path, how: How, bits: int = 0) -> Decoded:
   """Decodes one file.
 
-  Of an animation or of several pages the first is taken. Warnings are printed
-  unless `quiet` holds.
+  It takes the first frame of an animation and the first of several pages.
+  Pillow prints warnings, except inside `quiet`.
 
   Args:
     path: the file.
-    how: as what.
-    bits: of images that have more than 8, where neither the file nor `how` says
-      how many; 0: not known.
+    how: the choices.
+    bits: the depth of a deeper image, if neither the file nor `how` says it; 0
+      if it is not known.
+
+  Returns:
+    The decoded image.
 
   Raises:
-    Unreadable: it holds no image, a damaged one, or one too large.
-    Undeclared: `bits` is needed.
-    BadInput: the system does not let us read it.
+    Unreadable: the file has no image, a damaged one, or one too large.
+    Undeclared: the depth is needed and not known.
+    BadInput: the system denies reading the file.
   """
   try:
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
-      raise Unreadable('no file')  # to open a pipe would be to wait for ever
+      raise Unreadable('no file')  # opening a pipe could wait for ever
     if found.st_size > _MOST_BYTES:
       raise Unreadable(f'more than {_MOST_BYTES:,} bytes')
     content = path.read_bytes()
@@ -118,16 +121,20 @@ def decode(path: pathlib.Path, how: How, bits: int = 0) -> Decoded:
     raise Unreadable(f'more than {_MOST_OF_ONE:,} pixels') from error
   except Image.UnidentifiedImageError as error:
     raise Unreadable('no image of a kind that is read') from error
-  except Exception as error:  # damage leads Pillow's decoders to anything
+  except Exception as error:  # a damaged file can raise any error in Pillow
     reason = ' '.join(str(error).split())[:100] or type(error).__name__
     raise Unreadable(reason) from error
 
 
 def is_image(path: pathlib.Path, by_content: bool) -> bool:
-  """Whether a file is called an image; or, by content, begins as one.
+  """Whether a file is an image by its name, or by its first bytes.
+
+  Args:
+    path: the file.
+    by_content: whether to look at the first bytes and not at the name.
 
   Raises:
-    BadInput: the system does not let us read it.
+    BadInput: the system denies reading the file.
   """
   if not by_content:
     return path.suffix.lower() in _extensions()
@@ -136,7 +143,7 @@ def is_image(path: pathlib.Path, by_content: bool) -> bool:
       prefix = file.read(_PREFIX)
   except OSError as error:
     raise unreadable(path, error) from error
-  # Formats without a mark of their own are not told from anything else.
+  # Formats without a signature cannot be told from other files.
   marks = [Image.OPEN[name][1] for name in _formats()]
   return len(prefix) == _PREFIX and any(mark and mark(prefix) is True
                                         for mark in marks)
@@ -144,9 +151,10 @@ def is_image(path: pathlib.Path, by_content: bool) -> bool:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-  """Without Pillow's words on what is odd: it is read, or we say why not.
+  """Silences Pillow's warnings; our own report names what was not read.
 
-  To be entered where no other thread decodes: warnings are the process's.
+  Warning filters belong to the process, so no other thread may decode while
+  this context is entered or left.
   """
   logger = logging.getLogger('PIL')
   level = logger.level
@@ -162,26 +170,26 @@ def quiet() -> Iterator[None]:
 
 @functools.cache
 def _formats() -> list[str]:
-  """Those of `_FORMATS` that this Pillow has."""
+  """The formats of `_FORMATS` that this Pillow supports."""
   Image.init()
   return [name for name in _FORMATS if name in Image.OPEN]
 
 
 @functools.cache
 def _extensions() -> frozenset[str]:
-  """How files of those formats are called."""
+  """The file extensions of these formats."""
   kinds = Image.registered_extensions()
   return frozenset(x for x, kind in kinds.items()
-                   if kind in (*_FORMATS, 'MPO'))  # a camera's JPEGs
+                   if kind in (*_FORMATS, 'MPO'))  # MPO: JPEGs of cameras
 
 
-_pixels = 0  # that all threads hold
+_pixels = 0  # of all images that threads are decoding
 _changed = threading.Condition()
 
 
 @contextlib.contextmanager
 def _room(pixels: int) -> Iterator[None]:
-  """Waits until other threads leave room for so many pixels."""
+  """Waits until all threads together decode few enough pixels."""
   global _pixels
   with _changed:
     _changed.wait_for(lambda: not _pixels or _pixels + pixels <= _MOST_PIXELS)
@@ -195,20 +203,20 @@ def _room(pixels: int) -> Iterator[None]:
 
 
 def _eight_bits(file: Image.Image, content: bytes, bits: int) -> Image.Image:
-  """Decodes an open file: upright, of 8 bits, in any mode of such."""
+  """Decodes an open file: upright, in any mode of 8 bits."""
   tiles = list(getattr(file, 'tile', ()))
   rawmodes = [_rawmode(tile) for tile in tiles]
-  # Large ones are not copied without need: Pillow lets 178 million pixels pass.
+  # In place, to save a copy: an image may have 178 million pixels.
   ImageOps.exif_transpose(file, in_place=True)
   image = file
-  if image.mode.startswith(('I', 'F')):  # one channel that is not of 8 bits
+  if image.mode.startswith(('I', 'F')):  # one channel of more than 8 bits
     deep = np.asarray(image)
     if deep.dtype.kind == 'f' or not 0 <= deep.min() <= deep.max() < 2**16:
       raise Unreadable('neither 8 nor 16 bits')
     if 'I;12' in rawmodes:
       bits = 12
     elif any(tile[0] == 'ppm' for tile in tiles):
-      bits = 16  # to which Pillow has scaled it
+      bits = 16  # Pillow has scaled the image to 16 bits
     image = Image.fromarray(_shifted(deep, bits))  # convert() clips
   elif image.mode in _COLOURS and any(';16' in x for x in rawmodes):
     image = _deep_colours(image, content, bits)
@@ -216,7 +224,7 @@ def _eight_bits(file: Image.Image, content: bytes, bits: int) -> Image.Image:
 
 
 def _deep_colours(image: Image.Image, content: bytes, bits: int) -> Image.Image:
-  """Of colours of 16 bits Pillow keeps the higher byte; this takes both."""
+  """Decodes 16-bit colours from both bytes; Pillow keeps the high byte only."""
   mode = 'CMYK' if image.mode == 'CMYK' else 'RGB'
   high = np.asarray(image)[..., :len(mode)]
   if not bits:
@@ -237,18 +245,17 @@ def _deep_colours(image: Image.Image, content: bytes, bits: int) -> Image.Image:
 
 
 def _rawmode(tile: Any) -> str:
-  """How Pillow takes the bytes of a tile apart."""
+  """Pillow's name for the layout of a tile's bytes."""
   args = tile[3] if isinstance(tile[3], str) else (tile[3] or ('',))[0]
   return args if isinstance(args, str) else ''
 
 
 def _of_lower(args: Any) -> Any:
-  """Makes of a tile's arguments those that give the lower byte of each value.
-  """
+  """Changes a tile's arguments, so that Pillow decodes the low bytes."""
   if not isinstance(args, str):
     return (_of_lower(args[0]), *args[1:])
   if args == 'LA;16B':
-    return 'RGBA'  # four bytes, the second of which is the lower one of grey
+    return 'RGBA'  # of these four bytes the second is the low byte of grey
   if args.startswith('RGBa'):
     raise ValueError('multiplied by alpha')
   native = 'L' if sys.byteorder == 'little' else 'B'
@@ -257,17 +264,17 @@ def _of_lower(args: Any) -> Any:
 
 
 def _shifted(deep: np.ndarray, bits: int) -> np.ndarray:
-  """Makes 8 bits of `bits`; what is brighter becomes white."""
+  """Reduces values of `bits` bits to 8 bits; larger values become 255."""
   if not bits:
     raise Undeclared(int(deep.max()))
   return np.minimum(deep >> bits - 8, 255).astype(np.uint8)
 
 
 def _has_more(file: Image.Image) -> bool:
-  """Whether a file has further pages or frames than the first."""
+  """Whether a file has more than one page or frame."""
   try:
     return bool(getattr(file, 'is_animated', False))
-  except Exception:  # what comes after the first may be damaged
+  except Exception:  # later pages may be damaged
     return False
 
 

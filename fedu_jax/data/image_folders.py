@@ -1,15 +1,14 @@
-"""Reads one folder of images for each client, and tells what was not read.
+"""Reads one folder of images for each client, and reports what was not read.
 
-A file that is damaged, or no image of a kind that is read here, is skipped and
-counted. What the system does not let us read (a link to nowhere, no permission,
-a failing disk) is refused instead: that is no fault of the image, and might be
-another answer next time.
+A file that is damaged or of an unsupported format is skipped and counted. A
+file that the system cannot read (a link without a target, no permission, a
+failing disk) is an error, because the next start might read it.
 
-Images of more than 8 bits often use fewer bits than their file has. Where the
-file does not say how many, and the config does not, all such images of a client
-count as of the smallest number of bits that holds the largest value among them.
-It is one number for a client, so that its images keep their relations: a dark
-one stays dark. Another client may have another camera, and has its own number.
+Images of more than 8 bits often use fewer bits than their file has. If neither
+the file nor the config says how many, one depth counts for all such images of a
+client: the smallest number of bits that holds their largest value. With one
+depth for a client, a dark image stays darker than a bright one. Clients may
+have different cameras, so each client has its own depth.
 """
 
 import collections
@@ -32,46 +31,46 @@ from fedu_jax.data.reading_report import Files, shown, unreadable
 from fedu_jax.runtime.errors import BadInput
 from fedu_jax.runtime import host_memory
 
-DEFAULT_SIZE = 32  # pixels, where the config does not say
+DEFAULT_SIZE = 32  # pixels of a side, if the config does not say
 
-Progress = Callable[[int, int], None]  # is told how many are done, of how many
+Progress = Callable[[int, int], None]  # called with (done, total)
 
 _MOST_THREADS = 16
-_AHEAD = 64  # files that wait for each thread
+_AHEAD = 64  # files in the queue of each thread
 
 
 class Folders(NamedTuple):
-  """What is decoded of a folder, as the cache keeps it."""
+  """The decoded images of a folder, as the cache keeps them."""
   images: Images  # [N, size, size, 3] u8
   owners: np.ndarray  # [N] i32
-  skipped: np.ndarray  # [n] i64: rows of the files that are no images
-  reasons: np.ndarray  # [n] texts: why
-  bits: np.ndarray  # [owners] i32, of images of more than 8; 0: there is none
-  # [3] i64: files of several pages, cropped by half, of colours not as seen.
+  skipped: np.ndarray  # [n] i64: rows of the files that were skipped
+  reasons: np.ndarray  # [n] texts: why each was skipped
+  bits: np.ndarray  # [owners] i32: the depth of deep images; 0: none
+  # [3] i64: files with several pages, files of which more than half was
+  # cropped, and files that a viewer shows in other colours.
   notes: np.ndarray
 
 
 def read(root: pathlib.Path, how: How, leave_out: tuple[str, ...], lazy: bool,
          progress: Progress) -> tuple[Folders, tuple[str, ...], Files,
                                       tuple[str, ...]]:
-  """Reads all images in the order of their owners' names, then their own.
+  """Reads all images, sorted by the owners' names and then by file names.
 
   Args:
     root: the folder of the owners' folders.
-    how: how they are decoded; of size 0, at `DEFAULT_SIZE`.
-    leave_out: folders that are not looked into, see `listing`.
-    lazy: whether images are decoded only when they are indexed. Nothing can be
-      skipped then: hosts that read others' images would not know of it.
-    progress: is called while files are decoded.
+    how: the choices for decoding; size 0 means `DEFAULT_SIZE`.
+    leave_out: folders that are not read, see `folder_listing`.
+    lazy: whether images are decoded only when they are indexed. No file can be
+      skipped then, because the other hosts would not know of it.
+    progress: called with (done, total) while files are decoded.
 
   Returns:
-    The images, the owners' names, what was read and what was not in numbers,
-    and in words, 'client/file (reason)'.
+    The images; the owners' names; the counts of what was read and what was
+    not; and a line 'client/file (reason)' for each file that was not read.
 
   Raises:
-    BadInput: there is no owner, or one without a readable image; or a file or
-      folder that the system does not let us read, or, if lazy, a file that is
-      no image.
+    BadInput: there is no owner, an owner has no readable image, the system
+      denies reading a file or folder, or, if lazy, a file is no image.
   """
   found = folder_listing.listed(root, leave_out, image_files.is_image)
   asked, how = how.size > 0, how._replace(size=how.size or DEFAULT_SIZE)
@@ -92,7 +91,7 @@ def read(root: pathlib.Path, how: How, leave_out: tuple[str, ...], lazy: bool,
 
 
 class _Task:
-  """What is to be decoded, and how."""
+  """The files of a folder and the choices for decoding them."""
 
   def __init__(self, root: pathlib.Path, found: folder_listing.Listing,
                how: How, asked: bool, progress: Progress):
@@ -104,15 +103,15 @@ class _Task:
         [len(mine) for mine in found.files])
 
   def at_once(self) -> Folders:
-    """Decodes all, in threads."""
+    """Decodes all files, in threads."""
     count, size = len(self.paths), self._how.size
     images = np.empty((count, size, size, 3), np.uint8)
     reasons: dict[int, str] = {}
     notes = np.zeros(3, np.int64)
-    most: dict[int, int] = {}  # of each file that needs its owner's bits
+    most: dict[int, int] = {}  # row -> largest value, if the depth is unknown
     bits = np.zeros(len(self._found.owners), np.int32)
 
-    def put(row, bits):  # at once: what is decoded does not wait in a queue
+    def put(row, bits):  # stores pixels at once, so that none wait in a queue
       result = self._decoded(row, bits)
       if not isinstance(result, image_files.Decoded):
         return result
@@ -139,14 +138,14 @@ class _Task:
     take(again, count - len(again))
     kept = np.delete(np.arange(count), sorted(reasons))
     for i in np.flatnonzero(kept != np.arange(len(kept))):
-      images[i] = images[kept[i]]  # in place: there may be no room for two
+      images[i] = images[kept[i]]  # in place: a copy may not fit into memory
     return Folders(
         images[:len(kept)], self._numbers[kept],
         np.array(sorted(reasons), np.int64),
         np.array([reasons[row] for row in sorted(reasons)], str), bits, notes)
 
   def _decoded(self, row: int, bits: int) -> image_files.Decoded | str | int:
-    """An image; or why there is none; or the largest value, if bits lack."""
+    """An image; or why there is none; or the largest value of unknown depth."""
     try:
       return decode(self.paths[row], self._how, int(bits))
     except Unreadable as error:
@@ -155,12 +154,12 @@ class _Task:
       return error.most
 
   def lazily(self) -> Folders:
-    """Decodes rows when they are asked for."""
+    """Returns images that are decoded when they are indexed."""
     size = self._how.size
 
     @functools.cache
     def bits_of(owner: int) -> int:
-      """Asks all images of an owner, which one host alone trains on."""
+      """The depth of an owner's images; only one host trains on them."""
       rows = np.flatnonzero(self._numbers == owner)
       return max(8, *(x.bit_length() for _, x in _parallel(
           rows, lambda row: self._decoded(row, 0)) if isinstance(x, int)))
@@ -180,7 +179,7 @@ class _Task:
         np.zeros(len(self._found.owners), np.int32), np.zeros(3, np.int64))
 
   def fits(self, found: Folders) -> bool:
-    """Whether arrays are such as `at_once` could give for these files."""
+    """Whether arrays could be a result of `at_once` for these files."""
     count = len(self.paths)
     if not (decoded_cache.is_images(found.images, self._how.size)
             and found.skipped.dtype == np.int64 and found.skipped.ndim == 1
@@ -200,13 +199,13 @@ class _Task:
             and np.array_equal(found.owners, owners))
 
   def unskippable(self, row: int, reason: str) -> BadInput:
-    """What is raised where hosts read their own images only."""
+    """The error for an unreadable image if each host reads only its own."""
     return BadInput(f'data.source folder: {self._shown(self.paths[row])} '
                     f'({reason}) is not a readable image, and several hosts '
                     'skip none: repair or remove it')
 
   def refuse_empty(self, found: Folders) -> None:
-    """Refuses an owner of whom nothing could be read."""
+    """Raises BadInput if an owner has no image that could be read."""
     for i, owner in enumerate(self._found.owners):
       if not (found.owners == i).any():
         n = int(np.flatnonzero(self._numbers[found.skipped] == i)[0])
@@ -217,7 +216,7 @@ class _Task:
             f'({found.reasons[n]}): repair them, or remove the folder')
 
   def told(self, found: Folders) -> tuple[Files, tuple[str, ...]]:
-    """What was read and what was not, in numbers and in words."""
+    """Reports what was read and what was not, in numbers and in words."""
     passed = self._found.passed
     not_read = [(x.path, x.reason, x.folder) for x in passed] + [
         (self.paths[row], str(reason), False)
@@ -247,7 +246,7 @@ class _Task:
 
 def _parallel(rows: Sequence[int] | np.ndarray, act: Callable[[int], Any]
               ) -> Iterator[tuple[int, Any]]:
-  """Acts on rows in threads; yields rows and results in their order."""
+  """Calls `act` on rows in threads; yields rows and results in order."""
   threads = _threads()
   with (image_files.quiet(),
         concurrent.futures.ThreadPoolExecutor(threads) as pool):
@@ -257,13 +256,13 @@ def _parallel(rows: Sequence[int] | np.ndarray, act: Callable[[int], Any]
 
 
 def _threads() -> int:
-  """How many decode at once: as many as there are cores for this process."""
+  """The number of decoding threads: one for each core of this process."""
   return min(_MOST_THREADS, len(os.sched_getaffinity(0)) if hasattr(
       os, 'sched_getaffinity') else os.cpu_count() or 1)
 
 
 def _state(paths: list[pathlib.Path]) -> str:
-  """Changes whenever a file does."""
+  """Returns a text that changes when a file changes."""
   try:
     return decoded_cache.state_of(paths)
   except OSError as error:

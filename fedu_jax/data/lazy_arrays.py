@@ -1,4 +1,4 @@
-"""Images that are read row by row, and only when they are asked for."""
+"""Arrays of images that are read row by row, when they are indexed."""
 
 from collections.abc import Callable
 import math
@@ -9,15 +9,21 @@ import zipfile
 
 import numpy as np
 
-_LOCAL_HEADER = 30  # bytes of a zip member's, before its name
+_LOCAL_HEADER = 30  # bytes of a zip member's header, before its name
 
 
 class Lazy:
-  """Stands for an array [N, ...] whose rows are read when it is indexed."""
+  """An array [N, ...] that reads rows when it is indexed."""
 
   def __init__(self, shape: tuple[int, ...], dtype: Any,
                read: Callable[[np.ndarray], np.ndarray]):
-    """Takes the array's shape and dtype, and what reads rows [n] of it."""
+    """Makes the array.
+
+    Args:
+      shape: the shape, [N, ...].
+      dtype: the dtype.
+      read: (row numbers [n]) -> rows [n, ...].
+    """
     self.shape, self.dtype, self.ndim = shape, np.dtype(dtype), len(shape)
     self.size = math.prod(shape)
     self._read = read
@@ -33,11 +39,11 @@ class Lazy:
     return found.reshape(*wanted.shape, *self.shape[1:])
 
   def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
-    del copy  # each reading is one
+    del copy  # each reading makes a copy
     return self[:].astype(dtype or self.dtype, copy=False)
 
   def take(self, rows: np.ndarray) -> 'Lazy':
-    """Stands for some of the rows, which are not read yet."""
+    """Selects rows, without reading them."""
     return Lazy((len(rows), *self.shape[1:]), self.dtype,
                 lambda wanted: self[rows[wanted]])
 
@@ -46,7 +52,7 @@ Images = np.ndarray | Lazy
 
 
 def each(fn: Callable[[np.ndarray], np.ndarray], images: Images) -> Images:
-  """Applies [n, ...] -> [n, ...] to all rows, to those of `Lazy` when read."""
+  """Applies a function [n, ...] -> [n, ...] to images; to `Lazy` when read."""
   if isinstance(images, np.ndarray):
     return fn(images)
   one = fn(images[:1])
@@ -55,18 +61,21 @@ def each(fn: Callable[[np.ndarray], np.ndarray], images: Images) -> Images:
 
 
 def member(path: pathlib.Path | str, name: str) -> Lazy:
-  """An array in an npz file, as np.savez writes it.
+  """Opens an array in an npz file, as np.savez writes it.
 
-  It is mapped into memory. One that is compressed cannot be: each reading
-  passes over it, and keeps the rows that are wanted.
+  The array is mapped into memory. A compressed array cannot be mapped: each
+  reading decompresses it up to the last row that is needed.
 
   Args:
     path: the file.
-    name: the array's, which has at least one axis.
+    name: the name of the array, which needs at least one axis.
+
+  Returns:
+    The array.
 
   Raises:
-    ValueError: it is no plain array in C order, or cut short.
-    KeyError: there is none of this name.
+    ValueError: it is no plain array in C order, or it is cut short.
+    KeyError: the file has no array of this name.
     OSError, zipfile.BadZipFile: the file cannot be read.
   """
   with zipfile.ZipFile(path) as archive:
@@ -79,7 +88,7 @@ def member(path: pathlib.Path | str, name: str) -> Lazy:
       start = file.tell()
   if fortran or dtype.hasobject or not shape:
     raise ValueError(f'{name} is not a plain array in C order')
-  # In whole numbers: a header may say anything, and NumPy's would overflow.
+  # In Python's integers: NumPy's would overflow on a damaged header.
   size = dtype.itemsize * math.prod(shape[1:])
   if start + size * shape[0] != info.file_size:
     raise ValueError(f'{name} is not as long as its shape {shape} says')
@@ -96,7 +105,7 @@ def member(path: pathlib.Path | str, name: str) -> Lazy:
     found = np.empty((len(wanted), *shape[1:]), dtype)
     with zipfile.ZipFile(path) as archive, archive.open(info) as file:
       for i, row in enumerate(wanted):
-        file.seek(start + int(row) * size)  # forward: reads what lies between
+        file.seek(start + int(row) * size)  # reads all bytes up to there
         found[i] = np.frombuffer(file.read(size), dtype).reshape(shape[1:])
     return found[places.reshape(-1)]
   return Lazy(shape, dtype, read)

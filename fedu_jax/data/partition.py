@@ -1,11 +1,12 @@
-"""Who owns which example. Each partition is chosen by name.
+"""Partitions: which client owns which example. The config names one.
 
-A partition is `(labels, num_clients, rng, **choices) -> parts`: from the labels
-[N] of all examples to one array of example numbers a client. The generator is
-NumPy's legacy RandomState, because it is what the reference draws from
+A partition is `(labels, num_clients, rng, **choices) -> parts`. It takes the
+labels [N] of all examples and returns, for each client, an array of example
+numbers. The generator is NumPy's legacy RandomState, as in the released code
 (EasyFL, simulation.py).
 """
 
+from collections.abc import Callable
 import heapq
 import math
 
@@ -18,8 +19,7 @@ Parts = list[np.ndarray]
 
 def _equal_parts(index: np.ndarray, count: int,
                  rng: np.random.RandomState) -> Parts:
-  """Shuffles and cuts into parts that differ by one at most, small ones first.
-  """
+  """Shuffles and cuts into parts of equal size, up to 1; small ones first."""
   if count < 1:
     raise BadInput(f'there are {count} clients: give at least one')
   index = rng.permutation(index)
@@ -30,23 +30,32 @@ def _equal_parts(index: np.ndarray, count: int,
 
 def iid(labels: np.ndarray, num_clients: int,
         rng: np.random.RandomState) -> Parts:
-  """Shuffles all examples and deals them out equally."""
+  """Shuffles all examples and gives each client the same number."""
   return _equal_parts(np.arange(len(labels)), num_clients, rng)
 
 
 def by_class(labels: np.ndarray, num_clients: int, rng: np.random.RandomState,
              *, classes_per_client: int) -> Parts:
-  """Gives each client parts of a few classes, as the reference assigns them.
+  """Gives each client a few classes, as the released code does.
 
-  Each of C classes is cut into ceil(classes_per_client * K / C) equal random
-  parts. The clients, in turn, take one part each of the classes that have been
-  taken from least, lower classes first. Five clients of two of ten classes hold
-  {0, 1}, {2, 3}, ... Only labels that occur are classes: they may begin with 1,
-  or have gaps. A class of fewer examples than parts has empty parts, as in the
-  reference.
+  Each of C classes is cut into ceil(classes_per_client * K / C) random parts of
+  equal size. One client after the other takes a part of each of the classes
+  that have the most parts left, lower classes first. With ten classes, five
+  clients of two classes have {0, 1}, {2, 3}, ... Only labels that occur count
+  as classes, so labels may start at 1 or have gaps. A class with fewer examples
+  than parts has empty parts, as in the released code.
+
+  Args:
+    labels: [N].
+    num_clients: K.
+    rng: NumPy's generator.
+    classes_per_client: the number of classes of each client.
+
+  Returns:
+    For each client, the numbers of its examples.
 
   Raises:
-    BadInput: there are fewer classes than a client should have.
+    BadInput: there are fewer classes than a client needs.
   """
   classes = np.unique(labels)
   num_classes = len(classes)
@@ -72,22 +81,25 @@ def by_class(labels: np.ndarray, num_clients: int, rng: np.random.RandomState,
 def dirichlet(labels: np.ndarray, num_clients: int, rng: np.random.RandomState,
               *, alpha: float, min_examples: int = 10,
               max_draws: int = 100) -> Parts:
-  """Shares each class out by a draw from Dirichlet(alpha).
+  """Divides each class over clients by a draw from Dirichlet(alpha).
 
-  A client that already holds its fair share gets nothing of the next class, and
-  the whole draw is repeated until every client has `min_examples`, as in the
-  reference, but for a bounded number of times.
+  A client that already has N / K examples gets none of the next class. The
+  whole draw is repeated until every client has `min_examples`, as in the
+  released code, but at most `max_draws` times.
 
   Args:
     labels: [N].
     num_clients: K.
     rng: NumPy's generator.
-    alpha: concentration; the smaller, the more uneven.
-    min_examples: what the poorest client must have.
-    max_draws: how often to try.
+    alpha: the concentration; a smaller one is more uneven.
+    min_examples: the fewest examples of a client.
+    max_draws: the number of draws to try.
+
+  Returns:
+    For each client, the numbers of its examples.
 
   Raises:
-    BadInput: no draw gave every client enough.
+    BadInput: no draw gave every client enough examples.
   """
   poorest = -1
   for _ in range(max_draws):
@@ -97,8 +109,8 @@ def dirichlet(labels: np.ndarray, num_clients: int, rng: np.random.RandomState,
       hungry = [len(mine) < len(labels) / num_clients for mine in clients]
       share = rng.dirichlet(np.full(num_clients, alpha)) * hungry
       if not share.sum() > 0:
-        # With a tiny alpha a draw can put all its weight on sated clients, or
-        # underflow to nothing at all: the whole draw is void.
+        # With a tiny alpha, all weight can fall on clients that have enough, or
+        # underflow to 0. Then the whole draw cannot be used.
         break
       cuts = (np.cumsum(share / share.sum()) * len(index)).astype(int)[:-1]
       clients = [np.concatenate([mine, more]) for mine, more
@@ -119,10 +131,10 @@ def dirichlet(labels: np.ndarray, num_clients: int, rng: np.random.RandomState,
 
 def natural(owners: np.ndarray, num_clients: int,
             rng: np.random.RandomState) -> Parts:
-  """Leaves each example with the owner that the source names.
+  """Gives each client the examples of one owner in the data.
 
   Raises:
-    BadInput: the source has another number of owners than clients.
+    BadInput: the data has another number of owners than clients.
   """
   del rng  # nothing to draw
   found = int(owners.max()) + 1
@@ -130,3 +142,12 @@ def natural(owners: np.ndarray, num_clients: int,
     raise BadInput(f'the data has {found} owners, but clients is '
                    f'{num_clients}: set --config.clients={found}')
   return [np.flatnonzero(owners == i) for i in range(num_clients)]
+
+
+# config.partition.name -> a function.
+PARTITIONS: dict[str, Callable[..., list[np.ndarray]]] = {
+    'by_class': by_class,
+    'iid': iid,
+    'dirichlet': dirichlet,
+    'natural': natural,
+}

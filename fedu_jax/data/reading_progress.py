@@ -1,4 +1,4 @@
-"""Shows how far the reading of files is, and how long it will take."""
+"""Shows the progress of reading files and the time that is left."""
 
 from collections.abc import Callable, Iterator
 import contextlib
@@ -9,19 +9,20 @@ from rich.progress import (
     BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn,
     TimeRemainingColumn)
 
-_SECONDS = 15  # between lines, where there is no terminal
+_SECONDS = 15  # between lines, without a terminal
 
 
 @contextlib.contextmanager
 def shown(console: Console, every: float = _SECONDS
           ) -> Iterator[Callable[[int, int], None]]:
-  """Yields what is told how many files are done, and of how many.
-
-  On a terminal it draws a bar; elsewhere it prints a line now and then.
+  """Shows progress: a bar on a terminal, or else a line at intervals.
 
   Args:
-    console: where to print.
+    console: the console to print on.
     every: seconds between lines.
+
+  Yields:
+    A function to call with (files done, all files).
   """
   with contextlib.ExitStack() as stack:
     bar = None
@@ -30,7 +31,7 @@ def shown(console: Console, every: float = _SECONDS
     def progress(done: int, total: int) -> None:
       nonlocal bar, said
       if console.is_terminal:
-        if bar is None:  # only if there is something to decode
+        if bar is None:  # no bar if there is nothing to decode
           bar = stack.enter_context(Progress(
               TextColumn('reading'), BarColumn(), MofNCompleteColumn(),
               TextColumn('files'), TimeElapsedColumn(), TextColumn('left'),

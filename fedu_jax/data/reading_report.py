@@ -1,4 +1,4 @@
-"""What was read of a folder of images, and what was not: numbers and words."""
+"""Reports which files of a folder of images were read, and which were not."""
 
 import collections
 from collections.abc import Mapping, Sequence
@@ -8,27 +8,27 @@ from typing import Any, NamedTuple
 
 from fedu_jax.runtime.errors import BadInput
 
-_NAMED = 3  # files in a line
+_NAMED = 3  # files that a line names
 
 
 class Files(NamedTuple):
-  """What was read of a folder."""
-  read: int  # images
-  total: int  # files, but for those in folders that were not looked into
+  """Counts and names of the files of a folder."""
+  read: int  # images that were read
+  total: int  # all files, without those in folders that were passed over
   pixels: int  # of a side
-  asked: bool  # whether the config says how many
-  files: Mapping[str, int] = {}  # reason -> how many are no images to be read
-  folders: Mapping[str, int] = {}  # reason -> how many were not looked into
-  damaged: tuple[str, ...] = ()  # images that are not read, with the reason
-  tests: tuple[str, ...] = ()  # folders that are read, named like a test split
+  asked: bool  # whether the config sets `pixels`
+  files: Mapping[str, int] = {}  # reason -> files that were not read
+  folders: Mapping[str, int] = {}  # reason -> folders that were passed over
+  damaged: tuple[str, ...] = ()  # unreadable images, with the reason
+  tests: tuple[str, ...] = ()  # folders that were read, named like a test split
   twice: tuple[str, ...] = ()  # clients' folders that are links to others
-  bits: Mapping[str, int] = {}  # client -> of its images of more than 8
-  pages: int = 0  # files of several pages or frames
-  cropped: int = 0  # images that lost more than half to the crop
-  unseen: int = 0  # images of other colours than a viewer shows
+  bits: Mapping[str, int] = {}  # client -> the depth of its deep images
+  pages: int = 0  # files with several pages or frames
+  cropped: int = 0  # images of which more than half was cropped
+  unseen: int = 0  # images that a viewer shows in other colours
 
   def summary(self) -> dict[str, Any]:
-    """The numbers, for a run's summary."""
+    """The counts as plain values, for a run's summary."""
     return {'read': self.read, 'total': self.total, 'pixels': self.pixels,
             'not_read': dict(self.files) | (
                 {'damaged': len(self.damaged)} if self.damaged else {}),
@@ -39,7 +39,7 @@ class Files(NamedTuple):
 
 
 def lines(files: Files) -> list[str]:
-  """Says what was read and what was not, and below it what may surprise."""
+  """Returns a line on what was read and not read, then lines of warnings."""
   size = f'{files.pixels} pixels' + (
       '' if files.asked else ' (the default: data.image_size is 0)')
   parts = [f'data: read {files.read:,} of {files.total:,} files at {size}']
@@ -55,7 +55,7 @@ def lines(files: Files) -> list[str]:
   if files.tests:
     names = list(dict.fromkeys(x.rsplit('/', 1)[-1] for x in files.tests))
     found.append(
-        'data: folders that are called like a test split are trained on: '
+        'data: folders that are named like a test split are trained on: '
         f'{_some(files.tests)}; to leave them out, set '
         f'--config.data.leave_out={",".join(names)}')
   if files.twice:
@@ -81,13 +81,13 @@ def lines(files: Files) -> list[str]:
 
 
 def skipped_lines(skipped: Sequence[str]) -> list[str]:
-  """Says what of a source that is no folder was not read, if anything."""
+  """Returns a line on what was not read of a source that is no folder."""
   return [f'data: not read: {_some(skipped)}; skipped.json names each'
           ] if skipped else []
 
 
 def in_words(reason: str) -> str:
-  """Says why a file is not read, which may be told by its extension alone."""
+  """Puts a reason into words; it may be a mere file extension."""
   return f'{reason} is not a format that is read' if reason.startswith(
       '.') else reason
 
@@ -99,13 +99,13 @@ def counted(counts: Mapping[str, int]) -> str:
 
 
 def shown(name: object) -> str:
-  """A file's name as it can be printed: some hold bytes that are no text."""
+  """Makes a file's name printable; some names have bytes that are no text."""
   text = os.fsencode(str(name)).decode(errors='replace')
   return ''.join(c if c.isprintable() else '?' for c in text)
 
 
 def unreadable(path: object, error: OSError) -> BadInput:
-  """What is raised where the system does not let us read."""
+  """The error to raise if the system denies reading a file."""
   mend = ('get the right to read it, or remove it' if error.errno in (
       errno.EACCES, errno.EPERM) else 'repair or remove it')
   return BadInput(f'data.source folder: {shown(path)} cannot be read '

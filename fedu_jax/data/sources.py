@@ -1,9 +1,9 @@
-"""Where images come from. Each source is chosen by name, and read once.
+"""Sources of images. The config names one, and it is read once.
 
 `tfds:<builder>`, `digits`, `npz:<file>`, `folder:<dir>`, or a researcher's own
-`package.module:function`: all become uint8 arrays in a stable order. What takes
-time to decode is cached beside the data. Read lazily, images are decoded when
-they are asked for, and not cached.
+`package.module:function`: all return uint8 arrays in a stable order. Decoded
+images of TFDS sets and folders are cached next to the data. With `lazy`, images
+are decoded when they are indexed, and not cached.
 """
 
 from collections.abc import Callable, Mapping
@@ -40,27 +40,30 @@ def load(source: str, *, data_dir: str = '', image_size: int = 0,
   """Reads a source.
 
   Args:
-    source: 'digits', or a kind and what it reads: 'tfds:cifar10'; or a
+    source: 'digits'; a kind and what it reads, as 'tfds:cifar10'; or a
       function, 'package.module:function'.
-    data_dir: for tfds, its root; '' for TFDS's default.
-    image_size: pixels of a side; 0 keeps the images' own, and of a folder,
-      where each image may have another, is `image_folders.DEFAULT_SIZE`.
-    max_examples: keep this many training examples, the first of each owner,
-      evenly over owners, and over classes within each; 0 keeps all.
+    data_dir: the root of TFDS; '' for its default.
+    image_size: pixels of a side. 0 keeps the size of the images; for a folder,
+      0 means `image_folders.DEFAULT_SIZE`.
+    max_examples: the number of training examples to keep, evenly over owners
+      and over classes within each owner, the first ones of each; 0 keeps all.
     lazy: whether images are read, decoded and resized only when they are
-      indexed. Of an npz file and of what is cached, rows are mapped into
-      memory; a compressed npz is passed over; digits are few, and read.
-    fit: of a folder, how an image becomes square: 'crop' or 'pad'.
-    depth: of a folder, the bits of images of more than 8; 0: see `folders`.
-    colours: of a folder, 'stored' or 'seen': see `colours`.
-    leave_out: of a folder, names of folders in it that are not read, with
-      commas between them.
-    progress: is told how many files of a folder are decoded, and of how many.
-    choices: further keyword arguments of a function.
+      indexed. Arrays of npz files and of the cache are then mapped into memory.
+      Digits are always read at once.
+    fit: for a folder, how an image becomes square: 'crop' or 'pad'.
+    depth: for a folder, the bits of deep images; 0: see `image_folders`.
+    colours: for a folder, 'stored' or 'seen', see `image_colours`.
+    leave_out: for a folder, names of folders in it that are not read, separated
+      by commas.
+    progress: for a folder, called with (files decoded, all files).
+    choices: more keyword arguments of a function.
+
+  Returns:
+    The data set.
 
   Raises:
-    BadInput: whatever of it is missing, unreadable or malformed. What is wrong
-      with an image may show only when it is read.
+    BadInput: the source or a part of it is missing, unreadable or malformed.
+      With `lazy`, errors in an image may show only when it is indexed.
   """
   if not known(source):
     raise BadInput(f'data.source is {source!r}: use {CHOICES}')
@@ -103,7 +106,7 @@ def load(source: str, *, data_dir: str = '', image_size: int = 0,
 
 
 def known(source: str) -> bool:
-  """Whether a source is called as one is; it may still not be there."""
+  """Whether a text has the form of a source; the data may still be missing."""
   kind, _, what = source.partition(':')
   if kind in _KINDS:
     return bool(what) != (kind == 'digits')
@@ -111,11 +114,11 @@ def known(source: str) -> bool:
 
 
 def function(source: str) -> Callable[..., Any] | None:
-  """The function that a source names; None if it is one of ours.
+  """Returns the function that a source names; None for a built-in source.
 
   Raises:
-    BadInput: it cannot be imported, or not be called with keyword arguments
-      alone.
+    BadInput: the function cannot be imported, or has arguments that are neither
+      keyword-only nor have a default.
   """
   path, _, name = source.partition(':')
   if path in _KINDS or not known(source):
@@ -123,7 +126,7 @@ def function(source: str) -> Callable[..., Any] | None:
   try:
     found = getattr(importlib.import_module(path), name)
     parameters = inspect.signature(found).parameters.values()
-  # A researcher's module can raise anything, and a script ends the program.
+  # A researcher's module can raise any error, and a script may exit.
   except (Exception, SystemExit) as error:
     raise BadInput(f'data.source is {source!r}, which cannot be imported as a '
                    f'function ({type(error).__name__}: {error}): use {CHOICES}'
@@ -139,21 +142,21 @@ def function(source: str) -> Callable[..., Any] | None:
 
 
 def absolute(source: str) -> str:
-  """A source whose path, if it has one, means the same in every folder."""
+  """Makes the path of a source absolute, if it has one."""
   kind, _, what = source.partition(':')
   if kind not in _PATHS:
     return source
   try:
     return f'{kind}:{paths.typed(what, source).absolute()}'
-  except BadInput:  # what that path is, is not known here
+  except BadInput:  # the path cannot be resolved
     return source
 
 
 def import_reader(source: str) -> None:
-  """Imports what reads a source: to be called before a bar or a status shows.
+  """Imports the reader of a source, before a progress bar is shown.
 
-  While TFDS is imported it replaces `__import__` for all threads, over which
-  the one that draws would trip.
+  During its import TFDS replaces `__import__` for all threads. A thread that
+  draws a bar at that time would fail.
   """
   if source.startswith('tfds:'):
     importlib.import_module('fedu_jax.data.tfds_reader')
@@ -166,8 +169,7 @@ def resize(images: np.ndarray, size: int) -> np.ndarray:
 
 
 def _digits(what: str, data_dir: str, image_size: int, lazy: bool) -> Dataset:
-  """The 1,797 handwritten digits that scikit-learn ships; each 5th is a test.
-  """
+  """The 1,797 handwritten digits of scikit-learn; every fifth is for tests."""
   del what, data_dir, image_size, lazy
   from sklearn import datasets
   digits = datasets.load_digits()  # 8x8, 0..16
@@ -179,7 +181,7 @@ def _digits(what: str, data_dir: str, image_size: int, lazy: bool) -> Dataset:
 
 
 def _tfds(what: str, data_dir: str, image_size: int, lazy: bool) -> Dataset:
-  """Any prepared TFDS classification set; CIFAR is prepared here if need be."""
+  """A TFDS classification set; CIFAR is prepared if it is not yet."""
   from fedu_jax.data import tfds_reader
   builder = tfds_reader.find(what, data_dir)
 
@@ -199,15 +201,12 @@ def _tfds(what: str, data_dir: str, image_size: int, lazy: bool) -> Dataset:
 
 
 def _npz(what: str, data_dir: str, image_size: int, lazy: bool) -> Dataset:
-  """train_images, train_labels, test_images, test_labels; or Keras's names.
-
-  And owners, owner_names, as `dataset.checked` reads them.
-  """
+  """An npz file with the arrays of `dataset.checked`, or with Keras's names."""
   del data_dir, image_size
   names = {'train_images': 'x_train', 'train_labels': 'y_train',
            'test_images': 'x_test', 'test_labels': 'y_test',
            'owners': 'owners', 'owner_names': 'owner_names'}
-  if not pathlib.Path(what).is_file():  # to open a pipe would be to wait
+  if not pathlib.Path(what).is_file():  # opening a pipe could wait for ever
     raise BadInput(f'data.source npz: there is no file {what}')
   try:
     with open(what, 'rb') as raw, np.load(raw, allow_pickle=False) as file:
@@ -223,13 +222,13 @@ def _npz(what: str, data_dir: str, image_size: int, lazy: bool) -> Dataset:
           if lazy and ours.endswith('images') else file[theirs]
           for ours, theirs in found.items()}
       other = tuple(
-          f'{reading_report.shown(name)} (no name of an array that is read)'
+          f'{reading_report.shown(name)} (not a name of an array that is read)'
           for name in file.files if name not in found.values())
     if any(isinstance(x, bytes) for x in arrays.values()):
-      raise ValueError('what is called an array in it is none')
+      raise ValueError('a file in it has the name of an array and is none')
   except BadInput:
     raise
-  except Exception as error:  # a damaged file leads NumPy and zip to anything
+  except Exception as error:  # a damaged file can raise any error
     raise BadInput(f'data.source npz: {what} is not a readable npz of plain '
                    f'arrays ({type(error).__name__}: {error})') from error
   if 'train_images' not in arrays:
@@ -239,12 +238,12 @@ def _npz(what: str, data_dir: str, image_size: int, lazy: bool) -> Dataset:
 
 def _own(source: str, own: Callable[..., Any],
          choices: dict[str, Any]) -> Dataset:
-  """What a researcher's function returns: a mapping, or a `Dataset`."""
+  """Calls a researcher's function, which returns a mapping or a `Dataset`."""
   try:
     found = own(**choices)
     found = dict(found._asdict() if hasattr(found, '_asdict') else found)
     skipped = found.pop('skipped', None) or ()
-    found.pop('files', None)  # which counts what is in a folder
+    found.pop('files', None)  # for folders of images alone
     arrays = {name: x if isinstance(x, Lazy) else np.asarray(x)
               for name, x in found.items() if x is not None}
   except BadInput:
@@ -265,7 +264,7 @@ def _own(source: str, own: Callable[..., Any],
 
 def _folder(what: str, how: How, leave_out: str, lazy: bool,
             progress: image_folders.Progress) -> Dataset:
-  """One folder of images a client, unlabelled, in the order of their names."""
+  """A folder of unlabelled images for each client, in the order of names."""
   names = tuple(x.strip().strip('/') for x in leave_out.split(',') if x)
   found, owner_names, files, skipped = image_folders.read(
       pathlib.Path(what), how, names, lazy, progress)

@@ -1,4 +1,4 @@
-"""Reads TFDS classification sets through `as_data_source`, no TensorFlow."""
+"""Reads TFDS classification sets by `as_data_source`, without TensorFlow."""
 
 from collections.abc import Iterator
 import contextlib
@@ -20,15 +20,15 @@ from fedu_jax.runtime import machine
 
 
 def find(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
-  """Returns the builder of a data set that is prepared and readable.
+  """Returns the builder of a data set; prepares the data set if needed.
 
   Args:
-    name: TFDS's name, with '/config' where it has one.
+    name: TFDS's name, with '/config' if it has one.
     data_dir: TFDS's root; '' for its default.
 
   Raises:
-    BadInput: TFDS does not know it, or it is not there as array_record and
-      cannot be made so.
+    BadInput: TFDS does not know the data set, or it is not stored as
+      array_record and cannot be prepared.
   """
   root = data_dir or None
   if not root and 'TFDS_DATA_DIR' not in os.environ and not machine.home():
@@ -70,10 +70,10 @@ def find(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
 
 
 def state_of(builder: tfds.core.DatasetBuilder) -> str:
-  """A text that changes whenever a file of a data set does.
+  """Returns a text that changes when a file of a data set changes.
 
   Raises:
-    BadInput: its folder cannot be read.
+    BadInput: the folder of the data set cannot be read.
   """
   folder = pathlib.Path(builder.data_path)
   try:
@@ -87,22 +87,23 @@ def state_of(builder: tfds.core.DatasetBuilder) -> str:
 
 def read(builder: tfds.core.DatasetBuilder, image_size: int, lazy: bool = False
          ) -> tuple[Images, np.ndarray, Images, np.ndarray]:
-  """Decodes the train and the test split, each ordered by id.
+  """Decodes the train and the test split, each sorted by id.
 
-  A set without ids keeps the order on disk, which is stable too. Without a
-  'test' split, or where its labels are held back, 'validation' stands in.
+  A data set without ids keeps the order on disk, which is stable too. The split
+  'validation' replaces 'test' if that is absent or has no labels.
 
   Args:
-    builder: of a prepared set with one image and one label.
-    image_size: pixels of a side; 0 keeps the images' own, if they agree.
-    lazy: whether images are decoded only when they are asked for. Ids and
-      labels are read at once either way, here without decoding images.
+    builder: the builder of a prepared data set with one image and one label.
+    image_size: pixels of a side; 0 keeps the size of the images, which must
+      then be the same.
+    lazy: whether images are decoded only when they are indexed. Ids and labels
+      are always read at once.
 
   Returns:
-    train images [N, H, W, 3] u8, train labels [N], and the same for test.
+    Training images [N, H, W, 3] u8, training labels [N], and the same for test.
 
   Raises:
-    BadInput: it is no set of images with labels, or a file of it is damaged.
+    BadInput: it is no set of images with labels, or a file is damaged.
   """
   features = builder.info.features
   keys = builder.info.supervised_keys
@@ -126,12 +127,12 @@ def read(builder: tfds.core.DatasetBuilder, image_size: int, lazy: bool = False
 
 
 def _reach(builder: tfds.core.DatasetBuilder) -> None:
-  """Fails at once where what is to be downloaded cannot be reached.
+  """Fails at once if a server that is needed for a download is unreachable.
 
-  TFDS would try for minutes, and make folders for it.
+  TFDS would retry for minutes, and create folders.
 
   Raises:
-    ConnectionError: nobody answers at one of the servers.
+    ConnectionError: a server does not answer.
   """
   # The data are in root/name/version, or root/name/config/version.
   data = pathlib.Path(builder.data_path).expanduser()
@@ -146,7 +147,7 @@ def _reach(builder: tfds.core.DatasetBuilder) -> None:
 
 @contextlib.contextmanager
 def _damage_named(builder: tfds.core.DatasetBuilder) -> Iterator[None]:
-  """Says of whatever a damaged file leads to which data it is of."""
+  """Turns any error of a damaged file into one that names the data set."""
   try:
     yield
   except BadInput:
@@ -162,7 +163,7 @@ def _reason(error: Exception) -> str:
 
 
 def _is_unlabelled(builder, split, keys):
-  """Whether a split has -1 for labels, as TFDS has where they are held back."""
+  """Whether a split has the label -1, TFDS's mark for labels not published."""
   with _damage_named(builder):
     source = builder.as_data_source(
         split=split, decoders={keys[0]: tfds.decode.SkipDecoding()})
@@ -179,8 +180,8 @@ def _split(builder, split, keys, image_size, lazy):
     if not lazy:
       shape = (image_size, image_size, 3) if image_size else feature.shape
       host_memory.refuse(2 * len(source) * math.prod(x or 1 for x in shape),
-                    f'the split {split} of {builder.name}',
-                    'choose a smaller data.image_size')
+                         f'the split {split} of {builder.name}',
+                         'choose a smaller data.image_size')
     for i in range(len(source)):
       row = source[i]
       rows.append((row['id'] if has_id else i,
@@ -195,7 +196,7 @@ def _split(builder, split, keys, image_size, lazy):
       return _stack(builder, [row[1] for row in rows]), labels
 
   def decode(wanted):
-    # The first beside them, so that hosts agree on the size of all.
+    # With the first image, so that all hosts check against the same size.
     with _damage_named(builder):
       encoded = [source[rows[i][1]][keys[0]] for i in (0, *wanted)]
       return _stack(builder, [
@@ -206,7 +207,7 @@ def _split(builder, split, keys, image_size, lazy):
 
 
 def _image(builder, image, size):
-  """Makes an image [H, W, 1 or 3] u8 colour, and square if a size is given."""
+  """Makes an image [H, W, 1 or 3] u8 RGB, and square if a size is given."""
   if image.dtype != np.uint8 or image.shape[-1] not in (1, 3):
     raise BadInput(f'data.source tfds: {builder.name} has images of '
                    f'{image.dtype} {image.shape}; 8 bits, grey or RGB, '

@@ -1,9 +1,26 @@
-"""The SSL methods: one file and one function each, returning a Learner."""
+"""The SSL methods, one a file: a learner, or a record of a whole method."""
 
-from fedu_jax.learners.byol import byol
-from fedu_jax.learners.fedca import fedca
-from fedu_jax.learners.fedsc import fedsc
-from fedu_jax.learners.moco import moco
-from fedu_jax.learners.simclr import simclr
-from fedu_jax.learners.simsiam import simsiam
-from fedu_jax.learners.supervised import supervised
+from collections.abc import Callable
+
+from fedu_jax.core.method import Method
+from fedu_jax.core.state import Learner
+from fedu_jax.learners import byol
+from fedu_jax.learners import fedca
+from fedu_jax.learners import fedsc
+from fedu_jax.learners import moco
+from fedu_jax.learners import simclr
+from fedu_jax.learners import simsiam
+from fedu_jax.learners import supervised
+
+# config.learner.name -> a function or a record. A record that has its own
+# aggregation or rule is also found under config.aggregation.name and
+# config.rule.name.
+METHODS: dict[str, Method | Callable[..., Learner]] = {
+    'byol': byol.byol,
+    'simsiam': simsiam.simsiam,
+    'simclr': simclr.simclr,
+    'moco': moco.moco,
+    'fedca': fedca.FEDCA,
+    'fedsc': fedsc.FEDSC,
+    'supervised': supervised.SUPERVISED,
+}

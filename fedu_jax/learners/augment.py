@@ -1,16 +1,15 @@
-"""SimCLR's random views, per image, inside jit, from uint8.
+"""SimCLR's random views of uint8 images, drawn inside jit.
 
-Each transform is written for ONE image [H, W, 3] f32 and is torchvision's on
-PIL images in its definition. PIL keeps 8 bits a channel after each operation:
-its resizing and its luma are rounded, but its blends (brightness, contrast,
-saturation) and its hue and saturation of HSV are cut off. `eight_bit` does the
-same, and is the default. Without it the fractions are kept, and each blend
-leaves an image 0.45 to 0.47 levels of 255 brighter than PIL's on average.
+Each transform is written for ONE image, [H, W, 3] f32, and follows torchvision
+on PIL images. PIL keeps 8 bits a channel after each operation: it rounds
+resized pixels and luma, and truncates blends (brightness, contrast, saturation)
+and the hue and saturation of HSV. With `ViewConfig.eight_bit`, the default,
+views do the same. Without it they keep fractions, and each blend leaves an
+image 0.45 to 0.47 levels of 255 brighter than PIL's on average.
 
-Draws are of 32 bits, so that views are the same with jax_enable_x64.
-
-The functions of this module that take an image compute without rounding, in
-0..1; those of `eight_bit` compute in whole levels, 0..255.
+Functions of this module that take an image compute in 0..1, without rounding.
+Those of `eight_bit_colours` compute in whole levels, 0..255. Draws use 32 bits,
+so that views are the same with jax_enable_x64.
 """
 
 from collections.abc import Callable
@@ -31,34 +30,44 @@ _CROP_TRIES = 10  # torchvision's RandomResizedCrop
 
 class ViewConfig(NamedTuple):
   """The distribution of views; the defaults are the released code's."""
-  scale: tuple[float, float] = (0.08, 1.0)  # of the image's area
-  ratio: tuple[float, float] = (3 / 4, 4 / 3)  # width / height
-  flip: float = 0.5  # probability, horizontal
-  jitter: float = 0.8  # probability
+  scale: tuple[float, float] = (0.08, 1.0)  # crop's area / image's area
+  ratio: tuple[float, float] = (3 / 4, 4 / 3)  # crop's width / height
+  flip: float = 0.5  # probability of a horizontal flip
+  jitter: float = 0.8  # probability of the four colour adjustments
   brightness: float = 0.8  # factor uniform in 1 -+ this, not below 0
   contrast: float = 0.8
   saturation: float = 0.8
   hue: float = 0.2  # shift uniform in -+ this, in turns of the colour circle
   greyscale: float = 0.2  # probability
-  eight_bit: bool = True  # after each operation, as PIL; False: fractions
+  eight_bit: bool = True  # whole levels after each operation, as in PIL
 
 
 class Arithmetic(NamedTuple):
-  """How colours are computed."""
+  """The functions that compute colours: in fractions, or in 8 bits as PIL."""
   resize: Callable[[Array, Array, Array], Array]  # (image, rows, columns)
   grey: Callable[[Array], Array]
-  mean: Callable[[Array], Array]  # of a luma
+  mean: Callable[[Array], Array]  # takes a luma
   blend: Callable[[Array, Array, Array], Array]
   adjust_hue: Callable[[Array, Array], Array]
 
 
 def crop_box(rng: Array, height: int, width: int, *, scale: tuple[float, float],
              ratio: tuple[float, float]) -> tuple[Array, ...]:
-  """Draws a crop as RandomResizedCrop does: (top, left, rows, columns), f32.
+  """Draws a crop as torchvision's RandomResizedCrop does.
 
-  Ten tries at an area uniform in `scale` and an aspect log-uniform in `ratio`;
-  the first that fits is placed uniformly, and if none fits, the largest central
-  crop with an admissible aspect is taken, of one pixel's width at least.
+  It draws ten boxes, with an area uniform in `scale` and an aspect log-uniform
+  in `ratio`, and places the first that fits uniformly in the image. If none
+  fits, it takes the largest central box of an allowed aspect.
+
+  Args:
+    rng: a key.
+    height: of the image, in pixels.
+    width: of the image, in pixels.
+    scale: the range of the box's share of the area.
+    ratio: the range of the box's width / height.
+
+  Returns:
+    The box as (top, left, rows, columns), each [] f32; at least one pixel.
   """
   rng_area, rng_ratio, rng_top, rng_left = jax.random.split(rng, 4)
   area = height * width * _uniform(
@@ -92,10 +101,11 @@ def crop_box(rng: Array, height: int, width: int, *, scale: tuple[float, float],
 
 
 def _resize_matrix(start: Array, length: Array, size: int) -> Array:
-  """[size, size] rows of bilinear weights that resize a slice to `size`.
+  """The matrix [size, size] that resizes a slice to `size`, bilinearly.
 
-  PIL's resampling: a triangle around each output pixel's centre, as wide as the
-  scale when shrinking, cut at the slice's borders and normalised.
+  As in PIL, the weights of an output pixel form a triangle around its centre.
+  The triangle is as wide as the scale when the slice shrinks. It is cut at the
+  slice's borders and normalised.
   """
   scale = length / size
   support = jnp.maximum(scale, 1.0)
@@ -110,13 +120,13 @@ def _resize_matrix(start: Array, length: Array, size: int) -> Array:
 
 def crop_and_resize(image: Array, top: Array, left: Array, height: Array,
                     width: Array) -> Array:
-  """Cuts a box out of [H, W, C] and resizes it bilinearly back to [H, W, C]."""
+  """Crops [H, W, C] to a box and resizes it bilinearly back to [H, W, C]."""
   return _resize(image, *matrices(image, top, left, height, width))
 
 
 def matrices(image: Array, top: Array, left: Array, height: Array,
               width: Array) -> tuple[Array, Array]:
-  """The weights of rows and of columns."""
+  """The resizing matrices of a box, for rows [H, H] and for columns [W, W]."""
   return (_resize_matrix(top, height, image.shape[0]),
           _resize_matrix(left, width, image.shape[1]))
 
@@ -151,7 +161,7 @@ def adjust_saturation(image: Array, factor: Array) -> Array:
 
 
 def adjust_hue(image: Array, shift: Array) -> Array:
-  """Turns the hue by `shift` turns of the colour circle, through HSV."""
+  """Rotates the hue by `shift` turns of the colour circle, through HSV."""
   high, low = image.max(-1), image.min(-1)
   spread = high - low
   safe = jnp.where(spread > 0, spread, 1)
@@ -159,8 +169,8 @@ def adjust_hue(image: Array, shift: Array) -> Array:
   hue = jnp.where(image[..., 0] == high, b - g,
                   jnp.where(image[..., 1] == high, 2 + r - b, 4 + g - r)) / 6
   hue = jnp.where(spread > 0, hue, 0) + shift
-  # A channel is `high` less as much of the spread as its distance, in sixths
-  # of the circle, from the part of the circle where it is full.
+  # A channel is high - spread * weight. The weight is the channel's distance,
+  # in sixths of the circle and at most 1, from the hues where it is full.
   sixth = 6 * hue[..., None] + jnp.array(
       [5., 3., 1.], hue.dtype).reshape(1, 1, 3)
   away = jnp.mod(sixth, 6)
@@ -178,12 +188,22 @@ def colour_jitter(image: Array, rng: Array, *, brightness: float,
                   arithmetic: Arithmetic = UNROUNDED) -> Array:
   """Applies the four adjustments in random order, with random strengths.
 
-  An adjustment of no strength is left out, as torchvision does; it matters for
-  the hue, since the way through PIL's HSV changes an image.
+  Under vmap a switch computes all its branches. Therefore the three adjustments
+  that are blends share one body, which runs before and after the hue's place in
+  the order, and the hue is computed once. A hue of strength 0 is left out, as
+  in torchvision, because the conversion to PIL's HSV and back changes an image.
 
-  A switch under vmap pays for all its branches. So the three adjustments that
-  are blends share one body, run through before and after the place where the
-  hue's turn comes, and the hue is computed once.
+  Args:
+    image: [H, W, 3] f32.
+    rng: a key.
+    brightness: see `ViewConfig`, as are the next three.
+    contrast: see there.
+    saturation: see there.
+    hue: see there.
+    arithmetic: UNROUNDED or EIGHT_BIT, which also sets the image's range.
+
+  Returns:
+    The adjusted image, [H, W, 3] f32.
   """
   rng_order, rng_factor, rng_hue = jax.random.split(rng, 3)
   strength = jnp.array([brightness, contrast, saturation])
@@ -191,8 +211,8 @@ def colour_jitter(image: Array, rng: Array, *, brightness: float,
       rng_factor, (3,), minval=jnp.maximum(1 - strength, 0),
       maxval=1 + strength)
   shift = _uniform(rng_hue, minval=-hue, maxval=hue)
-  order = jax.random.permutation(rng_order, 4)  # 3 stands for the hue
-  place = jnp.argmax(order == 3)  # how many blends come before it
+  order = jax.random.permutation(rng_order, 4)  # 3 is the hue
+  place = jnp.argmax(order == 3)  # the number of blends before the hue
   blends = order[jnp.nonzero(order != 3, size=3)[0]]
 
   def adjust(image, which):
@@ -243,7 +263,7 @@ def simclr_view(images: Array, rng: Array,
   """One random view of each image, [B, H, W, 3] u8 -> [B, H, W, 3] f32.
 
   Raises:
-    ValueError: images are none of that kind.
+    ValueError: the images have another shape or dtype.
   """
   argument_checks.pixels(images, channels=3)
   rngs = jax.random.split(rng, len(images))
@@ -251,5 +271,5 @@ def simclr_view(images: Array, rng: Array,
 
 
 def make_view(**choices) -> Callable[[Array, Array], Array]:
-  """Binds a ViewConfig: returns (images, rng) -> views."""
+  """Binds the fields of a ViewConfig: returns (images, rng) -> views."""
   return functools.partial(simclr_view, config=ViewConfig(**choices))

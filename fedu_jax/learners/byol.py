@@ -1,8 +1,9 @@
-"""BYOL as FedU's released code trains it: the hot core.
+"""BYOL as FedU's released code trains it.
 
-Two views of each image; the online encoder and predictor see both, the target
-encoder sees both; each prediction regresses the other view's target (Grill et
-al. 2020; EasyFL fedssl, model.py:BYOLModel).
+Each image gives two random views. The online encoder and predictor see both,
+and so does the target encoder. The prediction for one view regresses the
+target's output for the other (Grill et al. 2020; EasyFL fedssl,
+model.py:BYOLModel).
 """
 
 from collections.abc import Callable
@@ -31,32 +32,33 @@ def byol_step(state: StepState, images: Array, rng: Array, *,
               ema: bool = True) -> tuple[StepState, Metrics]:
   """One optimiser step on the online network and one EMA step of the target.
 
-  The loss is the sum over both directions, without a factor of one half, and
-  the mean over the batch. The target runs in training mode: it normalises by
-  its batch and tracks its own statistics; the EMA moves parameters only.
+  The loss is summed over both directions, without a factor of one half, and
+  averaged over the batch. The target runs in training mode: BatchNorm uses the
+  batch's statistics and tracks the target's own. The EMA (exponential moving
+  average) changes the target's parameters only.
 
   Args:
     state: the client's networks and optimiser.
     images: [B, H, W, C] u8.
-    rng: a key, for the two views.
+    rng: a key for the two views.
     nets: the encoder's and the predictor's modules.
     view: (images, rng) -> one random view of each image, f32.
     make_tx: round -> the optimiser.
     loss: ([B, D] prediction, [B, D] target) -> [B].
-    decay: of the target's moving average.
-    first_target: 'copy', a target of its own from the start; or 'alias', in
-      the client's first round the target is the online encoder itself, shared
-      BatchNorm buffers included, as in the released code.
-    stop_gradient: False lets the gradient into the target's side. Only where
-      the target is the online encoder itself can it move anything: a target of
-      its own is no parameter of the optimiser, in the released code neither.
-    ema: False leaves the target's parameters as they are, as in the released
-      code: in FedU those of the end of the client's first round, if that was
-      aliased, or else of the beginning. Only the update rule moves it then.
+    decay: the factor of the old target in the moving average.
+    first_target: the target in the client's first round. 'copy' is a separate
+      network that starts as a copy of the online encoder. 'alias' is the online
+      encoder itself with its BatchNorm statistics, as in the released code.
+    stop_gradient: False lets the gradient pass through the target's outputs.
+      This has an effect only while the target is the online encoder itself: the
+      optimiser has no parameters of a separate target, as in the released code.
+    ema: False keeps the target's parameters fixed, as the released code does:
+      those of the client's first download, or, with 'alias', of the end of its
+      first round. Only an update rule can then change them.
 
   Returns:
-    The new state, and the metrics 'loss' [] and 'feature_std' [], of the
-    projector's output for the first view.
+    The new state, and the metrics 'loss' [] and 'feature_std' [], which is
+    measured on the projector's output for the first view.
   """
   x1, x2 = (view(images, key) for key in jax.random.split(rng))
   aliased = first_target == 'alias'
@@ -71,7 +73,7 @@ def byol_step(state: StepState, images: Array, rng: Array, *,
       target = trees.where(state.first, encoder, target)
     t1, t2, target = online_step.two_views(nets.encoder, target, x1, x2)
     if stop_gradient:
-      # No gradient may reach the target: it is the regression's fixed point.
+      # The target is what the prediction regresses: it gets no gradient.
       t1, t2 = jax.lax.stop_gradient((t1, t2))
     value = (loss(p1, t2) + loss(p2, t1)).mean()
     return value, (Online(encoder, predictor), (target, feature_std(z1)))
@@ -96,8 +98,8 @@ def byol(nets: networks.Nets, view: online_step.View, *,
          stop_gradient: bool = True, ema: bool = True) -> Learner:
   """Builds BYOL as a Learner; the arguments are those of `byol_step`.
 
-  The optimiser is made anew each round, so its momentum starts from zero, as
-  in the reference (EasyFL fedssl, client.py:load_optimizer).
+  Each round makes a new optimiser, so momentum starts from zero, as in the
+  released code (EasyFL fedssl, client.py:load_optimizer).
 
   Raises:
     ValueError: `first_target` is neither 'copy' nor 'alias'.

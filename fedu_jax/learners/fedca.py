@@ -1,12 +1,19 @@
-"""FedCA's dictionary: SimCLR that must also tell images from other clients'."""
+"""FedCA whole: SimCLR that must also tell images from other clients'.
+
+The clients' keys go up, the server keeps the newest in a dictionary, and the
+dictionary comes down as further negatives.
+"""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from fedu_jax.core.aggregation import aggregate
+from fedu_jax.core.method import Aggregation, Method, UpdateRule
 from fedu_jax.core.state import (
-    Array, ClientState, Learner, Metrics, Online, PyTree)
+    Array, ClientState, Learner, Metrics, Online, PyTree, ServerState)
+from fedu_jax.core.update_rules import global_predictor
 from fedu_jax.learners.losses import feature_std, nt_xent, unit
 from fedu_jax.learners import online_step
 from fedu_jax.models import networks
@@ -51,8 +58,8 @@ def fedca(nets: networks.Nets, view: online_step.View, *,
   batches of 32 (one seed) it was 42.4 % without a dictionary, 41.8 with 256
   entries and 36.1 with own ones among them, 33.4 with 4,096 and 22.3 with own,
   untrained 31.7 (benchmarks/results/README.md). Nothing was measured at
-  batches of 128, the FedU code's. Goes with the aggregation and the rule
-  `fedca`.
+  batches of 128, the FedU code's. Goes with `add_to_dictionary` and
+  `take_dictionary`.
 
   Args:
     nets: the encoder's and the predictor's modules.
@@ -100,3 +107,76 @@ def fedca(nets: networks.Nets, view: online_step.View, *,
         memory=client.memory._replace(learner=state.memory))
 
   return Learner(init, step, final, memory)
+
+
+def upload_keys(client: ClientState, cohort: int) -> tuple[Online, PyTree,
+                                                           Array]:
+  """What a client sends: its network, and as many keys as the server keeps.
+
+  Args:
+    client: one client.
+    cohort: M, how many clients train in a round.
+
+  Returns:
+    The online network, the newest keys [N // M, D], and the client's tag [].
+
+  Raises:
+    ValueError: there are more clients than entries.
+  """
+  learner = client.memory.learner
+  share = len(learner.keys) // cohort
+  if not share:
+    raise ValueError(f'a dictionary of {len(learner.keys)} entries has none '
+                     f'for each of {cohort} clients: raise queue_size')
+  return client.online, learner.keys[:share], learner.tag
+
+
+def first_dictionary(clients: ClientState) -> Dictionary:
+  """What the server has before the first round: what each client has."""
+  return jax.tree.map(lambda x: x[0], clients.memory.learner.dictionary)
+
+
+def add_to_dictionary(server: ServerState, clients: ClientState) -> ServerState:
+  """FedAvg, and FedCA's dictionary of what the clients' samples look like.
+
+  The newest N / M keys of each client go before the server's entries, and the
+  oldest fall out. Arguments as in `aggregate`.
+
+  Raises:
+    ValueError: there are more clients than entries.
+  """
+  dictionary = clients.memory.learner.dictionary
+  cohort, size = dictionary.entries.shape[:2]
+  _, keys, tags = jax.vmap(lambda x: upload_keys(x, cohort))(clients)
+  share = keys.shape[1]
+  uploads = dictionary._replace(
+      entries=keys, owners=jnp.repeat(tags.reshape(-1, 1), share, axis=1))
+  left_out = clients.num_examples == 0
+
+  def enqueue(known, uploaded):
+    """Entries or owners, [N, ...], behind those of [M, share, ...]."""
+    kept = known[:cohort * share].reshape(uploaded.shape)
+    out = left_out.reshape(-1, *(1,) * known.ndim)
+    newest = jnp.where(out, kept, uploaded).reshape(-1, *known.shape[1:])
+    return jnp.where(left_out.all(), known,
+                     jnp.concatenate([newest, known])[:size])
+  memory = jax.tree.map(enqueue, server.memory, uploads)
+  return aggregate(server, clients)._replace(memory=memory)
+
+
+def download_dictionary(server: ServerState) -> tuple[Online, Dictionary]:
+  """What a client receives: the online network and the dictionary."""
+  return server.online, server.memory
+
+
+def take_dictionary(client: ClientState, server: ServerState) -> ClientState:
+  """The global encoder, predictor and dictionary of representations."""
+  client = global_predictor(client, server)
+  learner = client.memory.learner._replace(dictionary=server.memory)
+  return client._replace(memory=client.memory._replace(learner=learner))
+
+
+FEDCA = Method(
+    fedca,
+    Aggregation(add_to_dictionary, upload=upload_keys, memory=first_dictionary),
+    UpdateRule(take_dictionary, download=download_dictionary))

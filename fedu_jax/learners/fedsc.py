@@ -1,12 +1,20 @@
-"""FedSC: the spectral contrastive loss of all clients' images together."""
+"""FedSC whole: the spectral contrastive loss of all clients' images together.
+
+The second moments of the clients' embeddings go up, the server keeps their
+mean, and each client takes its own share out of it.
+"""
 
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from fedu_jax.core.aggregation import Add, aggregate
+from fedu_jax.core.method import Aggregation, Method, UpdateRule
 from fedu_jax.core.state import (
-    Array, ClientState, Learner, Metrics, Online, PyTree)
+    Array, ClientState, Learner, Metrics, Online, PyTree, ServerState)
+from fedu_jax.core import trees
+from fedu_jax.core.update_rules import global_predictor
 from fedu_jax.learners.losses import feature_std, spectral, within
 from fedu_jax.learners import online_step
 from fedu_jax.models import networks
@@ -17,6 +25,12 @@ class FedSCMemory(NamedTuple):
   own: Array  # [D, D]; of the client's last local training
   others: Array  # [D, D]; the other clients', each by its share
   share: Array  # [] the client's share of all images
+
+
+class Moments(NamedTuple):
+  """What the server knows of the last cohort's embeddings."""
+  mean: Array  # [D, D]
+  num_examples: Array  # [] f32, of the clients that are in it
 
 
 class FedSCState(NamedTuple):
@@ -44,8 +58,8 @@ def fedsc(nets: networks.Nets, view: online_step.View, *,
   at the start and lowers it over the rounds, to 0.2 with five clients; takes
   R_k by five passes over the images with the network as it was downloaded,
   where here it is a moving average over the client's last training; and adds
-  noise to R_k for privacy. Embeddings are bounded as there. Goes with the
-  aggregation and the rule `fedsc`.
+  noise to R_k for privacy. Embeddings are bounded as there. Goes with
+  `average_moments` and `take_moments`.
 
   Args:
     nets: the encoder's and the predictor's modules; the latter is not used.
@@ -96,3 +110,51 @@ def fedsc(nets: networks.Nets, view: online_step.View, *,
         online=state.online, memory=client.memory._replace(learner=learner))
 
   return Learner(init, step, final, memory)
+
+
+def upload_moments(client: ClientState, cohort: int) -> tuple[Online, Array]:
+  """What a client sends: its network, and its own second moment [D, D]."""
+  del cohort
+  return client.online, client.memory.learner.own
+
+
+def no_moments(clients: ClientState) -> Moments:
+  """What the server knows before the first round: zeros, of no images."""
+  return Moments(clients.memory.learner.own[0], jnp.float32(0))
+
+
+def average_moments(server: ServerState, clients: ClientState, *,
+                    add: Add = trees.weighted_sum) -> ServerState:
+  """FedAvg, and the mean of the clients' second moments.
+
+  Arguments as in `aggregate`.
+  """
+  sums = add(clients.memory.learner.own, clients.num_examples)
+  memory = Moments(trees.mean(sums, server.memory.mean), sums[1])
+  return aggregate(server, clients, add=add)._replace(memory=memory)
+
+
+def download_moments(server: ServerState) -> tuple[Online, Moments]:
+  """What a client receives: the online network and the mean moments."""
+  return server.online, server.memory
+
+
+def take_moments(client: ClientState, server: ServerState) -> ClientState:
+  """The global networks, and the second moments of the others."""
+  client = global_predictor(client, server)
+  known, own = server.memory, client.memory.learner.own
+  # Whether the mean has this client's moment in it.
+  among = (client.last_round == server.round - 1) & client.uploaded
+  total = known.num_examples + jnp.where(among, 0, client.num_examples)
+  share = client.num_examples / jnp.maximum(total, 1)
+  others = (known.num_examples / jnp.maximum(total, 1) * known.mean
+            - jnp.where(among, share, 0) * own)
+  learner = client.memory.learner._replace(
+      others=others.astype(own.dtype), share=share.astype(own.dtype))
+  return client._replace(memory=client.memory._replace(learner=learner))
+
+
+FEDSC = Method(
+    fedsc,
+    Aggregation(average_moments, upload=upload_moments, memory=no_moments),
+    UpdateRule(take_moments, download=download_moments))

@@ -1,4 +1,6 @@
-"""Losses on embeddings. Those of `config.loss`: [B, D], [B, D] -> [B]."""
+"""Losses on embeddings. A `config.loss` is ([B, D], [B, D]) -> [B]."""
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -9,32 +11,32 @@ from fedu_jax.core.state import Array
 
 
 def unit(x: Array) -> Array:
-  """Scales rows to length one: [..., D].
+  """Scales vectors [..., D] to length one.
 
-  The norm is bounded below by 1e-12, as PyTorch's `normalize` does.
+  A norm below 1e-12 counts as 1e-12, as in PyTorch's `normalize`.
   """
   square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
   return x / jnp.sqrt(jnp.maximum(square, 1e-24))
 
 
 def within(x: Array, norm: Array | float) -> Array:
-  """Shortens rows that are longer than a norm to that norm: [..., D]."""
+  """Shortens vectors [..., D] that are longer than `norm` to that length."""
   square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
   return x * norm / jnp.sqrt(jnp.maximum(square, norm * norm))
 
 
 def feature_std(z: Array) -> Array:
-  """How far apart embeddings point: about 1, or 0 where they have collapsed.
+  """Measures the spread of embeddings: about 1, or 0 if they have collapsed.
 
-  The standard deviation over the batch of each dimension of the unit vectors,
-  averaged, times the root of D (Chen & He 2021, figure 2). It is measured, not
-  trained: no gradient passes.
+  It is the standard deviation over the batch of each dimension of the unit
+  vectors, averaged over dimensions, times the square root of D (Chen & He 2021,
+  figure 2). No gradient passes.
 
   Args:
-    z: [B, D].
+    z: embeddings, [B, D].
 
   Returns:
-    [], at least f32; 1 where the vectors point everywhere alike.
+    [], at least f32; 1 for directions that are uniform on the sphere.
   """
   z = jax.lax.stop_gradient(z)
   z = unit(z.astype(jnp.promote_types(z.dtype, jnp.float32)))
@@ -42,19 +44,19 @@ def feature_std(z: Array) -> Array:
 
 
 def regression_loss(prediction: Array, target: Array) -> Array:
-  """BYOL's loss: the squared distance of the two vectors on the unit sphere.
+  """BYOL's loss: the squared distance of the two vectors, scaled to length 1.
 
-  Equal to 2 - 2 cos(prediction, target).
+  It equals 2 - 2 cos(prediction, target).
 
   Args:
-    prediction: [B, D].
-    target: [B, D].
+    prediction: the predictor's output, [B, D].
+    target: the target encoder's output, [B, D].
 
   Returns:
-    [B], each in 0..4.
+    [B], each from 0 to 4.
 
   Raises:
-    ValueError: their shapes differ.
+    ValueError: the shapes differ.
   """
   argument_checks.same_shape(prediction, target, names=('prediction', 'target'))
   return 2 - 2 * jnp.sum(unit(prediction) * unit(target), axis=-1)
@@ -63,17 +65,17 @@ def regression_loss(prediction: Array, target: Array) -> Array:
 def nt_xent(z1: Array, z2: Array, *, temperature: float,
             negatives: Array | None = None,
             apart: Array | None = None) -> Array:
-  """SimCLR's loss: each view must find its other among all of the batch.
+  """SimCLR's loss: each view must pick the other view of its image.
 
-  Cross entropy over cosine similarities, without a view's own (Chen et al.
-  2020; EasyFL fedssl, client.py:info_nce_loss).
+  It is the cross entropy over a view's cosine similarities to the 2 B - 1 other
+  views of the batch (Chen et al. 2020; EasyFL fedssl, client.py:info_nce_loss).
 
   Args:
-    z1: [B, D], embeddings of the first views.
-    z2: [B, D], of the second views of the same images.
-    temperature: divides the similarities.
-    negatives: [N, D], further embeddings that match none.
-    apart: [N] bool, which of them count; None, all.
+    z1: embeddings of the first views, [B, D].
+    z2: embeddings of the second views of the same images, [B, D].
+    temperature: the divisor of the similarities.
+    negatives: more embeddings, of other images, [N, D].
+    apart: [N] bool, which `negatives` count; None means all.
 
   Returns:
     [2 B], one loss for each view.
@@ -93,13 +95,14 @@ def nt_xent(z1: Array, z2: Array, *, temperature: float,
 
 def info_nce(query: Array, key: Array, queue: Array, *,
              temperature: float) -> Array:
-  """MoCo's loss: a query must find its key among those of a queue.
+  """MoCo's loss: a query must pick its key among the keys of a queue.
 
   Args:
-    query: [B, D].
-    key: [B, D], the other views'; no gradient reaches it.
-    queue: [N, D], unit vectors, keys of earlier batches.
-    temperature: divides the similarities.
+    query: embeddings of one view, [B, D].
+    key: the key encoder's embeddings of the other view, [B, D]; they get no
+      gradient.
+    queue: keys of earlier batches, unit vectors [N, D].
+    temperature: the divisor of the similarities.
 
   Returns:
     [B].
@@ -113,16 +116,19 @@ def info_nce(query: Array, key: Array, queue: Array, *,
 
 def spectral(z1: Array, z2: Array, *, others: Array, share: Array | float
              ) -> Array:
-  """The spectral contrastive loss (HaoChen et al. 2021), of one of several.
+  """The spectral contrastive loss (HaoChen et al. 2021) of one client of many.
+
+  Its gradient with respect to this client's embeddings is that of the loss over
+  the images of all clients.
 
   Args:
-    z1: [B, D], embeddings of the first views.
-    z2: [B, D], of the second views of the same images.
-    others: [D, D], the others' mean of z z^T, each weighted by its share.
-    share: this one's share; 1 is the loss of someone who is alone.
+    z1: embeddings of the first views, [B, D].
+    z2: embeddings of the second views of the same images, [B, D].
+    others: the sum over the other clients of share * mean of z z^T, [D, D].
+    share: this client's share of all images; 1 for a client alone.
 
   Returns:
-    [], whose gradient is the union's with respect to this one's embeddings.
+    [].
   """
   count = len(z1)
   similar = z1 @ z2.T
@@ -130,3 +136,9 @@ def spectral(z1: Array, z2: Array, *, others: Array, share: Array | float
   repel = jnp.sum(jnp.square(similar), where=apart) / (count * (count - 1))
   cross = sum(jnp.sum((z @ others) * z) for z in (z1, z2)) / (2 * count)
   return -2 * jnp.trace(similar) / count + share * repel + 2 * cross
+
+
+# config.loss.name -> a function.
+LOSSES: dict[str, Callable[..., Array]] = {
+    'regression_loss': regression_loss,
+}

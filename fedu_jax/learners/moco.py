@@ -1,4 +1,4 @@
-"""MoCo v1 and v2: a query must find its key among those of a queue."""
+"""MoCo v1 and v2: a query must pick its key among the keys of a queue."""
 
 from typing import NamedTuple
 
@@ -14,13 +14,13 @@ from fedu_jax.models import networks
 
 
 class MoCoMemory(NamedTuple):
-  """The keys of a client's last batches, which outlive its rounds."""
+  """The keys of a client's last batches, kept between rounds."""
   queue: Array  # [N, D], unit vectors
-  next: Array  # [] i32, the row that is replaced next
+  next: Array  # [] i32, the next row to be replaced
 
 
 class MoCoState(NamedTuple):
-  """The carry of MoCo's scan over steps."""
+  """MoCo's state during local training, passed from step to step."""
   online: Online
   target: Variables  # the key encoder
   memory: MoCoMemory
@@ -34,23 +34,24 @@ def moco(nets: networks.Nets, view: online_step.View, *,
          keep_queue: bool = True) -> Learner:
   """Builds MoCo as a Learner (He et al. 2020; EasyFL fedssl, model.py).
 
-  Symmetric, as in the released code: each view is query and key, so a step
-  enqueues 2 B keys. The key encoder moves before the loss is taken, starts each
-  round from the online encoder's parameters, and keeps its own statistics. The
-  released code shuffles the keys' batch, which changes nothing where the batch
-  is not split over devices. v1 has a projector of one layer and temperature
-  0.07; v2 one of two and 0.2. The predictor is not used.
+  The loss is symmetric, as in the released code: each view is query and key, so
+  a step adds 2 B keys to the queue. The key encoder starts each round from the
+  online encoder's parameters, takes its EMA step before the loss, and tracks
+  its own statistics. The released code also shuffles the batch of keys. That
+  changes nothing here, because the batch is not split over devices. v1 has a
+  projector of one layer and temperature 0.07; v2 has two layers and 0.2. The
+  predictor is not used.
 
   Args:
     nets: the encoder's and the predictor's modules.
     view: (images, rng) -> one random view of each image, f32.
     make_tx: round -> the optimiser.
-    temperature: of the softmax over keys.
-    decay: of the key encoder's moving average.
-    queue_size: N, keys of a client; a multiple of twice the batch.
-    keep_queue: False begins every round with the random keys of the first, as
-      the released code comes to do: the client loads what the server has, and
-      the server's queue is never filled.
+    temperature: the divisor of the similarities.
+    decay: the factor of the old key encoder in its moving average.
+    queue_size: N, the number of keys; a multiple of 2 B.
+    keep_queue: False starts every round with the random keys of the first. The
+      released code does that in effect: the client loads the server's queue,
+      which is never filled.
   """
   def memory(online: Online, rng: Array, image: Array) -> MoCoMemory:
     """Random keys, the same for all clients, as the released code sends."""
@@ -67,7 +68,7 @@ def moco(nets: networks.Nets, view: online_step.View, *,
            rng: Array) -> tuple[MoCoState, Metrics]:
     if queue_size % (2 * len(images)):
       raise ValueError(f'a queue of {queue_size} keys is no multiple of the '
-                       f'{2 * len(images)} that a step enqueues')
+                       f'{2 * len(images)} keys that a step adds')
     x1, x2 = (view(images, key) for key in jax.random.split(rng))
     target = state.target._replace(params=optax.incremental_update(
         state.online.encoder.params, state.target.params, 1 - decay))

@@ -1,4 +1,4 @@
-"""What the SSL methods share: two views, one gradient, one optimiser step."""
+"""Parts that the SSL methods share: two forward passes, one optimiser step."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,14 +16,14 @@ MakeTx = Callable[[Array], optax.GradientTransformation]  # round -> transform
 
 
 class OnlineState(NamedTuple):
-  """The carry of a method that trains an online network and nothing else."""
+  """The state, from step to step, of a method with an online network alone."""
   online: Online
   opt_state: PyTree
   round: Array  # [] i32; sets the learning rate
 
 
 def params_of(online: Online) -> PyTree:
-  """What the optimiser moves: the encoder's and the predictor's params."""
+  """The parameters that the optimiser trains: encoder's and predictor's."""
   return online.encoder.params, online.predictor.params
 
 
@@ -35,20 +35,29 @@ def _with_params(online: Online, params: PyTree) -> Online:
 
 def embedding(nets: networks.Nets, online: Online,
               image: Array) -> jax.ShapeDtypeStruct:
-  """What the encoder makes of images [1, H, W, C]: its shape [1, D] and dtype.
-  """
+  """The shape [1, D] and dtype of the encoder's output for [1, H, W, C]."""
   return jax.eval_shape(lambda: networks.forward(
       nets.encoder, online.encoder, image)[0])
 
 
 def random_keys(z: jax.ShapeDtypeStruct, rng: Array, count: int) -> Array:
-  """Draws unit vectors like those embeddings: [count, D]."""
+  """Draws unit vectors [count, D] with the width and the dtype of `z`."""
   return unit(jax.random.normal(rng, (count, z.shape[-1]), z.dtype))
 
 
 def two_views(module: Any, variables: Variables, x1: Array,
               x2: Array) -> tuple[Array, Array, Variables]:
-  """Two separate forward passes: each view has its own batch statistics."""
+  """Runs two forward passes in turn; each normalises by its own batch.
+
+  Args:
+    module: the network.
+    variables: its parameters and statistics.
+    x1: the first batch.
+    x2: the second batch.
+
+  Returns:
+    Both outputs, and the variables with the statistics of both passes.
+  """
   y1, variables = networks.forward(module, variables, x1)
   y2, variables = networks.forward(module, variables, x2)
   return y1, y2, variables
@@ -61,15 +70,14 @@ def descend(objective: Callable[[Online], tuple[Array, tuple[Online, PyTree]]],
   """One optimiser step on the online network.
 
   Args:
-    objective: online -> (loss [], (the online network with the statistics that
-      the forward passes left, anything else)).
-    online: where the gradient is taken.
-    opt_state: the optimiser's.
+    objective: online -> (loss [], (online with new statistics, anything else)).
+    online: the network before the step.
+    opt_state: the optimiser's state before the step.
     tx: the optimiser.
 
   Returns:
-    The loss, the network after the step, the objective's anything else, and
-    the optimiser's state.
+    The loss, the network after the step, what else the objective returned, and
+    the optimiser's state after the step.
   """
   params = params_of(online)
   (value, (online, aux)), grads = jax.value_and_grad(
@@ -84,14 +92,14 @@ def online_learner(
     objective: Callable[[Online, PyTree, Array],
                         tuple[Array, Online, Metrics]], *,
     make_tx: MakeTx) -> Learner:
-  """Builds the Learner of a method whose clients train an online network only.
+  """Builds the Learner of a method that trains an online network alone.
 
-  The optimiser is made anew each round, as in the reference (EasyFL fedssl,
+  Each round makes a new optimiser, as in the released code (EasyFL fedssl,
   client.py:load_optimizer).
 
   Args:
     objective: (online, images, rng) -> (loss [], online with new statistics,
-      further metrics).
+      more metrics).
     make_tx: round -> the optimiser.
   """
   def init(client: ClientState, round_: Array) -> OnlineState:

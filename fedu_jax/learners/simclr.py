@@ -1,4 +1,4 @@
-"""SimCLR: two views of an image attract, all others of the batch repel."""
+"""SimCLR: two views of an image attract, views of other images repel."""
 
 import jax
 import jax.numpy as jnp
@@ -13,14 +13,14 @@ def simclr(nets: networks.Nets, view: online_step.View, *,
            make_tx: online_step.MakeTx, temperature: float = 0.07) -> Learner:
   """Builds SimCLR as a Learner (Chen et al. 2020; EasyFL fedssl, client.py).
 
-  Both views go through the encoder in one pass, with common batch statistics,
-  as in the released code. The predictor is not used.
+  Both views go through the encoder in one pass and share batch statistics, as
+  in the released code. The predictor is not used.
 
   Args:
     nets: the encoder's and the predictor's modules.
     view: (images, rng) -> one random view of each image, f32.
     make_tx: round -> the optimiser.
-    temperature: the released code's 0.07.
+    temperature: the divisor of the similarities, 0.07 in the released code.
   """
   def objective(online: Online, images: Array, rng: Array):
     views = [view(images, key) for key in jax.random.split(rng)]

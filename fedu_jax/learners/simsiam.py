@@ -1,4 +1,4 @@
-"""SimSiam: the online network predicts itself, without a target of its own."""
+"""SimSiam: BYOL without a target; the online network predicts itself."""
 
 import jax
 
@@ -12,15 +12,15 @@ def simsiam(nets: networks.Nets, view: online_step.View, *,
             make_tx: online_step.MakeTx, stop_gradient: bool = True) -> Learner:
   """Builds SimSiam as a Learner (Chen & He 2021; EasyFL fedssl, model.py).
 
-  The loss is half the negative cosine of each direction, summed: in -1..1. No
-  target is kept; FedSimSiam shares encoder and predictor, which is the rule
+  The loss is the mean over both directions of the negative cosine, from -1 to
+  1. FedSimSiam shares encoder and predictor, so it goes with the update rule
   `global_predictor`.
 
   Args:
     nets: the encoder's and the predictor's modules.
     view: (images, rng) -> one random view of each image, f32.
     make_tx: round -> the optimiser.
-    stop_gradient: False lets the gradient into the side that is predicted.
+    stop_gradient: False lets the gradient pass through the predicted output.
   """
   def cosine(prediction, target):  # -cos, from 2 - 2 cos
     return regression_loss(prediction, target).mean() / 2 - 1

@@ -2,6 +2,7 @@
 
 import optax
 
+from fedu_jax.core.method import Method
 from fedu_jax.core.state import Array, Labelled, Learner, Online
 from fedu_jax.learners import online_step
 from fedu_jax.models import networks
@@ -9,11 +10,11 @@ from fedu_jax.models import networks
 
 def supervised(nets: networks.Nets, view: online_step.View, *,
                make_tx: online_step.MakeTx) -> Learner:
-  """Builds classification as a Learner: FedAvg of McMahan et al. (2017).
+  """Builds supervised classification as a Learner (McMahan et al. 2017).
 
-  The predictor is the classifier: one layer with as many features as there are
-  classes, on an encoder without a projector. The paper does not state its
-  augmentation; here it is one view as everywhere else.
+  The predictor is the classifier: one layer with a feature for each class, on
+  an encoder without a projector. FedU's paper does not state the augmentation
+  of this baseline; here it is one view of the SSL methods.
 
   Args:
     nets: the encoder's and the classifier's modules.
@@ -31,5 +32,4 @@ def supervised(nets: networks.Nets, view: online_step.View, *,
   return online_step.online_learner(objective, make_tx=make_tx)
 
 
-# The clients' arrays must hold labels beside the images.
-supervised.labelled = True  # type: ignore[attr-defined]
+SUPERVISED = Method(supervised, labelled=True)

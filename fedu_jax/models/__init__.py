@@ -1,1 +1,1 @@
-"""Networks: the encoders, the predictor, and the layers they are made of."""
+"""Networks: the encoders, the predictor, and their layers."""

@@ -1,6 +1,7 @@
-"""Convolution, dense layer and head, with PyTorch's default initialisation.
+"""Convolution, dense layer and MLP, with PyTorch's default initialisation.
 
-Every module has a `dtype`, that of its products; None means the parameters'.
+The field `dtype` of a module is the dtype of its products. None means the
+dtype of its parameters.
 """
 
 import math
@@ -30,7 +31,7 @@ class Conv(nn.Module):
   size: int = 3
   stride: int = 1
   dtype: str | None = None
-  convolution: str = 'fast'  # one of conv.CONVOLUTIONS
+  convolution: str = 'fast'  # one of `convolution.CONVOLUTIONS`
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
@@ -38,7 +39,7 @@ class Conv(nn.Module):
     kernel = self.param('kernel', _kernel_init, shape)
     dtype = self.dtype or kernel.dtype
     return convolution.conv(x.astype(dtype), kernel.astype(dtype), self.stride,
-                     self.size // 2, self.convolution == 'exact')
+                            self.size // 2, self.convolution == 'exact')
 
 
 class Linear(nn.Module):
@@ -59,7 +60,7 @@ class Linear(nn.Module):
 class MLP(nn.Module):
   """Linear, BatchNorm, ReLU, Linear: the projector and the predictor.
 
-  One layer is a Linear alone, and none returns what it is given.
+  With `layers` 1 it is one Linear; with 0 it returns its input.
   """
   hidden: int
   features: int

@@ -1,15 +1,16 @@
 """ResNet encoders with a CIFAR stem and a projector, and the predictor MLP.
 
-The architecture is EasyFL's `resnet.py` and `model.py` (facts of the released
-code): a 3x3 stride-1 stem, no max-pool, explicit padding of 1, no bias in
-convolutions, PyTorch's BatchNorm and PyTorch's default initialisation.
+The architecture is that of the released code (EasyFL, `resnet.py` and
+`model.py`): a 3x3 stem of stride 1, no max-pool, explicit padding of 1, no bias
+in convolutions, PyTorch's BatchNorm and PyTorch's default initialisation.
 
-Every module has a `dtype`, that of its products and of the maps between layers;
-None means the parameters'. In bfloat16 parameters, BatchNorm's statistics and
-normalisation, the pooled features and all that leaves an MLP stay in float32.
+The field `dtype` of a module is the dtype of its products and of the maps
+between layers; None means the dtype of the parameters. With bfloat16 these stay
+in float32: parameters, BatchNorm's statistics and normalisation, the pooled
+features, and the output of an MLP.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import functools
 from typing import Any, NamedTuple
 
@@ -24,7 +25,10 @@ from fedu_jax.models.layers import Conv, MLP
 
 
 class BasicBlock(nn.Module):
-  """Two 3x3 convolutions; the shortcut is named so that DAPU leaves it out."""
+  """Two 3x3 convolutions and a shortcut.
+
+  The shortcut's name has no `conv` in it, so the divergence leaves it out.
+  """
   width: int
   stride: int
   dtype: str | None = None
@@ -43,7 +47,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-  """1x1, 3x3 (which carries the stride), 1x1 with four times the width."""
+  """Convolutions of 1x1, 3x3 (with the stride) and 1x1 (4 times as wide)."""
   width: int
   stride: int
   dtype: str | None = None
@@ -64,7 +68,7 @@ class Bottleneck(nn.Module):
 
 
 def _shortcut(block, x, train):
-  """Projects x where its shape changes; called inside a compact method."""
+  """Projects x if the block changes its shape; for use in a compact method."""
   features = block.expansion * block.width
   if block.stride == 1 and x.shape[-1] == features:
     return x
@@ -96,7 +100,7 @@ class ResNet(nn.Module):
 
 
 class Encoder(nn.Module):
-  """Backbone and projector: what FedU uploads, averages and compares."""
+  """Backbone and projector: the part whose drift FedU measures."""
   backbone: nn.Module
   projector: nn.Module
 
@@ -109,7 +113,7 @@ class Encoder(nn.Module):
 
 
 class Nets(NamedTuple):
-  """The pair of modules that a client trains."""
+  """The two modules that a client trains."""
   encoder: nn.Module
   predictor: nn.Module
 
@@ -126,16 +130,18 @@ def _nets(block: type[nn.Module], stages: Sequence[int], *, width: int = 64,
 def resnet18(*, width: int = 64, hidden: int = 4096, features: int = 2048,
              projector_layers: int = 2, predictor_layers: int = 2,
              dtype: str | None = None, convolution: str = 'fast') -> Nets:
-  """ResNet-18 with its projector, and the predictor.
+  """Builds ResNet-18 with a projector, and the predictor.
 
   Args:
-    width: channels of the first stage; the representation has 8 times as many.
-    hidden: units in the middle of the projector and of the predictor.
-    features: units that both of them put out.
-    projector_layers: 2, 1 (a Linear alone), or 0 (no projector).
-    predictor_layers: likewise.
-    dtype: of the products and maps; None is the parameters', see the module.
-    convolution: 'fast'; or 'exact', without shortcuts that round more, see
+    width: the channels of the first stage. The representation has 8 * width
+      features.
+    hidden: the hidden units of the projector and of the predictor.
+    features: the output units of the projector and of the predictor.
+    projector_layers: 2, 1 (one Linear), or 0 (no projector).
+    predictor_layers: 2, 1 (one Linear), or 0 (no predictor).
+    dtype: the dtype of products and maps; None is the parameters', see the
+      module's docstring.
+    convolution: 'fast', or 'exact' without methods that round more; see
       `convolution.conv`.
   """
   return _nets(BasicBlock, (2, 2, 2, 2), **locals())
@@ -144,36 +150,39 @@ def resnet18(*, width: int = 64, hidden: int = 4096, features: int = 2048,
 def resnet50(*, width: int = 64, hidden: int = 4096, features: int = 2048,
              projector_layers: int = 2, predictor_layers: int = 2,
              dtype: str | None = None, convolution: str = 'fast') -> Nets:
-  """ResNet-50; arguments as in `resnet18`, 32 width features."""
+  """Builds ResNet-50, with 32 * width features; arguments as in `resnet18`."""
   return _nets(Bottleneck, (3, 4, 6, 3), **locals())
 
 
 def resnet10(*, width: int = 64, hidden: int = 4096, features: int = 2048,
              projector_layers: int = 2, predictor_layers: int = 2,
              dtype: str | None = None, convolution: str = 'fast') -> Nets:
-  """One block a stage, for images too small or time too short for 18."""
+  """Builds a ResNet with one block a stage, for small images or little time.
+
+  Arguments as in `resnet18`; 8 * width features.
+  """
   return _nets(BasicBlock, (1, 1, 1, 1), **locals())
 
 
 def resnet6(*, width: int = 64, hidden: int = 4096, features: int = 2048,
             projector_layers: int = 2, predictor_layers: int = 2,
             dtype: str | None = None, convolution: str = 'fast') -> Nets:
-  """Two blocks, all that a ResNet is made of: compiles in seconds, for trials.
+  """Builds a ResNet of two blocks, which compiles in seconds, for trials.
 
-  Arguments as in `resnet18`, 2 width features.
+  Arguments as in `resnet18`; 2 * width features.
   """
   return _nets(BasicBlock, (1, 1), **locals())
 
 
 def init_online(nets: Nets, rng: Array, images: Array) -> Online:
-  """Draws the network that the server sends out first.
+  """Draws the server's first network.
 
   Args:
-    nets: encoder and predictor.
+    nets: the encoder's and the predictor's modules.
     rng: a key.
-    images: [B, H, W, C] f32, for their shape alone.
+    images: [B, H, W, C] f32; only their shape is used.
   """
-  @jax.jit  # one program in place of one for each operation
+  @jax.jit  # one program instead of one for each operation
   def draw(rng):
     rng_encoder, rng_predictor = jax.random.split(rng)
     encoder = nets.encoder.init(rng_encoder, images, train=True)
@@ -185,7 +194,8 @@ def init_online(nets: Nets, rng: Array, images: Array) -> Online:
 
 def embeddings(nets: Nets, online: Online, images: Array
                ) -> tuple[Array, Array]:
-  """What encoder and predictor put out, in evaluation mode: [B, D] each."""
+  """Returns encoder's and predictor's outputs in evaluation mode, [B, D] each.
+  """
   z: Any = nets.encoder.apply(online.encoder._asdict(), images, train=False)
   prediction: Any = nets.predictor.apply(online.predictor._asdict(), z,
                                          train=False)
@@ -193,16 +203,17 @@ def embeddings(nets: Nets, online: Online, images: Array
 
 
 def features_method(module: nn.Module) -> str:
-  """The method that gives the representation below the projector.
+  """Names the method that returns the representation below the projector.
 
-  A module without a method `features` has no projector: its output counts.
+  A module without a method `features` has no projector; its output is the
+  representation.
   """
   named = callable(getattr(type(module), 'features', None))
   return 'features' if named else '__call__'
 
 
 def variables(collections: Mapping[str, Any]) -> Variables:
-  """A head without layers, or without BatchNorm, lacks a collection."""
+  """Makes Variables of Flax's collections, some of which a module may lack."""
   return Variables(collections.get('params', {}),
                    collections.get('batch_stats', {}))
 
@@ -217,20 +228,22 @@ def forward(module: nn.Module, variables: Variables,
 
 def with_statistics_of(batches: Iterable[ArrayLike], module: nn.Module,
                        variables: Variables) -> Variables:
-  """Gives a network the exact mean over batches of the batches' statistics.
+  """Replaces a network's tracked statistics by exact means over batches.
 
-  Each layer's statistics are those of one pass in training mode, in which all
-  layers below normalise by the same batch; each batch counts the same ("precise
-  BatchNorm", Wu & Johnson 2021, section 3). What the network tracked before
-  leaves no trace.
+  Each batch passes the network once in training mode, so each layer sees inputs
+  normalised by the same batch. Each batch has the same weight ("precise
+  BatchNorm", Wu & Johnson 2021, section 3). The old statistics have no effect.
 
-  A module tracks (1 - m) * old + m * batch and keeps m to itself. Out of zeros
-  comes m * batch; and m follows from what becomes of a large number.
+  A module tracks (1 - m) * old + m * batch, where m is not visible from here.
+  Starting from 0 gives m * batch. Starting from a large number gives m.
 
   Args:
-    batches: each [B, H, W, C] f32, at least one.
+    batches: each [B, H, W, C] f32; at least one.
     module: the network.
     variables: its parameters, and any statistics.
+
+  Returns:
+    The parameters with the new statistics.
   """
   def tracked(stats, x):
     return forward(module, variables._replace(batch_stats=stats), x)[
@@ -242,7 +255,7 @@ def with_statistics_of(batches: Iterable[ArrayLike], module: nn.Module,
 
   @jax.jit
   def momentum(x):
-    large = 2.**20  # beside which a batch's statistics are rounding
+    large = 2.**20  # much larger than a batch's statistics
     return jax.tree.map(lambda high, low: 1 - (high - low) / large,
                         tracked(filled(large), x), tracked(filled(0), x))
   total, count, shares = filled(0), 0, None
@@ -253,3 +266,12 @@ def with_statistics_of(batches: Iterable[ArrayLike], module: nn.Module,
       lambda t, m, old: jnp.where(m > 0, t / jnp.where(m > 0, m, 1) / count,
                                   old), total, shares, variables.batch_stats)
   return variables._replace(batch_stats=stats)
+
+
+# config.model.name -> a function.
+NETWORKS: dict[str, Callable[..., Nets]] = {
+    'resnet18': resnet18,
+    'resnet50': resnet50,
+    'resnet10': resnet10,
+    'resnet6': resnet6,
+}

@@ -9,8 +9,8 @@ import contextlib
 import json
 import os
 import pathlib
+import platform
 import re
-import socket
 import time
 from typing import Any, BinaryIO
 
@@ -142,7 +142,7 @@ class Board:
                 if (match := re.match(r'events\.start(\d+)\.', path.name))]
       name = f'events.start{1 + max(starts, default=0):06d}.out.tfevents'
       self._file = open(folder / (
-          f'{name}.{int(time.time()):010d}.{socket.gethostname()}'), 'wb')
+          f'{name}.{int(time.time()):010d}.{platform.node()}'), 'wb')
       for event in (
           event_pb2.Event(file_version='brain.Event:2'),
           event_pb2.Event(session_log=event_pb2.SessionLog(

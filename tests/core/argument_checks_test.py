@@ -90,7 +90,7 @@ def test_parts_must_be_rows(parts, match):
     fedu_jax.client_arrays(PIXELS, parts)
 
 
-def test_work_orders_and_clients():
+def test_batches_and_clients():
   arrays = fedu_jax.ClientArrays(jnp.asarray(PIXELS), jnp.int32(4))
   for choices in (dict(batch_size=0, epochs=1), dict(batch_size=2, epochs=0)):
     with pytest.raises(ValueError, match='is 0; it must be at least 1'):
@@ -103,5 +103,5 @@ def test_work_orders_and_clients():
 
 
 def test_a_loss_of_two_shapes():
-  with pytest.raises(ValueError, match='of one'):
+  with pytest.raises(ValueError, match='must be the same'):
     fedu_jax.regression_loss(jnp.ones((4, 3)), jnp.ones((4, 1)))

@@ -8,6 +8,7 @@ import pytest
 from configs import methods
 import fedu_jax
 from fedu_jax.core import communication
+from fedu_jax.core import method
 from fedu_jax.training.config import registry
 from fedu_jax.training.engine import cost_model
 from fedu_jax.training.engine import round_program
@@ -20,11 +21,11 @@ K, M, BATCH = 6, 3, 32
 WIDTH, HIDDEN = 2, 16
 
 
-def config_of(method='fedu', **changes):
+def config_of(name='fedu', **changes):
   """A cohort of three of six clients, of a network counted by hand below."""
   config = tiny.get_config()
   config.clients, config.cohort, config.batch_size = K, M, BATCH
-  methods.METHODS[method](config)
+  methods.METHODS[name](config)
   config.update_from_flattened_dict(
       {'model.width': WIDTH, 'model.hidden': HIDDEN} | changes)
   registry.check(config)
@@ -59,15 +60,15 @@ def network(features=8, projector=2, predictor=2):
               + head(features if projector else 2 * w, features, predictor))
 
 
-@pytest.mark.parametrize('method, alone', [
+@pytest.mark.parametrize('name, alone', [
     ('fedu', network()), ('fedema_auto', network()), ('ldawa', network()),
     ('simsiam', network()), ('simclr', network(predictor=0)),
     # The queue of 8,192 keys stays with the client.
     ('moco', network(features=128, projector=1, predictor=0)),
     ('supervised', network(features=10, projector=0, predictor=1)),
     ('no_ema', network())])
-def test_most_methods_move_the_online_network(method, alone):
-  assert sent(config_of(method)) == (alone, alone)
+def test_most_methods_move_the_online_network(name, alone):
+  assert sent(config_of(name)) == (alone, alone)
 
 
 def test_what_fedavg_of_targets_moves():
@@ -75,7 +76,7 @@ def test_what_fedavg_of_targets_moves():
   config = config_of(**{'aggregation.name': 'fedavg_target'})
   assert sent(config) == (network(), network())
   server, client, _ = shapes(config)
-  upload = registry.find('aggregation', 'fedavg_target').upload(client, M)
+  upload = registry.aggregation(config).upload(client, M)
   assert upload.encoder is client.target
   assert upload.predictor is client.online.predictor
 
@@ -105,10 +106,12 @@ def test_a_researchers_own_functions_move_the_online_network():
     del server
     return client
   alone = network(predictor=0)
-  assert communication.of(mean, fresh, server, client, M) == (alone, alone)
-  declared = communication.declares(upload=lambda client, cohort: (
-      client.num_examples, client.divergence))(mean)
-  assert communication.of(declared, fresh, server, client, M) == (8, alone)
+  rule = method.rule_of(fresh)
+  assert communication.of(method.aggregation_of(mean), rule, server, client, M
+                          ) == (alone, alone)
+  declared = method.Aggregation(mean, upload=lambda client, cohort: (
+      client.num_examples, client.divergence))
+  assert communication.of(declared, rule, server, client, M) == (8, alone)
 
 
 def test_a_round_counts_the_uploads_that_arrive():
@@ -139,20 +142,19 @@ def test_a_plan_follows_what_is_declared(monkeypatch):
   assert lines['shared batches, from each device'] == network(predictor=0)
 
 
-@pytest.mark.parametrize('method, changes', [
+@pytest.mark.parametrize('name, changes', [
     ('fedu', {}), ('fedu', {'aggregation.name': 'fedavg_target'}),
     ('ldawa', {}), ('fedca', {}), ('fedsc', {})])
-def test_an_aggregation_reads_what_it_declares_and_no_more(method, changes):
+def test_an_aggregation_reads_what_it_declares_and_no_more(name, changes):
   """All else of the clients is made absurd: the server is the same."""
-  config = config_of(method, **changes)
+  config = config_of(name, **changes)
   server, client, _ = jax.tree.map(
       lambda x: np.zeros(x.shape, np.int32 if 'key' in str(x.dtype)
                          else x.dtype), shapes(config))
   clients = small.noise(jax.tree.map(lambda x: np.stack([x] * M), client))
   clients = clients._replace(num_examples=jnp.array([8., 0., 4.]))
   server = small.noise(server, seed=1)
-  aggregate = registry.bind(config, 'aggregation')
-  declared = getattr(aggregate.func, 'upload', communication.online)
+  aggregate, declared, _ = registry.aggregation(config)
   # Which numbers are sent: those whose own mark is found in the upload.
   leaves, tree = jax.tree.flatten(client)
   ends = np.cumsum([0, *(x.size for x in leaves)])

@@ -199,7 +199,7 @@ def test_a_folder_named_like_a_test_is_told_and_can_be_left_out(root):
     put(root / name)
   data = load(root)
   assert data.owner_names == ('Test', 'a', 'b')
-  assert ('called like a test split are trained on: Test, a/val; to leave them '
+  assert ('named like a test split are trained on: Test, a/val; to leave them '
           'out, set --config.data.leave_out=Test,val') in said(root)
   for leave_out in ('Test,val', 'Test, val', 'Te*,a/val/'):
     data = load(root, leave_out=leave_out)

@@ -104,8 +104,8 @@ def test_what_of_an_npz_is_not_read_is_told(tmp_path):
                            owner=np.arange(3), val_images=IMAGES))
   assert data.owners is None
   assert reading_report.skipped_lines(data.skipped) == [
-      'data: not read: owner (no name of an array that is read), val_images '
-      '(no name of an array that is read); skipped.json names each']
+      'data: not read: owner (not a name of an array that is read), val_images '
+      '(not a name of an array that is read); skipped.json names each']
   assert not sources.load(save(tmp_path / 'b.npz', train_images=IMAGES)).skipped
 
 

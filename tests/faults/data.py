@@ -22,8 +22,9 @@ BROKEN = {
         'fedu_jax/data/image_files.py', "warnings.simplefilter('ignore')",
         "warnings.simplefilter('always')"),
     'images with bytes changed': attack.Break(
-        'fedu_jax/data/image_files.py', 'except Exception as error:  # damage',
-        'except SyntaxError as error:  # damage'),
+        'fedu_jax/data/image_files.py',
+        'except Exception as error:  # a damaged file can',
+        'except SyntaxError as error:  # a damaged file can'),
     'folders that cannot be read': attack.Break(
         'fedu_jax/data/image_files.py', 'if not stat.S_ISREG(found.st_mode):',
         'if not path.name:'),
@@ -33,8 +34,8 @@ BROKEN = {
         'if not 0 <= labels.min():'),
     'npz files with bytes changed': attack.Break(
         'fedu_jax/data/sources.py',
-        'except Exception as error:  # a damaged file leads NumPy and zip',
-        'except OSError as error:  # a damaged file leads NumPy and zip'),
+        'except Exception as error:  # a damaged file can',
+        'except OSError as error:  # a damaged file can'),
     'pickles in npz files': attack.Break(
         'fedu_jax/data/sources.py', 'allow_pickle=False', 'allow_pickle=True'),
     'caches damaged or swapped': attack.Break(

@@ -37,8 +37,8 @@ BROKEN = {
     'no sound checkpoint': attack.Break(
         _CHECKPOINT, '    if steps:\n', '    if False:\n'),
     'another config': attack.Break(
-        _CLAIMS, 'refusal(folder, theirs, _own(config)',
-        'refusal(folder, theirs, theirs'),
+        _CLAIMS, 'folder, theirs, _own(config), extend',
+        'folder, theirs, theirs, extend'),
     'an older version': attack.Break(
         'fedu_jax/training/config/registry.py',
         'in sorted(a.keys() | b.keys())', 'in sorted(a.keys() & b.keys())'),

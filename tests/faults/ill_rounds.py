@@ -12,7 +12,8 @@ import optax
 import fedu_jax
 from fedu_jax.core import rounds
 from fedu_jax.core.state import Batches
-from fedu_jax import learners
+from fedu_jax.learners import byol
+from fedu_jax.learners import moco
 from fedu_jax.training.config import registry
 from fedu_jax.training.engine import round_program
 from tests.faults import attack
@@ -41,9 +42,9 @@ class _Rounds:
     self.rng = jax.random.key(1)
     self.server, self.clients = round_program.init_state(
         config, nets, online, self.arrays.num_examples, self.rng, images[:1])
-    made = learners.moco(
+    made = moco.moco(
         nets, _noise, make_tx=_sgd, queue_size=config.learner.queue_size
-    ) if learner == 'moco' else learners.byol(nets, _noise, make_tx=_sgd)
+    ) if learner == 'moco' else byol.byol(nets, _noise, make_tx=_sgd)
     step = functools.partial(fedu_jax.local_update, learner=made)
 
     def one_round(server, clients, images, arrived):

@@ -16,7 +16,7 @@ from configs import smoke
 from fedu_jax.core import aggregation
 from fedu_jax.core.state import Array, ClientState, Learner, ServerState
 from fedu_jax.core import trees
-from fedu_jax import learners
+from fedu_jax.learners import byol
 from fedu_jax.models.batchnorm import BatchNorm
 from fedu_jax.models.layers import Linear, MLP
 from fedu_jax.models import networks
@@ -55,15 +55,15 @@ def ill_byol(nets: networks.Nets, view: Any, *, make_tx: Any, ill: tuple,
   """BYOL whose gradients go wrong for some clients.
 
   Args:
-    nets: as for `learners.byol`.
+    nets: as for `byol.byol`.
     view: likewise.
     make_tx: likewise.
     ill: the clients; all of them if it names none.
     value: is added to each of their gradients, as a text: 'nan'.
     at: in the round after so many.
-    **choices: as for `learners.byol`.
+    **choices: as for `byol.byol`.
   """
-  well = learners.byol(nets, view, make_tx=make_tx, **choices)
+  well = byol.byol(nets, view, make_tx=make_tx, **choices)
 
   def init(client: ClientState, round_: Array):
     who = client.num_examples - 2 * BATCH
@@ -78,7 +78,7 @@ def ill_byol(nets: networks.Nets, view: Any, *, make_tx: Any, ill: tuple,
       tx = make_tx(round_)
       return tx._replace(update=lambda grads, *rest: tx.update(
           jax.tree.map(lambda x: x + added, grads), *rest))
-    inner, metrics = learners.byol(
+    inner, metrics = byol.byol(
         nets, view, make_tx=make_ill, **choices).step(inner, images, rng)
     return (inner, added), metrics
 

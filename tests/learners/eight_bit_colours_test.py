@@ -11,7 +11,6 @@ import pytest
 
 from configs import cifar10
 from fedu_jax.experiments import experiment as plans
-from fedu_jax.experiments import recorded_runs
 from fedu_jax.experiments.tables import linear_evaluation
 from fedu_jax.learners import augment
 from fedu_jax.learners import eight_bit_colours
@@ -171,12 +170,11 @@ def test_the_released_law_is_the_default_and_recorded_runs_are_found():
   assert augment.ViewConfig() == augment.ViewConfig(
       **cifar10.get_config().view)
   assert registry.complete({})['view.eight_bit'] is False
-  _, runs = recorded_runs.read(
-      pathlib.Path('benchmarks/results/cpu/linear_evaluation-cpu',
-                   recorded_runs.FILE))
+  runs = pathlib.Path('benchmarks/results/cpu/runs')
   plan = linear_evaluation.plan(plans.SCALES['cpu'])
   for arm in plan.arms:
-    recorded = runs[plans.key_of(arm.config, seed=0)]['config.json']
+    folder = arm.folder(0, runs)
+    recorded = json.loads((folder / 'config.json').read_text())
     want = json.loads(json.dumps(registry.flatten(arm.config)))
     assert registry.complete(recorded)['view.eight_bit'] == want[
         'view.eight_bit']

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 
 import fedu_jax
-from fedu_jax.core import aggregation
+from fedu_jax.core.method import method_of
 from fedu_jax.core import rounds
 from fedu_jax.core.state import Labelled, Memory, ServerState
-from fedu_jax.core import update_rules
 from fedu_jax import learners
+from fedu_jax.learners import fedca
+from fedu_jax.learners import fedsc
 from fedu_jax.learners import losses
+from fedu_jax.learners import simclr
+from fedu_jax.learners import supervised
 from fedu_jax.models import layers as layers_lib
 from fedu_jax.models import networks
 from fedu_jax.training.engine import round_program
@@ -23,8 +26,8 @@ QUEUE = 32
 
 
 def make(name, **choices):
-  return getattr(learners, name)(small.NETS, small.view,
-                                 make_tx=small.make_tx, **choices)
+  build = method_of(learners.METHODS[name]).learner
+  return build(small.NETS, small.view, make_tx=small.make_tx, **choices)
 
 
 def start(learner, sizes=(8,)):
@@ -199,7 +202,7 @@ def test_a_federation_without_a_predictor():
   assert jax.tree.leaves(online.predictor) == []
   _, _, batches = small.federation(sizes=(8, 8))
   clients = fedu_jax.init_clients(online, np.array([8, 8]))
-  learner = learners.simclr(nets, small.view, make_tx=small.make_tx)
+  learner = simclr.simclr(nets, small.view, make_tx=small.make_tx)
   server, clients, metrics = one_round(
       learner, online, clients, batches)
   assert np.isfinite(metrics['loss']).all()
@@ -215,7 +218,7 @@ def test_fedcas_dictionary_travels():
   clients = start(learner, sizes=(8, 8, 8))
   _, _, batches = small.federation(sizes=(8, 8, 8))
   server = ServerState(small.online(), jnp.int32(0),
-                       aggregation.fedca.memory(clients))
+                       fedca.first_dictionary(clients))
   small.check_equal(server.memory, jax.tree.map(
       lambda x: x[1], clients.memory.learner.dictionary))
   clients = clients._replace(num_examples=jnp.array([8., 0., 8.]))
@@ -223,7 +226,7 @@ def test_fedcas_dictionary_travels():
   trained, _ = jax.jit(rounds.map_clients(local))(
       clients, batches, rounds.client_rngs(jax.random.key(0), server.round,
                                            jnp.arange(3)))
-  after = aggregation.fedca(server, trained)
+  after = fedca.add_to_dictionary(server, trained)
   keys, tags, share = (trained.memory.learner.keys, trained.memory.learner.tag,
                        size // 3)
   before = server.memory.entries
@@ -235,7 +238,7 @@ def test_fedcas_dictionary_travels():
       np.repeat([tags[0], 0, tags[2]], share), np.zeros(size - 3 * share)]))
   np.testing.assert_allclose(np.linalg.norm(want, axis=1), 1, rtol=1e-5)
   assert np.abs(keys[0, :share] - keys[2, :share]).max() > 1e-3
-  got = update_rules.fedca(small.client(0, trained), after)
+  got = fedca.take_dictionary(small.client(0, trained), after)
   small.check_equal(got.memory.learner.dictionary, after.memory)
   small.check_equal(got.memory.learner.keys, keys[0])
   small.check_equal(got.online, after.online)
@@ -250,9 +253,9 @@ def test_fedcas_dictionary_has_room_for_every_client():
   clients = clients._replace(memory=Memory(jax.tree.map(
       lambda x: jnp.stack([x] * 3), memory)))
   server = ServerState(small.online(), jnp.int32(0),
-                       aggregation.fedca.memory(clients))
+                       fedca.first_dictionary(clients))
   with pytest.raises(ValueError, match='2 entries.*3 clients'):
-    aggregation.fedca(server, clients)
+    fedca.add_to_dictionary(server, clients)
 
 
 def test_fedca_minds_the_dictionary():
@@ -337,7 +340,7 @@ def test_fedscs_moments_travel():
   clients = start(learner, sizes=(8, 24))
   _, _, batches = small.federation(sizes=(8, 24))
   server = ServerState(small.online(), jnp.int32(0),
-                       aggregation.fedsc.memory(clients))
+                       fedsc.no_moments(clients))
   trained, _ = jax.jit(rounds.map_clients(functools.partial(
       fedu_jax.local_update, learner=learner)))(
           clients, batches, rounds.client_rngs(
@@ -345,22 +348,22 @@ def test_fedscs_moments_travel():
   own = trained.memory.learner.own
   # The mean square of norms, all of which are shortened.
   np.testing.assert_allclose(np.trace(own, axis1=1, axis2=2), 1e-4, rtol=1e-5)
-  after = aggregation.fedsc(server, trained)
+  after = fedsc.average_moments(server, trained)
   for k, share in enumerate((0.25, 0.75)):
-    got = update_rules.fedsc(
+    got = fedsc.take_moments(
         small.client(k, trained), after).memory.learner
     np.testing.assert_allclose(got.share, share)
     np.testing.assert_allclose(got.others, (1 - share) * own[1 - k],
                                atol=1e-10)
   # One who sat the round out has nothing of its own in the mean.
   absent = small.client(0, trained)._replace(last_round=jnp.int32(-1))
-  got = update_rules.fedsc(absent, after).memory.learner
+  got = fedsc.take_moments(absent, after).memory.learner
   np.testing.assert_allclose(got.share, 8 / 40)
   np.testing.assert_allclose(got.others, 0.8 * after.memory.mean, atol=1e-10)
   nobody = trained._replace(num_examples=jnp.zeros(2))
-  alone = aggregation.fedsc(after, nobody)
+  alone = fedsc.average_moments(after, nobody)
   small.check_equal(alone.memory.mean, after.memory.mean)
-  got = update_rules.fedsc(small.client(0, trained), alone).memory.learner
+  got = fedsc.take_moments(small.client(0, trained), alone).memory.learner
   np.testing.assert_array_equal(got.others, 0)
   assert got.share == 1
 
@@ -383,7 +386,7 @@ def test_supervised_training_learns_its_labels():
   batches = jax.vmap(lambda a, k: fedu_jax.make_batches(
       a, k, jnp.int32(0), batch_size=8, epochs=10))(
           arrays, jax.random.split(jax.random.key(1), 2))
-  learner = learners.supervised(nets, small.view, make_tx=small.make_tx)
+  learner = supervised.supervised(nets, small.view, make_tx=small.make_tx)
   server, _, metrics = one_round(
       learner, online, clients, batches)
   assert metrics['loss'].max() < np.log(2) / 2  # a mean over all steps
@@ -432,7 +435,7 @@ def test_two_steps_of_the_rivals_in_pytorch(name):
           networks.BasicBlock, (1, 1), 4), head), head)
       choices = {'simsiam': {}, 'simclr': {'temperature': 0.07},
                  'moco': {'queue_size': 2 * parity.BATCH, 'temperature': 0.2}}
-      learner = getattr(learners, name)(
+      learner = learners.METHODS[name](
           nets, parity.fixed_views(), make_tx=parity.make_tx('float64'),
           **choices[name])
       online = online_from(encoder, predictor)

@@ -196,7 +196,7 @@ def compare(way, cohorts):
 
   online = online_from(encoder, predictor)
   clients = fedu_jax.init_clients(online, np.array(COUNTS), memory=Memory(
-      jnp.array(way.alias), update_rules.fedema_auto.memory))
+      jnp.array(way.alias), update_rules.FedEMAMemory(0.)))
   server = ServerState(online, jnp.int32(0), {
       'rule': jnp.int32(number_of(way)), 'scale': jnp.float64(
           way.tau or way.scale), 'threshold': jnp.float64(way.threshold),

@@ -1,1 +1,1 @@
-"""Convolutions on CPU, written by hand where XLA's own are slow in a loop."""
+"""Convolutions for CPU, where XLA's own are slow inside a loop."""

@@ -1,9 +1,9 @@
-"""A convolution's parts on CPU, each by what its shape makes fastest.
+"""A convolution and its gradients on CPU, by the fastest method for a shape.
 
-Products of patches for small maps, of rows for few channels, Winograd's method
-for many, XLA's own convolution otherwise; `convolution.py` has the
-measurements. Each is under jit, so that it is traced once for all layers of a
-shape.
+Small maps use products of patches, few channels products of rows, many channels
+Winograd's method, and all others XLA's convolution. `convolution.py` has the
+measurements. Each function is under jit, so that all layers of one shape share
+one trace.
 """
 
 from collections.abc import Callable
@@ -17,15 +17,16 @@ from fedu_jax.core.state import Array
 from fedu_jax.models.cpu_conv import few_channels
 from fedu_jax.models.cpu_conv import winograd
 
-_SMALL = 4  # the largest side of an output map that is done as a product
-# Where Winograd's method wins: its kernel gradient with more than 16 channels,
-# its convolution from 16 channels on maps of up to 16, and from 64 on larger
-# ones. With fewer channels, those of the smaller side, products of rows do.
+_SMALL = 4  # the largest side of an output map for products of patches
+# Winograd's method is fastest for kernel gradients with more than _FEW
+# channels. It is fastest for convolutions from _MANY channels on, and from _FEW
+# on if the maps have at most _MEDIUM pixels a side. With fewer channels,
+# products of rows are. The smaller of input's and output's channels counts.
 _FEW = 16
 _MEDIUM = 16
 _MANY = 64
-_NARROW = 32  # the most channels of the larger side for rows to win forward
-# A kernel's gradient is summed over slices of the batch that fit the cache:
+_NARROW = 32  # the most channels of the larger side for rows, forward
+# A kernel's gradient is summed over slices of the batch that fit the CPU cache:
 _TILES = 256  # Winograd tiles in a slice
 _PATCHES = 2**19  # numbers in a slice of patches or rows
 
@@ -34,7 +35,7 @@ Pads = tuple[tuple[int, int], ...]  # (before, behind) of height, of width
 
 def xla(x: Array, kernel: Array, *, stride: int, pads: Pads,
         exact: bool = False) -> Array:
-  """XLA's convolution: [B, H, W, C], [k, k, C, F] -> [B, H', W', F]."""
+  """Convolves by XLA: [B, H, W, C], [k, k, C, F] -> [B, H', W', F]."""
   return lax.conv_general_dilated(
       x, kernel, (stride, stride), pads,
       dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
@@ -44,9 +45,9 @@ def xla(x: Array, kernel: Array, *, stride: int, pads: Pads,
 @functools.partial(jax.jit, static_argnames=('stride', 'pads', 'exact'))
 def forward(x: Array, kernel: Array, *, stride: int, pads: Pads,
             exact: bool = False) -> Array:
-  """The forward convolution, by what is fastest for its shape.
+  """Convolves by the fastest method for the shapes.
 
-  `exact` leaves Winograd's method out, here and in the gradients.
+  Arguments and result are as in `xla`. `exact` leaves Winograd's method out.
   """
   method = _method(x, kernel, stride, pads, exact)
   if method == 'winograd':
@@ -75,7 +76,7 @@ def _method(x: Array, kernel: Array, stride: int, pads: Pads,
 
 
 def _keeps_size(kernel: Array, stride: int, pads: Pads) -> bool:
-  """What Winograd's method and products of rows are written for."""
+  """Whether the map keeps its size, as Winograd's method and rows require."""
   return (kernel.shape[:2] == (3, 3) and stride == 1
           and pads == ((1, 1), (1, 1)))
 
@@ -88,7 +89,7 @@ def _output_size(x: Array, kernel: Array, stride: int,
 
 def _patches(x: Array, kernel: Array, stride: int, pads: Pads, height: int,
              width: int) -> Array:
-  """The pixels under each output pixel: [B height width, k k' C]."""
+  """The input pixels of each output pixel: [B height width, k k' C]."""
   x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
   taps = [x[:, i:i + (height - 1) * stride + 1:stride,
             j:j + (width - 1) * stride + 1:stride]
@@ -99,18 +100,26 @@ def _patches(x: Array, kernel: Array, stride: int, pads: Pads, height: int,
 @functools.partial(jax.jit, static_argnames=('stride', 'padding', 'exact'))
 def input_gradient(x: Array, kernel: Array, d_y: Array, *, stride: int,
                    padding: int, exact: bool = False) -> Array:
-  """One convolution of `d_y` for each of the stride's phases, interleaved.
+  """The gradient [B, H, W, C] of a convolution with respect to its input.
 
-  Input pixel stride * q + phase is seen by those taps i of the kernel for which
-  phase + padding - i is a multiple of the stride, from output pixel
-  q + (phase + padding - i) / stride.
+  It is one convolution of `d_y` for each phase of the stride, interleaved. Tap
+  i of the kernel reads input pixel stride * q + phase if phase + padding - i is
+  a multiple of the stride, for output pixel q + (phase + padding - i) / stride.
+
+  Args:
+    x: the input, [B, H, W, C]; only its shape is used.
+    kernel: [k, k, C, F].
+    d_y: the gradient of the output, [B, H', W', F].
+    stride: of the convolution.
+    padding: of the convolution.
+    exact: whether to leave Winograd's method out.
   """
   k = len(kernel)
   back = kernel.swapaxes(2, 3)
   counts = [-(-size // stride) for size in x.shape[1:3]]
 
   def along(phase, axis):
-    """Taps in the order of the output pixels that they read, and the pads."""
+    """The taps of a phase, in the order of their output pixels; and pads."""
     taps = [i for i in range(k) if (phase + padding - i) % stride == 0][::-1]
     if not taps:
       return [], (0, 0)
@@ -140,9 +149,10 @@ def input_gradient(x: Array, kernel: Array, d_y: Array, *, stride: int,
 @functools.partial(jax.jit, static_argnames=('stride', 'padding', 'exact'))
 def kernel_gradient(x: Array, kernel: Array, d_y: Array, *, stride: int,
                     padding: int, exact: bool = False) -> Array:
-  """Products of tiles, rows or patches with `d_y`.
+  """The gradient [k, k, C, F] of a convolution with respect to its kernel.
 
-  Summed over slices of the batch: [k, k, C, F].
+  It is a product of tiles, rows or patches with `d_y`, summed over slices of
+  the batch. Arguments as in `input_gradient`.
   """
   pads = ((padding, padding),) * 2
   height, width = d_y.shape[1:3]
@@ -172,7 +182,7 @@ def _over_slices(gradient: Callable[[Array, Array], Array], x: Array,
     return gradient(x, d_y)
   size = -(-len(x) // steps)
 
-  def sliced(a):  # images of zeros fill the last slice and add nothing
+  def sliced(a):  # images of zeros, which add nothing, fill the last slice
     pad = [(0, steps * size - len(a))] + [(0, 0)] * (a.ndim - 1)
     return jnp.pad(a, pad).reshape(steps, size, *a.shape[1:])
 

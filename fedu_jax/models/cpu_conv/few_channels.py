@@ -1,8 +1,8 @@
 """3x3 convolutions of few channels on CPU, as one matrix product each.
 
-The three taps of the kernel's width lie side by side on one operand, the three
-of its height on the other: a product [.., 3 C] by [3 C, 3 F], where patches
-would need [.., 9 C] and be copied nine times.
+One operand holds the three taps along the width, the other the three taps along
+the height: a product of [.., 3 C] and [3 C, 3 F]. Patches would be [.., 9 C],
+nine copies of the maps instead of three.
 """
 
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ def convolve(x: Array, kernel: Array) -> Array:
 
 
 def kernel_gradient(x: Array, d_y: Array) -> Array:
-  """[B, H, W, C], [B, H, W, F] -> [3, 3, C, F], summed over the batch."""
+  """The gradient of the kernel: [B, H, W, C], [B, H, W, F] -> [3, 3, C, F]."""
   height, channels, features = x.shape[1], x.shape[-1], d_y.shape[-1]
   padded = jnp.pad(d_y, ((0, 0), (2, 2), (0, 0), (0, 0)))
   heights = jnp.concatenate(
@@ -33,7 +33,7 @@ def kernel_gradient(x: Array, d_y: Array) -> Array:
 
 
 def _widths(x: Array) -> Array:
-  """The pixels left of, at and right of each: [B, H + 2, W, 3 C]."""
+  """Each pixel with its left and right neighbours: [B, H + 2, W, 3 C]."""
   width = x.shape[2]
   x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
   return jnp.concatenate([x[:, :, j:j + width] for j in range(3)], -1)

@@ -1,14 +1,15 @@
 """3x3 convolutions with a quarter of the multiplications, for CPU.
 
 Winograd's minimal filtering (Lavin and Gray, arXiv 1509.09308): a tile of m x m
-output pixels costs (m + 2)^2 products instead of 9 m^2, so 4x4 tiles need 2.25
-for each pixel and 2x2 tiles 4. What is left are (m + 2)^2 plain matrix products
-and sums of slices, which XLA's CPU backend runs well, in loops too.
+output pixels costs (m + 2)^2 products instead of 9 m^2. So a pixel costs 2.25
+products with 4x4 tiles, 4 with 2x2 tiles, and 9 with plain sums. A convolution
+becomes (m + 2)^2 matrix products and sums of slices, which XLA's CPU backend
+runs fast, inside loops too.
 
-The price is rounding: in float32 a convolution is 1e-6 to 4e-6 from float64 by
-the norm, and a kernel's gradient 1e-6 to 3e-6, where plain sums have 2e-7 to
+The price is rounding: in float32 a convolution differs from float64 by 1e-6 to
+4e-6 of the norm, and a kernel's gradient by 1e-6 to 3e-6; plain sums by 2e-7 to
 4e-7 (`benchmarks/precision_bench.py`). `model.convolution=exact` leaves it out.
-Never use it in bfloat16: `convolution.py` computes that in float32.
+Do not use it in bfloat16: `convolution.py` computes that in float32.
 """
 
 from collections.abc import Sequence
@@ -20,8 +21,8 @@ from fedu_jax.core.state import Array
 
 _Matrix = Sequence[Sequence[float]]
 
-# Tile -> how input, kernel and output are combined (B^T, G, A^T of the paper),
-# with the points 0, 1, -1 and for tiles of four also 2 and -2.
+# Tile -> the matrices of input, kernel and output (B^T, G, A^T of the paper),
+# for the points 0, 1, -1; for tiles of four also 2 and -2.
 _MATRICES: dict[int, tuple[_Matrix, _Matrix, _Matrix]] = {
     2: (((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)),
         ((1, 0, 0), (1 / 2, 1 / 2, 1 / 2), (1 / 2, -1 / 2, 1 / 2), (0, 0, 1)),
@@ -36,7 +37,7 @@ _MATRICES: dict[int, tuple[_Matrix, _Matrix, _Matrix]] = {
 
 
 def tile(height: int, width: int) -> int:
-  """The largest tile that a map divides into, or 0."""
+  """The largest tile that divides both sides of a map, or 0."""
   return next((m for m in (4, 2) if not height % m and not width % m), 0)
 
 
@@ -46,8 +47,8 @@ def convolve(x: Array, kernel: Array, *, transposed: bool = False) -> Array:
   Args:
     x: [B, H, W, C] with a `tile(H, W)`.
     kernel: [3, 3, C, F], or [3, 3, F, C] if `transposed`.
-    transposed: the order of the kernel's channels. It spares the input's
-      gradient a slow copy.
+    transposed: whether the kernel's channels are swapped; this saves the
+      input's gradient a slow copy.
   """
   batch, height, width, _ = x.shape
   m = tile(height, width)
@@ -56,7 +57,7 @@ def convolve(x: Array, kernel: Array, *, transposed: bool = False) -> Array:
   kernels = _combine(g, [rows[:, j] for j in range(3)])
   products = [_products(v, u, (2, 2 if transposed else 1))
               for v, u in zip(_tiles(x, m), kernels, strict=True)]
-  # First the columns of the output, in the order in which they stand.
+  # First the columns of the output, in their order.
   columns = jnp.stack([c.reshape(m + 2, batch, height // m, width // m, -1)
                        for c in _combine(a, products)], axis=4)
   columns = columns.reshape(m + 2, batch, height // m, width, -1)
@@ -82,7 +83,7 @@ def kernel_gradient(x: Array, d_y: Array) -> Array:
 
 
 def _tiles(x: Array, m: int) -> list[Array]:
-  """Every input tile combined both ways: m + 2 times [m + 2, tiles, C]."""
+  """Transforms all input tiles, both axes: m + 2 arrays [m + 2, tiles, C]."""
   _, height, width, channels = x.shape
   matrix, _, _ = _MATRICES[m]
   x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
@@ -94,7 +95,7 @@ def _tiles(x: Array, m: int) -> list[Array]:
 
 
 def _combine(matrix: _Matrix, parts: Sequence[Array]) -> list[Array]:
-  """matrix @ parts, without the products by 0 and 1."""
+  """matrix @ parts, without products by 0 and 1."""
   def add(row):
     terms = [x if c == 1 else -x if c == -1 else c * x
              for c, x in zip(row, parts, strict=True) if c]
@@ -107,5 +108,5 @@ def _transpose(matrix: _Matrix) -> _Matrix:
 
 
 def _products(v: Array, u: Array, contract: tuple[int, int]) -> Array:
-  """One matrix product a row: sums over one axis of v and one of u."""
+  """One matrix product for each row, over one axis of v and one of u."""
   return lax.dot_general(v, u, ((contract[:1], contract[1:]), ((0,), (0,))))

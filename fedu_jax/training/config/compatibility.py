@@ -4,7 +4,7 @@ What needs the data or the devices to be known is checked where they are at
 hand, before anything is written.
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedu_jax.runtime.errors import BadInput
@@ -13,19 +13,20 @@ KINDS = ('learner', 'aggregation', 'rule')  # the sections that make a method
 
 
 def check(flat: dict[str, Any], *, labelled: bool,
-          whole: Iterable[str]) -> None:
+          belongs: Mapping[str, Sequence[str]]) -> None:
   """Checks what fields ask of each other.
 
   Args:
     flat: from dotted names to values, each of which is right by itself.
     labelled: whether the learner trains on labels.
-    whole: names that learner, aggregation and rule must share, if one has them.
+    belongs: from the names of learner, aggregation and rule to the sections
+      that must all have the name; none for a piece that goes with any other.
 
   Raises:
     BadInput: naming the first fields that do not go together.
   """
   _sizes(flat)
-  _method(flat, whole)
+  _method(flat, belongs)
   _data(flat, labelled)
 
 
@@ -48,13 +49,16 @@ def _sizes(flat: dict[str, Any]) -> None:
                    f'is {devices}: at most that')
 
 
-def _method(flat: dict[str, Any], whole: Iterable[str]) -> None:
+def _method(flat: dict[str, Any], belongs: Mapping[str, Sequence[str]]
+            ) -> None:
   """Learner, aggregation, rule and networks."""
   parts = [flat[f'{kind}.name'] for kind in KINDS]
-  for name in whole:
-    if 0 < parts.count(name) < len(KINDS):
+  for name in sorted(belongs):
+    own = belongs[name]
+    if any(flat[f'{kind}.name'] != name for kind in own):
+      said = 'all three' if len(own) == len(KINDS) else ' and '.join(own)
       raise BadInput(f'learner, aggregation and rule are {", ".join(parts)}: '
-                     f'{name} is all three or none')
+                     f'{name} is {said} or none')
   enqueued, queue = 2 * flat['batch_size'], flat['learner.queue_size']
   if flat['learner.name'] == 'moco' and queue % enqueued:
     raise BadInput(f'config.learner.queue_size is {queue}; it must be a '

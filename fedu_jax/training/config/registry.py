@@ -1,52 +1,25 @@
-"""Checks a config before anything is touched, and turns its names into code.
+"""Checks a config before anything is touched, and binds its pieces to it.
 
-A name in the config is a public function of the package, or a researcher's own
-as 'package.module:function'. The keyword arguments that such a function takes
-are fields of its section, so a new one needs no change here.
+A name in the config stands for a piece, see `pieces`. The keyword arguments
+that its function takes are fields of its section, so a new one needs no change
+here.
 """
 
 from collections.abc import Callable
 import functools
-import importlib
-import inspect
 import json
 from typing import Any
 
 import ml_collections
 
-from fedu_jax.core import aggregation
-from fedu_jax.core import participation
-from fedu_jax.core import trees
-from fedu_jax.core import update_rules
-from fedu_jax.data import partition
+from fedu_jax.core.method import Aggregation, UpdateRule
 from fedu_jax.data import sources
-from fedu_jax import learners
 from fedu_jax.learners import augment
-from fedu_jax.learners import losses
-from fedu_jax.models import networks
 from fedu_jax.runtime.errors import BadInput
 from fedu_jax.runtime import suggest
 from fedu_jax.training.config import compatibility
 from fedu_jax.training.config.fields import FIELDS
-
-# Section -> where its name is looked up, which names are meant to be used, and
-# what such a function is called with beside its keyword arguments.
-_NAMED = {
-    'partition': (partition, ('by_class', 'iid', 'dirichlet', 'natural'),
-                  'labels, num_clients, rng'),
-    'sampling': (participation, ('uniform', 'by_size'), 'rng, num_examples'),
-    'model': (networks, ('resnet18', 'resnet50', 'resnet10', 'resnet6'), ''),
-    'learner': (learners, ('byol', 'simsiam', 'simclr', 'moco', 'fedca',
-                           'fedsc', 'supervised'), 'nets, view'),
-    'loss': (losses, ('regression_loss',), 'prediction, target'),
-    'divergence': (trees, ('conv_distance', 'squared_distance'),
-                   'params, params'),
-    'aggregation': (aggregation, ('fedavg', 'fedavg_target', 'ldawa',
-                                  'fedca', 'fedsc'), 'server, clients'),
-    'rule': (update_rules, ('dapu', 'global_predictor', 'local_predictor',
-                            'fedema', 'fedema_auto', 'fedca', 'fedsc'),
-             'client, server'),
-}
+from fedu_jax.training.config import pieces
 
 # Where a run runs, which changes what it computes by rounding at most; and what
 # stands there for one that is read from its folder.
@@ -109,22 +82,23 @@ def check(config: ml_collections.ConfigDict) -> None:
       raise BadInput(f'config.{name} is {_shown(value)}, which config.json '
                      'cannot hold; it must be a number, a text, a flag, None, '
                      'or a tuple of such')
+  named = {flat[f'{kind}.name']: kind for kind in compatibility.KINDS}
   compatibility.check(
       flat, labelled=labelled(config),
-      # What goes by the same name in all three is one method.
-      whole=sorted(set.intersection(*(
-          set(_NAMED[kind][1]) for kind in compatibility.KINDS))))
+      belongs={name: pieces.belongs(pieces.raw(kind, name))
+               for name, kind in named.items()})
 
 
 def _own_fields(flat: dict[str, Any]) -> set[str]:
   """The fields that functions take, a researcher's own among them."""
   fields = set()
-  for section in _NAMED:
+  for section in pieces.SECTIONS:
     chosen = flat[f'{section}.name']
     if wanted := FIELDS[f'{section}.name'](chosen):
       raise BadInput(f'config.{section}.name is {_shown(chosen)}; it must be '
                      f'{wanted}')
-    for name, parameter in _keywords(find(section, chosen)).items():
+    for name, parameter in pieces.keywords(
+        pieces.function(section, chosen)).items():
       fields.add(f'{section}.{name}')
       if (parameter.default is parameter.empty
           and name not in _BOUND.get(section, ())
@@ -140,8 +114,8 @@ def _own_fields_of_data(flat: dict[str, Any]) -> set[str]:
   source = flat['data.source']
   if FIELDS['data.source'](source) or not (own := sources.function(source)):
     return set()
-  fields = {f'data.{name}': parameter
-            for name, parameter in _keywords(own).items() if name != 'lazy'}
+  fields = {f'data.{name}': parameter for name, parameter
+            in pieces.keywords(own).items() if name != 'lazy'}
   for name, parameter in fields.items():
     if parameter.default is parameter.empty and name not in flat:
       raise BadInput(f'config.data.source is {source!r}, which needs a field '
@@ -151,44 +125,13 @@ def _own_fields_of_data(flat: dict[str, Any]) -> set[str]:
 
 def labelled(config: ml_collections.ConfigDict) -> bool:
   """Whether the learner trains on labels: the supervised upper bound."""
-  return getattr(find('learner', config.learner.name), 'labelled', False)
-
-
-def find(section: str, name: str) -> Callable[..., Any]:
-  """Returns the function that a section's name stands for.
-
-  Raises:
-    BadInput: there is none; the message names the nearest and all choices.
-  """
-  module, names, called = _NAMED[section]
-  if ':' not in name:
-    if name not in names:
-      raise BadInput(f'config.{section}.name is {name!r}'
-                     + suggest.meant(name, names)
-                     + f'; choose {", ".join(names)}, or your own as '
-                     'package.module:function')
-    return getattr(module, name)
-  path, _, attribute = name.partition(':')
-  try:
-    function = getattr(importlib.import_module(path), attribute)
-    keywords = dict.fromkeys(_keywords(function))
-  except Exception as error:  # a researcher's module can raise anything
-    raise BadInput(f'config.{section}.name is {name!r}, which cannot be '
-                   f'imported as a function ({type(error).__name__}: {error})'
-                   ) from error
-  try:
-    inspect.signature(function).bind(*filter(None, called.split(', ')),
-                                     **keywords)
-  except TypeError as error:
-    raise BadInput(f'config.{section}.name is {name!r}, which cannot be called '
-                   f'as ({called}), with keyword arguments behind a *: {error}'
-                   ) from error
-  return function
+  return pieces.find('learner', config.learner.name).labelled
 
 
 def functions(config: ml_collections.ConfigDict) -> tuple[Callable, ...]:
   """What the names of a config stand for now: a module may be reloaded."""
-  return tuple(find(section, config[section].name) for section in _NAMED)
+  return tuple(pieces.function(section, config[section].name)
+               for section in pieces.SECTIONS)
 
 
 def bind(config: ml_collections.ConfigDict, section: str,
@@ -200,15 +143,29 @@ def bind(config: ml_collections.ConfigDict, section: str,
     section: such as 'rule'.
     **more: keyword arguments that are not fields; bound if it takes them.
   """
-  function = find(section, config[section].name)
+  function = pieces.function(section, config[section].name)
   offered = dict(config[section]) | more
   return functools.partial(function, **{
-      name: offered[name] for name in _keywords(function) if name in offered})
+      name: offered[name] for name in pieces.keywords(function)
+      if name in offered})
+
+
+def aggregation(config: ml_collections.ConfigDict, **more: Any) -> Aggregation:
+  """Returns the aggregation with its function bound, see `bind`."""
+  found: Aggregation = pieces.find('aggregation', config.aggregation.name)
+  return found._replace(fn=bind(config, 'aggregation', **more))
+
+
+def rule(config: ml_collections.ConfigDict) -> UpdateRule:
+  """Returns the update rule with its function bound, see `bind`."""
+  found: UpdateRule = pieces.find('rule', config.rule.name)
+  return found._replace(fn=bind(config, 'rule'))
 
 
 def takes(config: ml_collections.ConfigDict, section: str, name: str) -> bool:
   """Whether a section's function has a keyword argument of this name."""
-  return name in _keywords(find(section, config[section].name))
+  return name in pieces.keywords(
+      pieces.function(section, config[section].name))
 
 
 def view(config: ml_collections.ConfigDict) -> Callable[..., Any]:
@@ -236,13 +193,6 @@ def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
 def _told(flat: dict[str, Any], name: str) -> Any:
   """A value as a JSON file holds it."""
   return json.loads(json.dumps(flat.get(name, 'absent')))
-
-
-def _keywords(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-  """The keyword-only arguments of a function."""
-  return {name: parameter for name, parameter in
-          inspect.signature(function).parameters.items()
-          if parameter.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
 def _plain(value: Any) -> bool:

@@ -64,16 +64,14 @@ def init_state(config: ml_collections.ConfigDict, nets: networks.Nets,
     rng: the run's key.
     image: [1, H, W, C] f32, for its shape alone.
   """
-  rule = registry.find('rule', config.rule.name)
   own = jax.tree.map(jnp.array, online)
   memory = Memory(
       make_learner(config, nets).memory(
           own, jax.random.fold_in(rng, _MEMORY), image),
-      getattr(rule, 'memory', ()))
+      registry.rule(config).memory(own))
   clients = local_training.init_clients(own, num_examples, memory=memory)
-  aggregation = registry.find('aggregation', config.aggregation.name)
-  first = getattr(aggregation, 'memory', lambda clients: ())
-  return ServerState(own, jnp.int32(0), first(clients)), clients
+  first = registry.aggregation(config).memory(clients)
+  return ServerState(own, jnp.int32(0), first), clients
 
 
 def shapes(config: ml_collections.ConfigDict, nets: networks.Nets,
@@ -106,9 +104,8 @@ def sent(config: ml_collections.ConfigDict, server: ServerState,
     num_clients: K.
   """
   cohort = config.cohort if is_sampled(config, num_clients) else num_clients
-  return communication.of(registry.find('aggregation', config.aggregation.name),
-                    registry.find('rule', config.rule.name), server, client,
-                    cohort)
+  return communication.of(registry.aggregation(config), registry.rule(config),
+                          server, client, cohort)
 
 
 def make_training(config: ml_collections.ConfigDict, nets: networks.Nets, *,

@@ -17,7 +17,7 @@ from fedu_jax.models.networks import Nets
 from fedu_jax.runtime.errors import BadInput
 from fedu_jax.runtime import terminal
 from fedu_jax.training.config import contracts
-from fedu_jax.training.config import registry
+from fedu_jax.training.config import pieces
 from fedu_jax.training.engine import round_program
 from fedu_jax.training import prepare
 from fedu_jax.training import train
@@ -180,4 +180,4 @@ def test_divergences_that_break_the_contract(measure, match):
 def test_all_strangers_are_called_as_the_table_says():
   for section in ('loss', 'learner', 'aggregation', 'rule', 'sampling',
                   'partition', 'divergence'):
-    registry.find(section, f'tests.helpers.strangers:{section}')
+    pieces.find(section, f'tests.helpers.strangers:{section}')

@@ -77,7 +77,8 @@ def test_equal_rounds_are_traced_once(monkeypatch):
   assert len(traced) == 2
   np.testing.assert_array_equal(first, second)
   assert (first != other).any()
-  monkeypatch.setattr(aggregation, 'fedavg', aggregation.fedavg_target)
+  monkeypatch.setitem(aggregation.AGGREGATIONS, 'fedavg',
+                      aggregation.fedavg_target)
   assert (weights(0.1) != first).any() and len(traced) == 3
   round_program._jitted.cache_clear()  # no other test gets these
 

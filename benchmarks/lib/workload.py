@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from benchmarks import measure
+from benchmarks.lib import timing
 from configs import cifar10
 from fedu_jax.core import local_training
 from fedu_jax.core import rounds
@@ -91,7 +91,7 @@ def compiled(fn: Callable[..., Any], *args: Any) -> jax.stages.Compiled:
 
 def batches(args: argparse.Namespace, seed: int = 0) -> tuple[Array, Array]:
   """A run's images [S, B, H, W, 3] u8 and keys [S]."""
-  images = measure.random_images(args.steps * args.batch, args.size, seed)
+  images = timing.random_images(args.steps * args.batch, args.size, seed)
   return (images.reshape(args.steps, args.batch, *images.shape[1:]),
           jax.random.split(jax.random.key(seed + 1), args.steps))
 
