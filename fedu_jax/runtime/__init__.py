@@ -1,1 +1,1 @@
-"""Files, processes, signals, memory and the console; knows no learning."""
+"""Files, processes, signals, memory and the console; nothing of learning."""

@@ -1,8 +1,9 @@
-"""The whole state on disk, through Orbax, and whether it is as it was written.
+"""Saves and restores the whole state through Orbax, and checks for damage.
 
-A checkpoint is a folder named after the rounds that led to it: Orbax's files,
-and a manifest of their checksums. It gets its name when all of it is on the
-disk, and goes without it when it is removed: a kill leaves no half of one.
+A checkpoint is a folder named after the number of completed rounds. It holds
+Orbax's files and a manifest of their checksums. A new checkpoint gets its name
+when all of it is on disk, and loses it before it is removed. Therefore a killed
+process leaves no incomplete checkpoint.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,30 +27,33 @@ _STATE, _MANIFEST = 'default', 'manifest.json'  # the first is Orbax's own name
 
 
 class Checkpoints:
-  """The checkpoints of one run, numbered by the rounds completed.
+  """The checkpoints of one run, numbered by completed rounds.
 
-  The newest sound one counts. Damaged ones beyond it stay until the run has
-  saved another.
+  A run resumes from the newest sound checkpoint. Newer damaged ones stay until
+  the run has saved another.
+
+  Attributes:
+    damaged: the newer damaged checkpoints, and what is wrong with each.
   """
 
   def __init__(self, folder: pathlib.Path, *, keep: int):
-    """Finds the newest sound one; changes nothing on the disk.
+    """Finds the newest sound checkpoint; changes nothing on disk.
 
     Args:
-      folder: theirs; made when the first is saved.
-      keep: how many stay, of those that are sound.
+      folder: the folder of the checkpoints, created by the first save.
+      keep: the number of sound checkpoints that stay.
 
     Raises:
-      BadInput: there are some, and none is sound.
+      BadInput: there are checkpoints, and none is sound.
     """
     self._folder, self._keep = folder.absolute(), keep
     self._handler = ocp.StandardCheckpointHandler()
-    self.damaged: dict[int, str] = {}  # the newer ones, and what is wrong
+    self.damaged: dict[int, str] = {}
     found = self._newest_sound() if multihost.first() else -1
     self._latest = multihost.of_first(found)
 
   def _newest_sound(self) -> int:
-    """The rounds of it; -1: there are none at all."""
+    """The completed rounds of the newest sound one; -1 without any."""
     steps = self._steps()
     for step in reversed(steps):
       try:
@@ -79,7 +83,7 @@ class Checkpoints:
       durable_files.unsealed(self._folder.parent / name)
 
   def _steps(self) -> list[int]:
-    """All that are there, whatever they are worth, oldest first."""
+    """The completed rounds of all checkpoints, damaged too, ascending."""
     try:
       return sorted(int(path.name) for path in self._folder.iterdir()
                     if path.name.isdecimal())
@@ -90,12 +94,12 @@ class Checkpoints:
                      'it readable, or choose another --workdir') from error
 
   def latest(self) -> int | None:
-    """Returns the rounds completed by the newest sound state, or None."""
+    """Returns the completed rounds of the newest sound state, or None."""
     return self._latest if self._latest >= 0 else None
 
   def oldest(self) -> int:
-    """Returns the rounds completed by the oldest state that is kept."""
-    # A host may not see yet what the first has just written.
+    """Returns the completed rounds of the oldest state that is kept."""
+    # Other hosts may not see yet what the first host has just written.
     return min([step for step in self._steps() if step <= self._latest
                 ][-self._keep:], default=self._latest)
 
@@ -103,12 +107,13 @@ class Checkpoints:
     """Returns the newest sound state, or None if there is none.
 
     Args:
-      like: a state of the same structure and dtypes, lying where the restored
-        one shall lie. Leading axes may differ in length, as those of clients
-        do between numbers of devices: rows are left out, or added and zero.
+      like: a state of the same structure and dtypes, with the shardings of the
+        result. Leading axes may have other lengths, because the padding of the
+        clients' axis depends on the number of devices. Rows are then left out,
+        or rows of zeros added.
 
     Raises:
-      BadInput: the state that was saved has another structure or shapes.
+      BadInput: the saved state has another structure or other shapes.
     """
     if self.latest() is None:
       return None
@@ -133,7 +138,7 @@ class Checkpoints:
   def restore_plain(self) -> PyTree | None:
     """Returns the newest sound state as nested dicts of arrays, or None.
 
-    They lie on one device, on however many they were.
+    All arrays are put on the first device.
     """
     if self.latest() is None:
       return None
@@ -155,12 +160,13 @@ class Checkpoints:
     """Writes a state; returns when it is on disk. A step is written once.
 
     Args:
-      step: the rounds completed.
-      state: of all hosts, each of which writes its part.
-      sealed: files beside the folder that the state needs to be of use.
+      step: the number of completed rounds.
+      state: the state; each host writes its own shards.
+      sealed: other files of the workdir that a resumed run needs. They are
+        checked together with the checkpoint.
 
     Raises:
-      OSError: it could not be written; what was saved before is as it was.
+      OSError: it could not be written; earlier checkpoints are unchanged.
     """
     if step == self._latest:
       return
@@ -181,7 +187,7 @@ class Checkpoints:
       raise
     self._latest = step
     if multihost.first():
-      for wrong in self.damaged:  # and was not replaced
+      for wrong in self.damaged:  # the step just saved has been replaced
         if wrong != step:
           durable_files.discard(self._folder / str(wrong))
     self.damaged = {}
@@ -189,7 +195,7 @@ class Checkpoints:
 
   def _finish(self, part: pathlib.Path, step: int,
               sealed: Sequence[pathlib.Path]) -> None:
-    """Makes a checkpoint of what all hosts have written."""
+    """Adds the manifest to what all hosts wrote, and gives it its name."""
     self._handler.finalize(epath.Path(part / _STATE))
     found = sorted(path for path in part.rglob('*') if path.is_file())
     manifest = {
@@ -203,16 +209,16 @@ class Checkpoints:
       durable_files.sync(each)
     durable_files.sync(part)
     final = self._folder / str(step)
-    if final.exists():  # a damaged one, whose rounds have been run again
+    if final.exists():  # a damaged one; its rounds have been run again
       durable_files.discard(final)
     os.rename(part, final)
     durable_files.sync(self._folder)
     durable_files.sync(self._folder.parent)
 
   def tidy(self) -> None:
-    """Removes what a kill left unfinished, and what is no longer kept.
+    """Removes unfinished checkpoints and those that are no longer kept.
 
-    For a run that holds the folder, not for who reads it.
+    Only the process that holds the workdir's lock may call it.
     """
     if not multihost.first() or not self._folder.is_dir():
       return
@@ -225,12 +231,12 @@ class Checkpoints:
           durable_files.discard(self._folder / str(step))
 
   def close(self) -> None:
-    """Releases what Orbax holds."""
+    """Releases Orbax's resources."""
     self._handler.close()
 
 
 def _shapes(tree: PyTree) -> set[tuple[str, Any]]:
-  """Each leaf's path and what it has of shape behind the first axis."""
+  """The path of each leaf, and its shape without the first axis."""
   def name(path):
     return '.'.join(str(getattr(key, 'name', getattr(
         key, 'key', getattr(key, 'idx', key)))) for key in path)

@@ -1,4 +1,4 @@
-"""What the commands share: flags, help, exit codes, and the program's ends."""
+"""The parts that all commands share: flags, help and exit codes."""
 
 from collections.abc import Callable
 import contextlib
@@ -28,11 +28,11 @@ comes with one line on stderr."""
 
 def run(main: Callable[[list[str]], None],
         parse: Callable[[list[str]], list[str]]) -> NoReturn:
-  """Runs a command from its flags to its exit code.
+  """Runs a command: parses its flags, calls it, and exits.
 
   Args:
-    main: given what `parse` returns.
-    parse: given the command line.
+    main: the command, called with the result of `parse`.
+    parse: parses the command line.
   """
   machine.open_streams()
   code: object = 0
@@ -45,36 +45,36 @@ def run(main: Callable[[list[str]], None],
 
 
 def leave(ending: Ending) -> NoReturn:
-  """Ends the program with one line on stderr and the ending's exit code."""
+  """Exits with the ending's exit code, after one line on stderr."""
   try:
     print('error:', ' '.join(str(ending).split()), file=sys.stderr, flush=True)
     sys.stdout.flush()
-  except OSError:  # full, or gone; Python would end with a code of its own
+  except OSError:  # a full disk or no reader; Python would change the exit code
     os._exit(ending.code)
   sys.exit(ending.code)
 
 
 def refuse(message: object) -> NoReturn:
-  """Ends the program as bad input does."""
+  """Exits as for bad input, with a message."""
   leave(BadInput(message))
 
 
 def parse(argv: list[str], *, about: str | None, arguments: int = 0,
           explain: Callable[[Exception], str] = lambda error: '',
           more: Callable[[bool], str] = lambda whole: '') -> list[str]:
-  """Parses the flags; whatever is wrong with them is refused.
+  """Parses the flags. Exits with code 2 if one is wrong, with 0 after help.
 
   Args:
     argv: the command line.
-    about: what help says first: what the command does, and an example.
-    arguments: how many may stand beside the flags.
-    explain: says of an error what is wrong, or '' if it does not know.
-    more: what help says after the flags, given whether all is asked for.
+    about: the first text of the help: the command's purpose and an example.
+    arguments: the number of arguments, besides flags, that are allowed.
+    explain: turns an error into a message, or '' if it does not know the error.
+    more: the last text of the help, given whether --helpfull was used.
 
   Returns:
     The program's name and the arguments.
   """
-  logging.set_verbosity(logging.ERROR)  # what is wrong is said in one line
+  logging.set_verbosity(logging.ERROR)  # absl would add lines to our message
   for flag in argv[1:]:
     if flag.startswith('-') and flag.lstrip('-') in _HELP:
       _help(about or '', more(flag.lstrip('-') == 'helpfull'))
@@ -88,7 +88,7 @@ def parse(argv: list[str], *, about: str | None, arguments: int = 0,
 
 
 def _help(about: str, more: str) -> NoReturn:
-  """Prints what the command does, its flags and what else there is; ends."""
+  """Prints the help and exits."""
   text = [about.strip(), '\nflags:']
   for module, own in flags.FLAGS.flags_by_module_dict().items():
     if module in (sys.argv[0], '__main__') or module.startswith('fedu_jax'):
@@ -101,28 +101,28 @@ def _help(about: str, more: str) -> NoReturn:
   try:
     print('\n'.join(text + [''] * bool(more) + [more, '', _CODES]))
   except OSError:
-    pass  # nobody reads it
+    pass  # nothing reads it
   sys.exit(0)
 
 
 def _close_stdout() -> None:
-  """Writes what waits; if nobody can read it, the exit code stays as it is."""
+  """Flushes stdout; a failure to write does not change the exit code."""
   try:
     sys.stdout.flush()
   except OSError:
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())  # for Python, which tries again
+    os.dup2(nowhere, sys.stdout.fileno())  # Python flushes again when it exits
     os.close(nowhere)
 
 
 def see_printed(console: Console) -> None:
-  """Refuses to end well when what was printed went nowhere.
+  """Raises an error if lines could not be printed.
 
   Args:
-    console: made by `terminal.console`.
+    console: a console made by `terminal.console`.
 
   Raises:
-    Unsaved: it did.
+    Unsaved: something could not be printed.
   """
   if why := terminal.unprinted(console):
     raise Unsaved(f'stdout cannot be written ({why}): '
@@ -130,10 +130,10 @@ def see_printed(console: Console) -> None:
 
 
 def see_devices() -> None:
-  """Refuses to go on where JAX finds no device.
+  """Checks that JAX finds a device.
 
   Raises:
-    BadInput: with JAX's reason.
+    BadInput: it finds none; the message has JAX's reason.
   """
   try:
     jax.devices()
@@ -146,10 +146,10 @@ def see_devices() -> None:
 
 
 def keep_compiled_programs() -> None:
-  """Lets the next start of a config load what this one compiles.
+  """Caches compiled programs on disk, for later starts of the same config.
 
-  JAX's own variables go before: JAX_COMPILATION_CACHE_DIR for another folder,
-  JAX_ENABLE_COMPILATION_CACHE=false for none.
+  JAX's variables take precedence: JAX_COMPILATION_CACHE_DIR sets another
+  folder, and JAX_ENABLE_COMPILATION_CACHE=false turns the cache off.
   """
   if 'JAX_COMPILATION_CACHE_DIR' in os.environ or (
       not jax.config.values['jax_enable_compilation_cache']):

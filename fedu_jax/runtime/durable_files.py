@@ -1,6 +1,7 @@
-"""Files that are whole or absent, that tell of damage, and that are held.
+"""Durable files: written as a whole, with checksums, and with locks.
 
-What lasts is on the disk before its name is, so that it survives the power.
+A file's content is on disk before its name is. A crash or a power failure
+therefore leaves either the old file or the new one.
 """
 
 from collections.abc import Iterator
@@ -12,24 +13,24 @@ import os
 import pathlib
 import shutil
 
-PART = '.part'  # ends the names of what is not finished, or half deleted
+PART = '.part'  # the suffix of unfinished and partly deleted files
 _DIGITS = 64  # of a SHA-256 in hexadecimal
 
 
 class Damaged(Exception):
-  """A file is not as it was written; the message says which, and how."""
+  """A file is missing or changed; the message names the file and the damage."""
 
 
 def write(path: pathlib.Path, data: bytes, *, lasting: bool = True) -> None:
-  """Writes a file at once or not at all; one that holds the same is left.
+  """Writes a file as a whole or not at all; skips a file of equal content.
 
   Args:
-    path: where; its folder is there.
-    data: all of it.
-    lasting: wait until it is on the disk; else call `sync`.
+    path: the file, in a folder that exists.
+    data: the whole content.
+    lasting: whether to wait until the file is on disk; otherwise call `sync`.
 
   Raises:
-    OSError: it cannot be written; what was there before still is.
+    OSError: it cannot be written; an earlier file is unchanged.
   """
   with contextlib.suppress(OSError):
     if path.read_bytes() == data:
@@ -50,7 +51,7 @@ def write(path: pathlib.Path, data: bytes, *, lasting: bool = True) -> None:
 
 
 def sync(path: pathlib.Path) -> None:
-  """Waits until a file, or the names in a folder, are on the disk."""
+  """Waits until a file's content, or a folder's names, are on disk."""
   number = os.open(path, os.O_RDONLY)
   try:
     os.fsync(number)
@@ -59,7 +60,7 @@ def sync(path: pathlib.Path) -> None:
 
 
 def remove(path: pathlib.Path) -> None:
-  """Removes a file or a folder, as far as that can be done."""
+  """Removes a file or a folder; ignores failures."""
   if path.is_dir():
     shutil.rmtree(path, ignore_errors=True)
   else:
@@ -68,7 +69,7 @@ def remove(path: pathlib.Path) -> None:
 
 
 def discard(path: pathlib.Path) -> None:
-  """Removes a folder, which is under its name as a whole or not at all."""
+  """Removes a folder, renamed first, so that no part keeps its name."""
   part = path.with_name(f'{path.name}.old{PART}')
   with contextlib.suppress(OSError):
     os.replace(path, part)
@@ -76,15 +77,15 @@ def discard(path: pathlib.Path) -> None:
 
 
 def seal(data: bytes) -> bytes:
-  """Adds the checksum by which `unsealed` knows damage."""
+  """Appends a checksum, which `unsealed` checks."""
   return data + hashlib.sha256(data).hexdigest().encode()
 
 
 def unsealed(path: pathlib.Path) -> bytes:
-  """Reads what was sealed when it was written.
+  """Reads a sealed file, checks its checksum, and returns the data.
 
   Raises:
-    Damaged: the file is absent, or not as it was written.
+    Damaged: the file is missing, unreadable or changed.
   """
   try:
     text = path.read_bytes()
@@ -97,10 +98,10 @@ def unsealed(path: pathlib.Path) -> bytes:
 
 
 def digest(path: pathlib.Path) -> str:
-  """The SHA-256 of a file, in hexadecimal.
+  """Returns the SHA-256 of a file, in hexadecimal.
 
   Raises:
-    Damaged: it cannot be read.
+    Damaged: the file is missing or unreadable.
   """
   try:
     with open(path, 'rb') as file:
@@ -110,10 +111,10 @@ def digest(path: pathlib.Path) -> str:
 
 
 def reason(error: BaseException) -> str:
-  """Says in a few words why something could not be written."""
+  """Returns in a few words why something could not be written."""
   if isinstance(error, OSError) and error.strerror:
     return error.strerror
-  # What Orbax and TensorStore raise is long, and holds the system's words.
+  # Errors of Orbax and TensorStore are long, and contain the system's message.
   text = ' '.join(str(error).split())
   for number in _ADVICE:
     if os.strerror(number) in text:
@@ -121,7 +122,7 @@ def reason(error: BaseException) -> str:
   return text[:200] or type(error).__name__
 
 
-# What helps, by the system's words. Room is spoken of only where it lacks.
+# What helps, by the system's error number.
 _ADVICE = {
     errno.ENOSPC: 'make room', errno.EDQUOT: 'make room in your quota',
     errno.EFBIG: 'raise the limit of file sizes (ulimit -f)',
@@ -142,10 +143,10 @@ _ADVICE = {
 
 
 def advice(told: object) -> str:
-  """Says what helps against an error of the system.
+  """Returns what helps against an error of the system.
 
   Args:
-    told: the error, or a text that has `reason` of it.
+    told: the error, or a text that contains its `reason`.
   """
   if isinstance(told, OSError) and told.errno in _ADVICE:
     return _ADVICE[told.errno]
@@ -163,17 +164,20 @@ def _how(error: OSError) -> str:
 @contextlib.contextmanager
 def held(path: pathlib.Path, *, wait: bool = False,
          signed: bool = False) -> Iterator[bool]:
-  """Holds a lock file, which is made and stays; yields whether we do.
+  """Locks a lock file for the context; the file is created, and stays.
 
-  The lock is the system's, which frees it however its holder ends.
+  The operating system frees the lock when its process ends, however it ends.
 
   Args:
-    path: of the file.
-    wait: until nobody else holds it.
-    signed: write our process id into it.
+    path: the lock file.
+    wait: whether to wait until no other process has the lock.
+    signed: whether to write our process id into the file.
+
+  Yields:
+    Whether we have the lock.
 
   Raises:
-    OSError: the file cannot be made.
+    OSError: the file cannot be created.
   """
   with open(path, 'a+', encoding='utf-8') as file:
     try:
@@ -184,10 +188,10 @@ def held(path: pathlib.Path, *, wait: bool = False,
     except OSError as error:
       if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
         raise
-      # A file system without locks, where nobody can hold anything.
+      # A file system without locks: all processes count as holders.
     if signed:
-      with contextlib.suppress(OSError):  # a full disk is told of elsewhere
-        # Past the buffer, which would be written again at the end.
+      with contextlib.suppress(OSError):  # others report a full disk
+        # Without Python's buffer, which would be written again at the end.
         os.ftruncate(file.fileno(), 0)
         os.write(file.fileno(), f'process {os.getpid()}'.encode())
     yield True

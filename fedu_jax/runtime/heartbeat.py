@@ -1,7 +1,7 @@
-"""Hosts that watch each other, and how one ends that another left behind.
+"""Heartbeats between hosts, and a clear end if a host is lost.
 
-JAX ends a process whose coordinator or peers are gone by an abort with a stack
-trace. So hosts are watched here, and an abort is caught.
+JAX aborts a process with a stack trace when the coordinator or another process
+is gone. Therefore hosts watch each other here, and an abort is caught.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,19 +21,19 @@ from fedu_jax.runtime.private_apis import on_abort
 
 _AGAIN = ('start all hosts again in the same workdir: the run goes on from its '
           'last checkpoint')
-_ending = threading.Lock()  # taken once, by who says the last line
+_ending = threading.Lock()  # taken once, by who prints the last line
 
 
 def end(code: int, line: str, stderr: int = 2) -> NoReturn:
-  """Ends this process from any thread, after one line on stderr."""
+  """Exits from any thread, after one line on stderr."""
   _say(line, stderr)
   os._exit(code)
 
 
 def _say(line: str, stderr: int = 2) -> None:
-  """Says the last line; whoever comes later waits for the end."""
+  """Prints the last line; threads that come later wait for the exit."""
   _ending.acquire()
-  # Nobody may be there to read it; the end must come all the same.
+  # The process must exit even if stdout and stderr have no reader.
   with contextlib.suppress(OSError, ValueError):
     sys.stdout.flush()
   with contextlib.suppress(OSError):
@@ -41,15 +41,15 @@ def _say(line: str, stderr: int = 2) -> None:
 
 
 class Watcher:
-  """Tells the other hosts that this one lives, and ends it when one is lost."""
+  """Sends heartbeats to the other hosts; exits when one of them is lost."""
 
   def __init__(self, me: int, count: int, timeout: float):
-    """Meets the others; see `start`.
+    """Waits until all hosts have come; `start` begins to watch them.
 
     Args:
       me: this host's number.
-      count: of all hosts.
-      timeout: seconds after which one that is not heard of is lost.
+      count: the number of hosts.
+      timeout: seconds without a heartbeat after which a host counts as lost.
     """
     self._me, self._count, self._timeout = me, count, timeout
     self._every = timeout / 20
@@ -59,36 +59,36 @@ class Watcher:
     self._heard = dict.fromkeys(set(range(count)) - {me}, time.monotonic())
 
   def start(self) -> None:
-    """Begins to tell and to watch, in threads; an abort has code LOST."""
+    """Starts the threads; from now on an abort exits with code LOST."""
     on_abort(lambda: end(LOST, f'{_coordinator_or_jax()}: {_AGAIN}'))
     for work in (self._tell, self._judge):
       threading.Thread(target=work, daemon=True).start()
 
   def stop(self) -> None:
-    """Ends what `start` began."""
+    """Stops the threads, and no longer catches aborts."""
     self._stopped.set()
     on_abort(None)
 
   def leave(self, code: int, reason: str) -> NoReturn:
-    """Ends this host, and tells the others why so that they end too."""
-    with contextlib.suppress(Exception):  # nobody may be there to be told
+    """Exits, and tells the other hosts why, so that they exit too."""
+    with contextlib.suppress(Exception):  # the coordinator may be gone
       coordination_client().key_value_set(
           f'fedu_jax/ended/{self._me}', f'{code} {reason}')
     self._end(code, reason)
 
   def wait_for_all(self) -> None:
-    """Returns when each other host has surely lived after now.
+    """Returns when every other host has sent a heartbeat after the call.
 
-    If one is lost, this process ends instead.
+    If a host is lost, this process exits instead.
     """
-    # Once may be what it said just before it died.
+    # Twice, because the first may have been sent just before the host died.
     for _ in range(2):
       now = time.monotonic()
       while min(self._heard.values(), default=now + 1) <= now:
         time.sleep(self._every / 4)
 
   def _tell(self) -> None:
-    """Says that this host lives, and hears of the others."""
+    """Sends heartbeats, and reads those of the other hosts."""
     beats: dict[int, str] = {}
     number = 0
     while not self._stopped.wait(self._every):
@@ -99,7 +99,7 @@ class Watcher:
             f'fedu_jax/lives/{self._me}', str(number), allow_overwrite=True)
         lives = client.key_value_dir_get('fedu_jax/lives/')
         ended = client.key_value_dir_get('fedu_jax/ended/')
-      except Exception:  # whatever it is, nobody is heard: `_judge` decides
+      except Exception:  # no heartbeat arrives then, and `_judge` decides
         continue
       for name, beat in lives:
         host = int(name.rsplit('/', 1)[-1])
@@ -111,38 +111,38 @@ class Watcher:
           self._follow(host, *text.split(' ', 1))
 
   def _follow(self, host: int, code: str, reason: str) -> NoReturn:
-    """Ends as a host did that ended first."""
+    """Exits because another host has ended."""
     if int(code) == BadInput.code:
       self._end(BadInput.code, f'process {host}: {reason}')
     self._end(LOST, f'process {host} ended ({reason[:200]}): {_AGAIN}')
 
   def _judge(self) -> None:
-    """Ends this host when one of the others has long not been heard of."""
+    """Exits when another host has sent no heartbeat for the timeout."""
     while not self._stopped.wait(self._every):
       late = time.monotonic() - self._timeout
       lost = [i for i, heard in self._heard.items() if heard < late]
       if lost and not self._stopped.is_set():
-        # Without the coordinator, nobody is heard.
+        # Without the coordinator, no heartbeat arrives from any host.
         names = ('0, which coordinates,' if 0 in lost
                  else ', '.join(map(str, lost)))
         self._end(LOST, f'process {names} was not heard of for '
                   f'{self._timeout:g} s and is taken for lost: {_AGAIN}', lost)
 
   def _end(self, code: int, line: str, lost: Sequence[int] = ()) -> NoReturn:
-    """Ends this process, but waits a moment for those about to end as well.
+    """Exits after a short wait for other hosts that are about to exit.
 
-    The coordinator goes last: when it is gone, JAX aborts the others.
+    The coordinator exits last: JAX aborts the others when it is gone.
     """
     _say(line)
     there = [i for i in range(self._count) if i not in lost]
 
     def meet():
-      with contextlib.suppress(Exception):  # some may never come
+      with contextlib.suppress(Exception):  # some hosts may never come
         coordination_client().wait_at_barrier(
             'fedu_jax leaves', int(3000 * self._every), process_ids=there)
         if not self._me:
           time.sleep(self._every)
-    if 0 in there:  # asked in vain, a lost coordinator would keep us waiting
+    if 0 in there:  # a lost coordinator would never answer
       meeting = threading.Thread(target=meet, daemon=True)
       meeting.start()
       meeting.join(4 * self._every)
@@ -151,11 +151,11 @@ class Watcher:
 
 @contextlib.contextmanager
 def aborts_as(line: Callable[[str], str]) -> Iterator[None]:
-  """Makes an abort in the block one line on stderr, as of BadInput.
+  """Turns an abort within the context into one line, with BadInput's code.
 
   Args:
-    line: makes the line of all that was written to stderr in the block; if
-      nothing aborts, that is written after it.
+    line: makes the line from all that was written to stderr in the context.
+      Without an abort, that text is written to stderr at the end.
   """
   stderr = os.dup(2)
   with tempfile.TemporaryFile() as said:
@@ -175,7 +175,7 @@ def aborts_as(line: Callable[[str], str]) -> Iterator[None]:
 
 
 def _coordinator_or_jax() -> str:
-  """Says why JAX aborts: mostly it is the coordinator that is gone."""
+  """Returns why JAX aborted, mostly because the coordinator is gone."""
   address = coordinator_address()
   host, _, port = address.rpartition(':')
   try:

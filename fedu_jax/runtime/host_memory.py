@@ -1,7 +1,7 @@
-"""How much memory this process may take, and what if it is too little.
+"""The memory that this process may use, and errors when it is too little.
 
-Limits are those of the host, of the control groups that containers and SLURM
-set (versions 1 and 2), and of `ulimit`.
+The limits are those of the host, of control groups (versions 1 and 2, as
+containers and SLURM set them), and of `ulimit`.
 """
 
 from collections.abc import Iterator
@@ -17,33 +17,33 @@ import psutil
 from fedu_jax.runtime.errors import BadInput, Ending, OutOfMemory
 
 _ROOT = pathlib.Path('/')
-# What libraries say when memory runs out; their classes of errors differ.
+# Texts of libraries' errors when memory runs out; the errors' classes differ.
 _SAID = ('(?i)RESOURCE_EXHAUSTED|out of memory|bad_alloc|unable to alloc|'
          'cannot allocate memory|_ALLOC_FAILED')
 
 
 class Limit(NamedTuple):
-  """A limit on memory, and how much of it is used, in bytes."""
+  """A limit on memory, and the memory in use, in bytes."""
   total: int
   used: int
 
 
 def host_bytes(root: pathlib.Path = _ROOT) -> int:
-  """The most memory that this process can ever have, in bytes.
+  """Returns the smallest limit on this process's memory, in bytes.
 
   Args:
-    root: of the file system in which control groups are looked up.
+    root: the root of the file system with the control groups.
   """
   return min(limit.total for limit in _limits(root))
 
 
 def free_bytes(root: pathlib.Path = _ROOT) -> int:
-  """The memory that this process can still take, in bytes.
+  """Returns the memory that this process can still take, in bytes.
 
-  What the system holds as a cache of files counts as free. Swap does not count.
+  The system's cache of files counts as free. Swap does not count.
 
   Args:
-    root: as for `host_bytes`.
+    root: the root of the file system with the control groups.
   """
   return max(0, min(limit.total - limit.used for limit in _limits(root)))
 
@@ -61,19 +61,19 @@ def _limits(root: pathlib.Path) -> Iterator[Limit]:
 
 
 def group_limits(root: pathlib.Path) -> Iterator[Limit]:
-  """The limits of this process's control groups and of all groups above them.
+  """Yields the limits of this process's control groups and of their parents.
 
-  A container may see its own group as the root: groups that are not there are
-  passed over. `memory.high` counts as a limit, since a process above it is
-  slowed down until it hardly runs.
+  A container may see its own group as the root, so paths that do not exist are
+  skipped. `memory.high` counts as a limit, because the system slows a process
+  above it down until it hardly runs.
 
   Args:
-    root: holds proc/self/cgroup and sys/fs/cgroup.
+    root: the folder with proc/self/cgroup and sys/fs/cgroup.
   """
   try:
     lines = (root / 'proc/self/cgroup').read_text().splitlines()
   except OSError:
-    return  # no Linux
+    return  # not Linux
   mounted = root / 'sys/fs/cgroup'
   for line in lines:
     _, controllers, path = (line.split(':', 2) + ['', ''])[:3]
@@ -98,7 +98,7 @@ def group_limits(root: pathlib.Path) -> Iterator[Limit]:
 
 
 def _number(path: pathlib.Path, *, key: str = '') -> int | None:
-  """Reads a number from a file, or the one behind a key; 'max' is none."""
+  """Reads a number from a file, or the number of a key; None for 'max'."""
   try:
     text = path.read_text()
     if key:
@@ -109,20 +109,20 @@ def _number(path: pathlib.Path, *, key: str = '') -> int | None:
 
 
 def shown(count: float) -> str:
-  """Formats bytes in GB: 165 GB, 0.0012 GB."""
+  """Formats a number of bytes in GB: 165 GB, 0.0012 GB."""
   return f'{count / 1e9:.0f} GB' if count >= 1e9 else f'{count / 1e9:.2g} GB'
 
 
 def refuse(size: int, what: str, change: str = 'choose a smaller one') -> None:
-  """Refuses what takes more bytes than are free, before any is taken.
+  """Raises an error if memory is too small, before any is taken.
 
   Args:
-    size: in bytes.
-    what: takes them; the message begins with it.
-    change: what a person can do; the message ends with it.
+    size: the memory that is needed, in bytes.
+    what: the thing that needs it; the first words of the message.
+    change: what the user can do; the last words of the message.
 
   Raises:
-    BadInput: memory is smaller.
+    BadInput: less than `size` is free.
   """
   total = host_bytes()
   free = min(total, free_bytes())
@@ -132,7 +132,7 @@ def refuse(size: int, what: str, change: str = 'choose a smaller one') -> None:
 
 
 def ran_out(error: BaseException | None) -> bool:
-  """Whether an error, or what it was raised from, is a lack of memory."""
+  """Whether an error, or one of its causes, says that memory ran out."""
   while error is not None:
     if isinstance(error, MemoryError) or (
         getattr(error, 'errno', None) == errno.ENOMEM) or (
@@ -144,22 +144,22 @@ def ran_out(error: BaseException | None) -> bool:
 
 @contextlib.contextmanager
 def watched(change: str) -> Iterator[None]:
-  """Turns a lack of memory, of the host or of a device, into one line.
+  """Turns errors of a host or device without memory into OutOfMemory.
 
-  Also a decorator.
+  A context manager, and a decorator too.
 
   Args:
-    change: what a person can do; the message ends with it.
+    change: what the user can do; the last words of the message.
 
   Raises:
-    OutOfMemory: memory ran out within.
+    OutOfMemory: memory ran out within the context.
   """
   try:
     yield
   except OutOfMemory:
     raise
   except Exception as error:
-    # A reader calls damaged what it has no memory for: its cause counts.
+    # A reader without memory may report damaged data, so causes count too.
     if not ran_out(error):
       raise
     said = ' '.join(str(error).split())[:200] or type(error).__name__

@@ -1,7 +1,7 @@
-"""What the program finds where it runs: open streams, and folders to keep in.
+"""The machine that the program runs on: streams, home and cache folders.
 
-In containers and on clusters there may be no home folder, no name for the
-user's number, nobody at the other end of a stream, and no UTF-8.
+In containers and on clusters there may be no home folder, no name for the user
+id, no reader of a stream, and no UTF-8.
 """
 
 import contextlib
@@ -15,10 +15,10 @@ _OURS = 'fedu_jax'
 
 
 def open_streams() -> None:
-  """Makes stdin, stdout and stderr such that anything can be printed.
+  """Makes stdin, stdout and stderr safe to use.
 
-  Those that are closed become /dev/null: else the next file that is opened
-  would get the number of one, and what is printed would be written into it.
+  A closed stream becomes /dev/null. Otherwise the next file that is opened
+  would get its number, and printed lines would be written into that file.
   Characters that a stream's encoding lacks are printed as escapes.
   """
   for number, name in enumerate(('stdin', 'stdout', 'stderr')):
@@ -33,21 +33,21 @@ def open_streams() -> None:
 
 
 def home() -> pathlib.Path | None:
-  """The user's home folder; None, where nobody can say which it is."""
+  """Returns the user's home folder; None if it is unknown."""
   try:
     return pathlib.Path.home()
-  except RuntimeError:  # no HOME, and no name for the user's number
+  except RuntimeError:  # no HOME, and no name for the user id
     return None
 
 
 def user_cache(name: str) -> pathlib.Path | None:
-  """A folder of ours in the user's cache, or else in the temporary folder.
+  """Returns our folder in the user's cache, or else in the temporary folder.
 
   Args:
-    name: of what is kept there.
+    name: the name of the folder.
 
   Returns:
-    Its path, not made yet; None, where neither can be written to.
+    The path, not created yet; None if neither place is writable.
   """
   usual = _usual()
   if usual and _can_be_written(usual / _OURS / name):
@@ -57,7 +57,7 @@ def user_cache(name: str) -> pathlib.Path | None:
 
 
 def cache_note() -> str:
-  """Says why `user_cache` is not in the user's cache; '' if it is."""
+  """Returns why `user_cache` is not in the user's cache; '' if it is."""
   usual = _usual()
   if usual and _can_be_written(usual / _OURS):
     return ''
@@ -72,27 +72,27 @@ def _usual() -> pathlib.Path | None:
   given = os.environ.get('XDG_CACHE_HOME', '')
   with contextlib.suppress(RuntimeError):
     path = pathlib.Path(given).expanduser()
-    if path.is_absolute():  # by its standard, others do not count
+    if path.is_absolute():  # the standard ignores relative paths
       return path
   own = home()
   return own / '.cache' if own else None
 
 
 def _can_be_written(path: pathlib.Path) -> bool:
-  """Whether a folder can be made and filled, as far as permissions tell."""
+  """Whether permissions allow to create and fill a folder."""
   while not os.path.lexists(path) and path != path.parent:
     path = path.parent
   return path.is_dir() and may(path, os.W_OK | os.X_OK)
 
 
 def _temporary() -> pathlib.Path | None:
-  """A temporary folder that only this user can write to, made if absent.
+  """A temporary folder that only this user can write to; created if absent.
 
-  Programs that are kept are run: nobody else may put any there.
+  Cached programs are executed, so no other user may put one there.
   """
   try:
     path = pathlib.Path(tempfile.gettempdir(), f'{_OURS}-{os.getuid()}')
-    if path.parent == pathlib.Path.cwd():  # Python's last resort, not ours
+    if path.parent == pathlib.Path.cwd():  # Python's fallback; not wanted here
       return None
     path.mkdir(mode=0o700, exist_ok=True)
     found = path.lstat()
@@ -104,10 +104,10 @@ def _temporary() -> pathlib.Path | None:
 
 
 def may(path: pathlib.Path, mode: int) -> bool:
-  """Whether this process may use a file so, with all rights that it acts by.
+  """Whether this process has permissions for a file, by its effective rights.
 
-  `os.access` alone asks for the user who started the process, without its
-  capabilities; a container may give it some.
+  `os.access` by default checks the user who started the process, without the
+  capabilities that a container may add.
 
   Args:
     path: a file or folder.

@@ -1,7 +1,7 @@
-"""The rows of rounds on disk: metrics.jsonl, and TensorBoard's events.
+"""The log of rounds on disk: metrics.jsonl and TensorBoard's events.
 
-A disk that cannot be written to does not end a run. Rows wait in memory; events
-are expendable.
+A disk that cannot be written does not end a run: rows wait in memory, and
+events are dropped.
 """
 
 from collections.abc import Callable
@@ -23,29 +23,34 @@ from fedu_jax.runtime.errors import BadInput
 
 Row = dict[str, Any]
 
-# What is read of a row again.
+# The fields of a row that are read again, and their types.
 _NEEDED = {'round': int, 'seconds': float, 'images': int}
 
 
 class Lines:
-  """metrics.jsonl: one whole line for each round up to the last, in order."""
+  """metrics.jsonl: one line for each round, in order.
+
+  Attributes:
+    beyond: the last round of a line that was cut off; `done` if there is none.
+    missing: the number of rounds up to `done` without a line.
+  """
 
   def __init__(self, path: pathlib.Path, done: int,
                see: Callable[[Row], None] = lambda row: None):
-    """Reads what an earlier start wrote.
+    """Reads the lines of earlier starts.
 
     Args:
-      path: of the file.
-      done: rounds completed. Lines beyond were lost with the state that they
-        led to, as is one that was cut short; both are cut off.
-      see: is shown each row that stays.
+      path: the file.
+      done: the completed rounds of the restored state. Lines of later rounds
+        and incomplete lines are cut off.
+      see: called with each row that stays.
 
     Raises:
-      BadInput: the file is there and cannot be read.
+      BadInput: the file exists and cannot be read.
     """
     self._path = path
-    self.beyond = done  # the last round that was lost so
-    self.missing = done  # rounds up to `done` that have no line
+    self.beyond = done
+    self.missing = done
     text = _read(path)
     whole, last = [], 0
     for line in text.splitlines(True):
@@ -57,23 +62,23 @@ class Lines:
         last = row['round']
       self.beyond = max(self.beyond, row['round'])
     kept = b''.join(whole)
-    # What is right in the file, in bytes; all that comes after is to go.
+    # The bytes of the file that stay; what follows is cut off.
     self._end = len(kept) if text.startswith(kept) else 0
     self._unwritten = kept[self._end:]
-    with contextlib.suppress(OSError):  # `settle` tries again, and says so
+    with contextlib.suppress(OSError):  # a later `settle` reports it
       self.settle()
 
   def add(self, row: Row) -> None:
-    """Writes a row, as soon as that can be done."""
+    """Writes a row, now or as soon as the disk can be written."""
     self._unwritten += json.dumps(row).encode() + b'\n'
     with contextlib.suppress(OSError):
       self.settle()
 
   def settle(self) -> None:
-    """Writes all rows; returns when they are on disk.
+    """Writes all waiting rows; returns when they are on disk.
 
     Raises:
-      OSError: they cannot be written; they wait.
+      OSError: they cannot be written, and go on waiting.
     """
     self._path.parent.mkdir(parents=True, exist_ok=True)
     if self._end:
@@ -89,10 +94,10 @@ class Lines:
 
 
 def last(path: pathlib.Path) -> int:
-  """The last round that a file of rows tells of; 0, if of none.
+  """Returns the last round in a file of rows; 0 if it has none.
 
   Raises:
-    BadInput: it cannot be read.
+    BadInput: the file cannot be read.
   """
   return max((_row(line)['round'] for line in _read(path).splitlines(True)),
              default=0)
@@ -109,7 +114,7 @@ def _read(path: pathlib.Path) -> bytes:
 
 
 def _row(line: bytes) -> Row:
-  """What a line says; of round 0, if it is not whole or no row of ours."""
+  """Parses a line; an incomplete or foreign line is a row of round 0."""
   try:
     row = json.loads(line) if line.endswith(b'\n') else {}
   except ValueError:  # of the text or of its encoding
@@ -120,16 +125,17 @@ def _row(line: bytes) -> Row:
 
 
 class Board:
-  """TensorBoard's events; after the first failure none in this start."""
+  """TensorBoard's events; no more are written after the first failure."""
 
   def __init__(self, folder: pathlib.Path, done: int,
                say: Callable[[str], None]):
-    """Begins a file of events.
+    """Creates a file of events.
 
     Args:
-      folder: of the files, one for each start.
-      done: rounds completed; events beyond, in other files, are not shown.
-      say: tells a person of a failure.
+      folder: the folder of the files, one for each start.
+      done: the completed rounds of the restored state. TensorBoard hides later
+        rounds of earlier files.
+      say: prints a line for the user.
     """
     self._say = say
     self._file: BinaryIO | None = None
@@ -150,7 +156,7 @@ class Board:
         self._put(event, done + 1)
 
   def add(self, round_: int, values: dict[str, float]) -> None:
-    """Writes numbers of a round under their names."""
+    """Writes the numbers of a round by their names."""
     with self._or_without():
       for name, value in values.items():
         self._put(event_pb2.Event(summary=summary_pb2.Summary(value=[
@@ -162,7 +168,7 @@ class Board:
         os.fsync(self._file.fileno())
 
   def close(self) -> None:
-    """Ends the file."""
+    """Closes the file."""
     with self._or_without():
       if self._file:
         self._file.close()

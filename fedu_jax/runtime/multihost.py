@@ -1,7 +1,8 @@
-"""Several processes, on as many hosts, that run one federation together.
+"""Several hosts, with one process each, that run one federation together.
 
-JAX joins them. Beside it each host tells the others, in JAX's key-value store,
-that it lives or why it ends: JAX alone would name nobody, and abort.
+JAX connects the processes. In addition, each host tells the others in JAX's
+key-value store that it is alive, or why it ends. JAX alone would abort without
+naming the lost host.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,26 +23,24 @@ from fedu_jax.runtime import signals
 
 T = TypeVar('T')
 
-_FOREVER = 7 * 24 * 3600 * 1000  # ms, that a host may wait for another's scores
+_FOREVER = 7 * 24 * 3600 * 1000  # ms that a host may wait for another to score
 
 
 @contextlib.contextmanager
 def joined(*, coordinator: str, processes: int, process: int,
            timeout: int) -> Iterator[None]:
-  """Joins the other hosts, for as long as the context lasts.
+  """Joins the other hosts for the time of the context.
 
-  To be entered before JAX touches a device. If the block raises, this process
-  ends here, with a line that says why: code 2 for BadInput, 1 for others. The
-  hosts that it leaves behind end too, with code 2 or LOST.
+  Enter it before JAX uses a device. If the context raises an error, this
+  process exits with one line: code 2 for BadInput, 1 for other errors. The
+  other hosts then exit too, with code 2 or LOST.
 
   Args:
-    coordinator: process 0's address, 'host:port'; 'auto' leaves it and what
-      else is not given to JAX, which knows SLURM, Cloud TPU and others; '',
-      there are no other hosts.
-    processes: how many there are; 0 leaves it to JAX.
-    process: which of them this is; -1 leaves it to JAX.
-    timeout: seconds after which a host that does not come, or is not heard of,
-      is given up.
+    coordinator: process 0's address, 'host:port'. With 'auto' JAX finds it and
+      the next two (SLURM, Cloud TPU and others). '' means one host alone.
+    processes: the number of processes; 0 leaves it to JAX.
+    process: the number of this process; -1 leaves it to JAX.
+    timeout: seconds after which a missing or silent host counts as lost.
 
   Raises:
     BadInput: the hosts cannot be joined.
@@ -60,15 +59,15 @@ def joined(*, coordinator: str, processes: int, process: int,
       yield
     except BadInput:
       raise
-    except Ending as error:  # the others come to an end as well, by themselves
+    except Ending as error:  # the other hosts end by themselves too
       ending = error
-    barrier('fedu_jax ended')  # the first may still be scoring
+    barrier('fedu_jax ended')  # the first host may still be scoring
   except BadInput as error:
     watcher.leave(BadInput.code, ' '.join(str(error).split()))
   except KeyboardInterrupt:
     watcher.leave(130, 'interrupted')
   except Exception as error:
-    watcher.wait_for_all()  # or it was a lost host, of which `watcher` tells
+    watcher.wait_for_all()  # if the cause is a lost host, `watcher` exits
     traceback.print_exc()
     watcher.leave(1, f'{type(error).__name__}: {" ".join(str(error).split())}')
   signals.leave_by(None)
@@ -79,11 +78,11 @@ def joined(*, coordinator: str, processes: int, process: int,
 
 def _join(coordinator: str, processes: int, process: int,
           timeout: int) -> heartbeat.Watcher:
-  """Does what `joined` says, and begins to watch the others."""
+  """Joins the other hosts, and starts to watch them."""
   if processes and process >= processes:
     raise BadInput(f'config.distributed.process is {process}, but there are '
                    f'{processes} processes: 0 to {processes - 1}')
-  # A host that is told to stop shall stop, rather than tell JAX of it.
+  # SIGTERM must reach our own handler, not JAX's.
   jax.config.update('jax_enable_preemption_service', False)
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
   auto = coordinator == 'auto'
@@ -92,10 +91,10 @@ def _join(coordinator: str, processes: int, process: int,
       jax.distributed.initialize(
           None if auto else coordinator, processes or None,
           process if process >= 0 else None, initialization_timeout=timeout,
-          # Longer than `watch` waits: it says more.
+          # Longer than `heartbeat` waits, because its message says more.
           heartbeat_timeout_seconds=2 * timeout + 10,
           shutdown_timeout_seconds=timeout)
-      # Meets the others' devices, too: from here on, all have come.
+      # This also finds the other hosts' devices. All hosts have come then.
       watcher = heartbeat.Watcher(
           jax.process_index(), jax.process_count(), timeout)
     except (ValueError, TypeError, RuntimeError, OSError) as error:
@@ -106,7 +105,7 @@ def _join(coordinator: str, processes: int, process: int,
 
 
 def _refusal(said: str, coordinator: str, timeout: int) -> str:
-  """Says in a line why JAX aborted while it joined hosts."""
+  """Returns one line on why JAX aborted while it joined hosts."""
   if 'different incarnation' in said or 'already in error' in said:
     reason = ('two processes have the same config.distributed.process, or one '
               'of an earlier start still runs')
@@ -123,31 +122,30 @@ def _refusal(said: str, coordinator: str, timeout: int) -> str:
 
 
 def several() -> bool:
-  """Whether this is one of several hosts."""
+  """Whether there are several hosts."""
   return jax.process_count() > 1
 
 
 def first() -> bool:
-  """Whether this host is the one that prints, scores and writes reports."""
+  """Whether this is the first host, which prints, scores and reports."""
   return jax.process_index() == 0
 
 
 def barrier(name: str) -> None:
-  """Waits until all hosts are here. Each name serves once."""
+  """Waits until all hosts have called it. Use each name once."""
   if several():
     private_apis.coordination_client().wait_at_barrier(name, _FOREVER)
 
 
 def any_of(here: bool) -> bool:
-  """Whether something is so on any host; all must ask, and all hear the same.
-  """
+  """Whether a condition is true on any host. All hosts must call it."""
   if several():
     return bool(multihost_utils.process_allgather(np.array(here)).any())
   return here
 
 
 def of_first(here: int) -> int:
-  """A number of the first host, on all of them."""
+  """Returns the first host's number on all hosts. All hosts must call it."""
   if several():
     return int(multihost_utils.broadcast_one_to_all(np.int32(here)))
   return here
@@ -155,11 +153,11 @@ def of_first(here: int) -> int:
 
 def shared(whose: Sequence[int], size: int, work: Callable[[int], bytes]
            ) -> list[bytes]:
-  """Does numbered pieces of work, each on one host; all return all results.
+  """Divides pieces of work over hosts; every host returns all results.
 
   Args:
-    whose: the host of each piece, counted from 0.
-    size: bytes of a result.
+    whose: for each piece, the number of the host that does it.
+    size: the bytes of a result.
     work: does the i-th piece.
   """
   if not several():
@@ -173,11 +171,11 @@ def shared(whose: Sequence[int], size: int, work: Callable[[int], bytes]
 
 
 def together(act: Callable[[], T]) -> T:
-  """Does something on each host, which fails on all if it does on one.
+  """Calls a function on each host; if it fails on one, all raise an error.
 
   Raises:
-    OSError: it failed. Whatever it was: libraries have errors of their own for
-      a full disk.
+    OSError: the function raised any error except an `Ending`. Libraries raise
+      various errors for a full disk.
   """
   error = None
   try:
@@ -193,14 +191,14 @@ def together(act: Callable[[], T]) -> T:
 
 
 def gather(tree: Any) -> Any:
-  """Arrays that lie on devices of all hosts, as NumPy's on each."""
+  """Copies arrays that are sharded over hosts to NumPy arrays on each host."""
   if several():
     return multihost_utils.process_allgather(tree, tiled=True)
   return jax.device_get(tree)
 
 
 def own_copy(tree: Any) -> Any:
-  """Arrays that are whole on each device, on this host's first one alone."""
+  """Copies replicated arrays to the first device of this host."""
   here = jax.local_devices()[0]
   return jax.tree.map(lambda x: jax.device_put(
       x.addressable_data(0) if several() else x, here), tree)

@@ -1,4 +1,4 @@
-"""Paths as people type them: ~ is a home folder, and a URL is no path."""
+"""Paths as users type them: ~ is a home folder, and a URL is an error."""
 
 import os
 import pathlib
@@ -8,24 +8,24 @@ from fedu_jax.runtime.errors import BadInput
 
 # gs://bucket, hdfs:/x, file:///x. One letter before the colon is no scheme.
 _REMOTE = r'[A-Za-z][A-Za-z0-9+.-]+:/'
-# What a path may be long, less what a run adds to the name of its folder.
+# The system's limit for a path, less what a run adds to its folder's name.
 _LONGEST = 4096 - 256
 
 
 def typed(text: str, what: str) -> pathlib.Path:
-  """Reads a path as a shell would, which leaves the ~ in --flag=~/x alone.
+  """Reads a path; expands ~, which shells do not expand in --flag=~/x.
 
   Args:
-    text: as it was typed.
-    what: is called so; messages begin with it.
+    text: the path as it was typed.
+    what: the name of the path; the first words of a message.
 
   Returns:
     The path, with ~ and ~user replaced by home folders. A relative path stays
     relative to the current folder.
 
   Raises:
-    BadInput: it is empty, remote, of an unknown home folder, or relative while
-      the current folder is gone.
+    BadInput: the path is empty, remote, in an unknown home folder, or relative
+      while the current folder is gone.
   """
   if not text.strip():
     raise BadInput(f'{what} is empty: give the path of a folder or file')
@@ -37,7 +37,7 @@ def typed(text: str, what: str) -> pathlib.Path:
         'and give the path, or copy it here')
   path = pathlib.Path(text)
   try:
-    if text.startswith('~'):  # which a Path of ./~ begins with, too
+    if text.startswith('~'):  # `text`, because Path('./~') begins with ~ too
       path = path.expanduser()
   except RuntimeError as error:
     raise BadInput(
@@ -52,7 +52,7 @@ def typed(text: str, what: str) -> pathlib.Path:
       raise BadInput(
           f'{what} is {text}, relative to the current folder, which is gone '
           f'({error.strerror}): give the whole path') from error
-    if str(path).startswith('~'):  # whoever reads it again, reads the same
+    if str(path).startswith('~'):  # so that it is not expanded when read again
       return path.absolute()
   return path
 
@@ -61,11 +61,11 @@ def workdir(text: str, what: str = '--workdir') -> pathlib.Path:
   """Reads the path of a folder that runs are written to.
 
   Raises:
-    BadInput: as `typed`, or files of a run could not be named there.
+    BadInput: as in `typed`; or the path is too long, or not UTF-8.
   """
   path = typed(text, what)
   try:
-    whole = str(path.absolute()).encode()  # as checkpoints are named
+    whole = str(path.absolute()).encode()  # as Orbax encodes paths
   except UnicodeEncodeError as error:
     raise BadInput(f'{what} is {ascii(str(path))[1:-1]}, which is not UTF-8, '
                    'as checkpoints need it: choose another') from error

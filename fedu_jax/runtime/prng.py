@@ -1,4 +1,4 @@
-"""Random numbers that a seed decides, whatever JAX is set to elsewhere."""
+"""The generator of random numbers, independent of the user's JAX settings."""
 
 from collections.abc import Iterator
 import contextlib
@@ -8,12 +8,11 @@ import jax
 
 @contextlib.contextmanager
 def fixed() -> Iterator[None]:
-  """Draws as all runs do: by Threefry, in its partitionable form.
+  """Sets the generator of all runs: Threefry, in its partitionable form.
 
-  JAX takes another generator from JAX_DEFAULT_PRNG_IMPL, or Threefry's older
-  form from JAX_THREEFRY_PARTITIONABLE, as users set them for other programs.
-  The same seed would then draw other numbers, and a run that goes on would do
-  so by another generator. Of 'rbg', numbers also depend on how many seeds or
+  Users may set JAX_DEFAULT_PRNG_IMPL or JAX_THREEFRY_PARTITIONABLE for other
+  programs. The same seed would then draw other numbers, and a resumed run could
+  change its generator. With 'rbg', numbers also depend on how many seeds or
   devices share a program.
   """
   with jax.default_prng_impl('threefry2x32'), jax.threefry_partitionable(True):

@@ -1,7 +1,7 @@
-"""What threads of libraries go on to say when a save has failed.
+"""Silences the threads of libraries after a failed save.
 
-Orbax raises the first failure of many writes. The others come later, from
-threads that nobody waits for any more, as stack traces on stderr.
+A save is many writes, and Orbax raises the first failure. The other failures
+come later, from threads, as stack traces on stderr.
 """
 
 import functools
@@ -12,16 +12,16 @@ import warnings
 
 @functools.cache
 def hush() -> None:
-  """Lets nothing of that be heard, from here on."""
+  """Suppresses these stack traces from now on."""
   for name in ('absl', 'asyncio'):
     logging.getLogger(name).addFilter(_is_news)
-  # A write that had not begun when another failed.
+  # For a write that had not started when another one failed.
   warnings.filterwarnings('ignore', category=RuntimeWarning,
                           message="coroutine 'async_serialize_.*never awaited")
   before = sys.unraisablehook
 
   def hook(unraisable):
-    # Where TensorStore tells a loop of the end of a write.
+    # TensorStore reports the end of a write to an event loop that is gone.
     if str(unraisable.exc_value) != 'Event loop is closed':
       before(unraisable)
   sys.unraisablehook = hook

@@ -1,9 +1,9 @@
-"""Guesses which name was meant by one that does not exist."""
+"""Guesses which existing name was meant by a wrong one."""
 
 from collections.abc import Iterable
 import difflib
 
-# What other programs call a field, where the words share nothing with ours.
+# Other programs' names of our fields, if they share no word with ours.
 _ALSO = {'dataset': 'data.source', 'path': 'data.source',
          'arch': 'model.name',
          'backbone': 'model.name', 'network': 'model.name',
@@ -18,15 +18,15 @@ _ALSO = {'dataset': 'data.source', 'path': 'data.source',
          'dim': 'model.features', 'output_dim': 'model.features',
          'resolution': 'data.image_size', 'img_size': 'data.image_size',
          'precision': 'model.dtype', 'optim': 'optimizer.learning_rate'}
-_LEAST = 0.55  # what is less like the name is not proposed
+_LEAST = 0.55  # the least likeness of a name that is proposed
 
 
 def near(name: str, names: Iterable[str]) -> str:
   """Returns the name that was most likely meant, or ''.
 
   Args:
-    name: what was given: a name, or a dotted one.
-    names: those that exist.
+    name: the wrong name; it may have dots.
+    names: the names that exist.
   """
   best, most = '', _LEAST
   for other in names:
@@ -48,12 +48,12 @@ def _likeness(name: str, other: str) -> float:
   near_by = difflib.SequenceMatcher(None, section, theirs).ratio()
   if found <= _LEAST or last == 'name' and section and near_by < 0.6:
     return 0
-  # Of two leaves that are as near, the one in the section that was named.
+  # Of two equally near names, the one in the section that was given.
   return found + 0.2 * near_by
 
 
 def _of_words(name: str, other: str) -> float:
-  """How like two words are, of which one may be an abbreviation."""
+  """The likeness of two words; one may abbreviate the other."""
   words = other.split('_')
   if name == other:
     return 1

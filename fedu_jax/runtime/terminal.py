@@ -1,4 +1,4 @@
-"""Consoles that may break, as those of a log on a full disk do."""
+"""Consoles that may fail, for example a log on a full disk."""
 
 from collections.abc import Iterator
 import contextlib
@@ -14,17 +14,17 @@ _NARROW, _WIDE = 40, 1000  # columns of a console, at least and at most
 
 
 class _Deaf:
-  """A text file whose failures, as of a log on a full disk, are not told of."""
+  """A text file that keeps the last failure to write, and raises none."""
 
   def __init__(self, file: TextIO):
     self._file = file
-    self.failed: Exception | None = None  # of what was printed last
+    self.failed: Exception | None = None
 
   def write(self, text: str) -> int:
     with self._or_not():
       try:
         self._file.write(text)
-      except UnicodeEncodeError:  # as of a name in a locale without its letters
+      except UnicodeEncodeError:  # the locale lacks a letter of a name
         coding = self._file.encoding
         self._file.write(text.encode(coding, 'backslashreplace').decode(coding))
     return len(text)
@@ -37,7 +37,7 @@ class _Deaf:
   def _or_not(self) -> Iterator[None]:
     try:
       yield
-    except (OSError, ValueError) as error:  # the second: it has been closed
+    except (OSError, ValueError) as error:  # ValueError: the file is closed
       self.failed = error
 
   def __getattr__(self, name: str) -> Any:
@@ -45,30 +45,30 @@ class _Deaf:
 
 
 def console(file: TextIO | None = None, **options: Any) -> Console:
-  """Makes a console that may break without ending what prints there.
+  """Makes a console that raises no error if its file cannot be written.
 
-  Brackets are printed as they are: Rich's own would take `[old]` in a path for
-  markup and leave it out, and fail at `[/old]`.
+  It prints brackets unchanged. Rich's default would take `[old]` in a path for
+  markup and drop it, and fail at `[/old]`.
 
   Args:
-    file: what it prints to; None for stdout.
-    **options: Rich's.
+    file: the file to print to; None for stdout.
+    **options: options of Rich's Console.
   """
   deaf: Any = _Deaf(file or sys.stdout or open(os.devnull, 'w'))
   plain: dict[str, Any] = {'highlight': False, 'markup': False, 'emoji': False}
   made = Console(file=deaf, **plain | options)
-  if not _NARROW <= made.width <= _WIDE:  # by COLUMNS, which can be anything
+  if not _NARROW <= made.width <= _WIDE:  # from COLUMNS, which may be wrong
     made.width = min(max(made.width, _NARROW), _WIDE)
   return made
 
 
 def unprinted(console: Console) -> str:
-  """Says why what was printed cannot be read; '' if it can.
+  """Returns why lines could not be printed; '' if they could.
 
-  Nor is it said of a pipe whose reader has gone, having read enough.
+  A pipe that was closed by its reader is no failure.
 
   Args:
-    console: made by `console`.
+    console: a console made by `console`.
   """
   failed = getattr(console.file, 'failed', None)
   if failed is None or isinstance(failed, BrokenPipeError):
@@ -77,6 +77,6 @@ def unprinted(console: Console) -> str:
 
 
 def say(console: Console, text: str) -> None:
-  """Prints a line as it is, on a console that a caller may have brought."""
+  """Prints a line unchanged, on any Rich console."""
   console.print(text, markup=False, emoji=False, highlight=False,
                 soft_wrap=True)
