@@ -46,7 +46,7 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def main(argv: list[str]) -> None:
-  """Runs the queue and writes the report, or says in one line why it cannot."""
+  """Runs the experiments and writes reports, or exits with one line."""
   logging.set_verbosity(logging.ERROR)
   signals.listen()
   console = terminal.console()
@@ -63,7 +63,7 @@ def main(argv: list[str]) -> None:
                'pip install matplotlib jinja2')
   if _LIST.value:
     for name, module in modules.items():
-      what = (module.__doc__ or '').partition('\n')[0]  # none by python -OO
+      what = (module.__doc__ or '').partition('\n')[0]  # python -OO has none
       console.print(f'{name:<20}{what}', soft_wrap=True)
     try:
       cli.see_printed(console)

@@ -1,4 +1,4 @@
-"""The nouns of an experiment: scales, arms, plans and what arms gave."""
+"""The parts of an experiment: scales, arms, plans and results."""
 
 from collections.abc import Callable
 import hashlib
@@ -16,23 +16,23 @@ from fedu_jax.training.config import registry
 
 
 class Scale(NamedTuple):
-  """How large the runs of an experiment are."""
+  """The size of an experiment's runs."""
   name: str
-  caption: str  # what a table must say of it
-  data: dict[str, str]  # what a data set is called -> its source
+  caption: str  # printed under the tables
+  data: dict[str, str]  # the name of a data set -> its source
   base: Callable[[], ml_collections.ConfigDict]
-  arms: str = 'all'  # or some, for the hours; few, for the minutes
+  arms: str = 'all'  # or 'some', for scale cpu; 'few', for scale smoke
 
 
 def _cpu() -> ml_collections.ConfigDict:
-  # Tried with one seed each on one core; linear probe and kNN in per cent of
-  # FedU, and of one client alone:
-  # - ResNet-18, untrained 31.5, 22.7. 40 rounds at a rate of 0.01: 29.3, 26.1,
+  # Trials on one core with one seed each. Accuracies in per cent, linear probe
+  # and kNN, for FedU and for one client alone:
+  # - ResNet-18, untrained: 31.5, 22.7. 40 rounds at a rate of 0.01: 29.3, 26.1,
   #   alone 31.8, 28.1. 60 rounds: 34.2, 28.9, alone 34.2, 27.4; with wider or
-  #   narrower heads, a constant rate, or a decay of 0.99, 26 to 27 in kNN. 100
+  #   narrower heads, a constant rate, or a decay of 0.99, 26 to 27 by kNN. 100
   #   rounds, 12 minutes: 36.4, 30.3, alone 35.7, 26.6.
-  # - ResNet-10, 100 rounds, 6 minutes: 37 in kNN, alone 31.
-  # So the shallower network, which learns in half the rounds at half the cost.
+  # - ResNet-10, 100 rounds, 6 minutes: 37 by kNN, alone 31.
+  # The shallower network learns in half the rounds at half the cost.
   config = cifar10_small.get_config()
   config.rounds = 100
   config.model.width = 8
@@ -67,21 +67,21 @@ SCALES = {
 
 
 class Arm(NamedTuple):
-  """One cell of a table: a config, of which each seed is a run."""
+  """One cell of a table: a config, with one run for each seed."""
   row: str
   column: str
   config: ml_collections.ConfigDict
-  # Which of the run's networks is scored: 'federation', 'untrained', 'alone0'
+  # The network of the run that is scored: 'federation', 'untrained', 'alone0'
   # and so on, or 'alone' for the mean of all clients that trained alone.
   encoder: str = 'federation'
-  protocols: str = ''  # what it is asked besides what all are
+  protocols: str = ''  # added to the protocols of the plan
 
   def folder(self, seed: int, runs: pathlib.Path) -> pathlib.Path:
-    """Where a seed's run lies: cells of equal configs share it."""
+    """The folder of a seed's run. Cells with equal configs share it."""
     return runs / key_of(self.config, seed)
 
   def encoders(self) -> list[tuple[str, int]]:
-    """Which networks of a run it scores, and after how many rounds."""
+    """The networks of a run that are scored, each with its rounds."""
     config = self.config
     names = [f'alone{k}' for k in range(config.evaluation.alone)
              ] if self.encoder == 'alone' else [self.encoder]
@@ -89,7 +89,7 @@ class Arm(NamedTuple):
             for name in names]
 
 
-# A caption, and lines with the header first.
+# (caption, lines); the first line is the header.
 Table = tuple[str, list[list[str]]]
 
 
@@ -97,40 +97,40 @@ class Plan(NamedTuple):
   """An experiment at a scale."""
   title: str
   arms: list[Arm]
-  protocols: str  # what `fedu_jax.evaluate` is asked
+  protocols: str  # as for `fedu_jax.evaluate`
   tables: dict[str, str]  # a table's caption -> the score that it shows
   published: dict[tuple[str, str], str]  # (row, column) -> as printed
-  source: str  # of the published numbers
-  # (results) -> figures by name; drawn by `figures`
+  source: str  # where the published numbers are from
+  # (results) -> figures by name, made with `figures`
   draw: Callable[..., dict[str, Any]]
-  # (results) -> further tables
+  # (results) -> more tables
   more: Callable[..., list[Table]] = lambda results: []
   layers: bool = False  # whether its figures show divergences by layer
 
   def asked_of(self, arm: Arm) -> str:
-    """The protocols that one of its arms is asked."""
+    """The protocols that score an arm."""
     return ','.join(filter(None, (self.protocols, arm.protocols)))
 
 
 class Result(NamedTuple):
-  """What the seeds of an arm gave."""
+  """The results of an arm; each list has one entry for each seed."""
   arm: Arm
-  scores: list[dict[str, float]]  # one a seed
-  rounds: list[list[dict[str, Any]]]  # one a seed: the rows of metrics.jsonl
-  folders: list[pathlib.Path]  # one a seed: the run's
+  scores: list[dict[str, float]]
+  rounds: list[list[dict[str, Any]]]  # the rows of metrics.jsonl
+  folders: list[pathlib.Path]  # the runs' folders
   data_dir: str = ''
 
 
 def make(scale: Scale, *, method: str = 'fedu', data: str, iid: bool = False,
          **changes: Any) -> ml_collections.ConfigDict:
-  """Makes an arm's config.
+  """Makes the config of an arm.
 
   Args:
-    scale: how large.
-    method: a name of configs/methods.py.
-    data: a name of `scale.data`.
-    iid: deal the images out at random, not by class.
-    **changes: fields by their dotted names, with '__' for '.'.
+    scale: the size of its runs.
+    method: a name in configs/methods.py.
+    data: a name in `scale.data`.
+    iid: whether to divide images at random and not by class.
+    **changes: values of fields, by dotted names with '__' in place of '.'.
   """
   config = scale.base()
   config.data.source = scale.data[data]
@@ -147,7 +147,7 @@ def make(scale: Scale, *, method: str = 'fedu', data: str, iid: bool = False,
       place = place[section]
     plain = plain and place[last] == value
     place[last] = value
-  if plain:  # its runs also serve the rows of clients alone
+  if plain:  # its runs also score clients that train alone
     config.evaluation.alone = (
         2 if scale.arms == 'few' else
         1 if scale.arms == 'some' and iid else config.clients)
@@ -156,11 +156,11 @@ def make(scale: Scale, *, method: str = 'fedu', data: str, iid: bool = False,
 
 
 def key_of(config: ml_collections.ConfigDict, seed: int) -> str:
-  """A folder's name for a config and seed: the same for equal ones.
+  """Returns the name of a run's folder, made from its config and seed.
 
-  It is that of what differs from configs/cifar10.py, so that scores which an
-  earlier version wrote are found though fields were added since. A field that
-  was added counts as different if an earlier run had another value.
+  It is a hash of the differences from configs/cifar10.py. So the runs of
+  earlier versions are found, although fields were added since. An added field
+  counts as a difference if its value is not the one that earlier runs had.
   """
   flat, usual = map(registry.flatten, (config, cifar10.get_config()))
   usual |= registry.ADDED

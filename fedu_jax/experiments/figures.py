@@ -1,7 +1,8 @@
-"""Figures that read well in print and on a dark page.
+"""Figures that are readable in print and on a dark page.
 
-Transparent, in mid grey where there is no colour, and one colour a method
-wherever it appears (Okabe and Ito's, told apart by the colour-blind too).
+The background is transparent, and text is mid grey. A method has the same
+colour in all figures, from the palette of Okabe and Ito, which colour-blind
+readers can tell apart.
 """
 
 import pathlib
@@ -17,7 +18,7 @@ from fedu_jax.experiments.spread import mean_and_spread
 GREY = '#808080'
 CLASSES = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9',
            '#999933', '#AA4499', '#882255', '#44AA99')
-# Of what is no method, and so in no method's colour.
+# For lines that are no method; none of them is the colour of a method.
 _OTHERS = ('#B8860B', '#FF595E', '#9B5DE5', '#FFCA3A', '#A47148', '#F15BB5',
            '#5E6472', '#00BBA0')
 _COLOURS = {
@@ -43,13 +44,13 @@ STYLE: Any = {
 
 
 def colour(name: str, place: int) -> str:
-  """The colour of a method, or another at a place for other things."""
+  """The colour of a method; for any other name, the colour at a place."""
   return _COLOURS.get(name, _OTHERS[place % len(_OTHERS)])
 
 
 def draw(plan: plans.Plan, results: list[plans.Result],
          folder: pathlib.Path) -> list[pathlib.Path]:
-  """Draws a plan's figures into PNGs in a folder; returns their paths."""
+  """Draws a plan's figures as PNGs in a folder; returns their paths."""
   paths = []
   with matplotlib.rc_context(STYLE):
     for name, figure in plan.draw(results).items():
@@ -59,7 +60,7 @@ def draw(plan: plans.Plan, results: list[plans.Result],
 
 
 def canvas(width: float = 7, height: float = 4, **choices: Any) -> Any:
-  """A figure of so many inches and its axes, as `subplots(**choices)` does."""
+  """Makes a figure, with its size in inches, and axes by `subplots`."""
   figure = matplotlib.figure.Figure((width, height), layout='constrained')
   return figure, figure.subplots(**choices)
 
@@ -80,7 +81,7 @@ def _cell(results: list[plans.Result], row: str,
 
 
 def bars(results: list[plans.Result], score: str, label: str) -> Any:
-  """Groups of bars: one group a column, one bar a row, whiskers one sd."""
+  """Draws bars: a group for each column, a bar for each row, whiskers 1 sd."""
   rows = _unique(r.arm.row for r in results)
   columns = _unique(r.arm.column for r in results)
   figure, axes = canvas(max(6, 1.2 + 0.28 * len(rows) * len(columns)))
@@ -105,7 +106,7 @@ def bars(results: list[plans.Result], score: str, label: str) -> Any:
 
 
 def lines(results: list[plans.Result], score: str, label: str) -> Any:
-  """One line a row over the columns of a kind, with whiskers of one sd."""
+  """Draws a line for each row over columns of one kind, whiskers 1 sd."""
   columns = _unique(r.arm.column for r in results)
   figure, axes = canvas(max(6, len(columns)))
   for i, row in enumerate(_unique(r.arm.row for r in results)):
@@ -114,7 +115,7 @@ def lines(results: list[plans.Result], score: str, label: str) -> Any:
              if (cell := _cell(results, row, column))]
     x, mean, spread = map(np.array, zip(*found))
     kinds = np.array([columns[j].startswith('Dirichlet') for j in x])
-    for kind in dict.fromkeys(kinds):  # which no line joins
+    for kind in dict.fromkeys(kinds):  # no line joins two kinds
       own = kinds == kind
       axes.errorbar(x[own], mean[own], spread[own], marker='o', capsize=3,
                     color=colour(row, i), label=row if kind == kinds[0] else '')
@@ -127,7 +128,7 @@ def lines(results: list[plans.Result], score: str, label: str) -> Any:
 
 def sweep(results: list[plans.Result], score: str, name: str,
           label: str) -> Any:
-  """One point a row, in their order, with whiskers of one sd."""
+  """Draws a point for each row, in order, with whiskers of 1 sd."""
   figure, axes = canvas()
   found = [mean_and_spread([100 * s[score] for s in r.scores]) for r in results]
   axes.errorbar(range(len(results)), [x for x, _ in found],
@@ -140,9 +141,9 @@ def sweep(results: list[plans.Result], score: str, name: str,
 
 
 def decisions(results: list[plans.Result]) -> Any:
-  """The share of clients that take the global predictor, round by round.
+  """Draws the share of clients that take the global predictor, by round.
 
-  From the second on: in the first everyone is new, and takes it.
+  It starts at the second round: in the first, all clients take it.
   """
   figure, axes = canvas()
   for i, result in enumerate(results):
@@ -158,7 +159,7 @@ def decisions(results: list[plans.Result]) -> Any:
 
 
 def divergences(results: list[plans.Result]) -> Any:
-  """Each client's divergence by round, of the first seed; the mean in bold."""
+  """Draws the divergence of each client of the first seed; the mean in bold."""
   figure, axes = canvas()
   for i, result in enumerate(results):
     drift = np.array([row['clients']['divergence'] for row in result.rounds[0]],
@@ -176,7 +177,7 @@ def divergences(results: list[plans.Result]) -> Any:
 
 
 def layers(results: list[plans.Result]) -> Any:
-  """The divergence of each layer, a mean over rounds, clients and seeds."""
+  """Draws the divergence of each layer, averaged over the other axes."""
   figure, axes = canvas(8)
   for i, result in enumerate(results):
     names = [k for k in result.rounds[0][0]['clients']

@@ -1,5 +1,4 @@
-"""How far a queue of runs is: a progress bar, and an estimate of what is left.
-"""
+"""A progress bar over a queue of runs, with an estimate of the time left."""
 
 from collections.abc import Mapping
 import datetime
@@ -17,15 +16,15 @@ from fedu_jax.training import score_run
 
 
 def seconds_left(elapsed: float, begun_with: int, left: int) -> float | None:
-  """The time left if runs go on to end as often as they have so far.
+  """Estimates the time left from the runs that have ended so far.
 
   Args:
-    elapsed: since the queue began, in seconds.
-    begun_with: how many runs were to be done then.
-    left: how many are now.
+    elapsed: seconds since the queue began.
+    begun_with: the number of runs to do at that time.
+    left: the number of runs to do now.
 
   Returns:
-    Seconds, or None while none has ended.
+    Seconds, or None if no run has ended.
   """
   if not left:
     return 0
@@ -34,10 +33,10 @@ def seconds_left(elapsed: float, begun_with: int, left: int) -> float | None:
 
 
 class _Left(ProgressColumn):
-  """What `seconds_left` says. Rich's own column forgets after half a minute."""
+  """Shows `seconds_left`. Rich's own column uses the last half minute only."""
 
   def render(self, task: Task) -> Text:
-    """As the other columns show time."""
+    """Formats the time as Rich's other columns do."""
     seconds = seconds_left(task.elapsed or 0, task.fields['begun_with'],
                            task.fields['left'])
     shown = ('-:--:--' if seconds is None
@@ -46,31 +45,31 @@ class _Left(ProgressColumn):
 
 
 class Cell(NamedTuple):
-  """What a seed of an arm is asked, and where its run lies."""
+  """A seed of an arm, with its protocols and the folder of its run."""
   arm: plans.Arm
   asked: str
   folder: pathlib.Path
 
   def scored(self) -> bool:
-    """Whether the run has all the scores that are asked for."""
+    """Whether the run has all scores of its protocols."""
     return all(score_run.is_scored(
         self.folder, self.asked, encoder=encoder, rounds=rounds)
                for encoder, rounds in self.arm.encoders())
 
 
 class Bar(Progress):
-  """A bar over the runs of a queue, of which other processes may do some.
+  """A bar over the runs of a queue; other processes may do some of them.
 
   Attributes:
-    to_do: the cells that were not scored when last looked at, by their keys.
+    to_do: by their keys, the cells that had no scores at the last look.
   """
 
   def __init__(self, cells: Mapping[Any, Cell], console: Console):
-    """Looks which runs are done.
+    """Counts the runs that are done.
 
     Args:
-      cells: by any keys; those of one folder are one run.
-      console: where to draw.
+      cells: cells by any keys; cells of one folder are one run.
+      console: the console to draw on.
 
     Raises:
       BadInput: the scores of a run cannot be read.
@@ -85,13 +84,13 @@ class Bar(Progress):
                                left=left)
 
   def left(self) -> int:
-    """How many runs are not trained, or not scored as they are asked."""
+    """Looks again, and returns the number of runs without all scores."""
     self.to_do = {key: cell for key, cell in self.to_do.items()
                  if not cell.scored()}
     return _runs(self.to_do)
 
   def show(self, title: str) -> None:
-    """Says what is worked at, and looks again."""
+    """Shows the title of the current experiment, and looks again."""
     left = self.left()
     self.update(self._task, description=title, left=left,
                 completed=self._total - left)

@@ -1,18 +1,19 @@
-"""Numbers as printed, each with its source: U or E. Linear probe, per cent.
+"""Published accuracies by linear probe, in per cent, each with its source.
 
-Whether U's single client and E's Standalone are one client or a mean over them
-is not said; here the first is one, the second a mean. What U measures of
-supervised FedAvg, a probe or its own classifier, is not said either.
+U and E name the sources. The papers do not say whether U's single client and
+E's Standalone are one client or a mean over clients; here the first counts as
+one client, and the second as a mean. U does not say whether supervised FedAvg
+is measured by a probe or by its own classifier.
 """
 
 SOURCES = 'U: Zhuang et al. 2021 (poster); E: Zhuang et al. 2022'
-# The main tables say which network; U's ablation and its bars do not.
+# The main tables name the network; U's ablation and its bars do not.
 RESNET18 = f'{SOURCES}; both of ResNet-18 where nothing else is said'
 UNSAID = f"{SOURCES}; U's network, data, split and rounds are not printed"
 
 _CELLS = [(data, split) for data in ('CIFAR-10', 'CIFAR-100')
           for split in ('IID', 'non-IID')]
-# Method -> what is printed for each of these cells; '' for nothing.
+# Method -> the number printed for each of these cells; '' if none is.
 _RESNET18 = {
     'one client': ('81.24', '71.98', '51.33', '49.69'),
     'FedU': ('85.21', '78.71', '56.52', '57.08')}
@@ -71,8 +72,8 @@ PROTOCOL = {
     ('target', 'both', 'local'): 'U 29.03',
 }
 
-# (predictor, data): U's bars, read off pixels to 0.1 where they are not also
-# in its ablation; in the same unprinted setting.
+# (predictor, data): U's bars. Numbers that its ablation lacks are read off the
+# pixels, to 0.1. The setting is not printed.
 PREDICTOR = {
     ('local', 'CIFAR-10'): 'U 82.18', ('local', 'CIFAR-100'): 'U ~61.7',
     ('global', 'CIFAR-10'): 'U 84.07', ('global', 'CIFAR-100'): 'U ~63.3',
@@ -83,7 +84,7 @@ CLASSES = {2: ('E 79.44', 'E 76.27'), 4: ('E 82.82', 'E 79.34'),
            6: ('E 83.02', 'E 80.17'), 8: ('E 84.57', 'E 80.92'),
            10: ('E 84.20', 'E 80.50')}
 
-# Rounds from 1 -> a client's divergence in FedEMA on CIFAR-10, non-IID, read
-# off E's figure 6 to 0.02; whether it is scaled there is not said.
+# Round, from 1 -> a client's divergence in FedEMA on CIFAR-10, non-IID, read
+# off E's figure 6, to 0.02. E does not say whether the figure scales it.
 DIVERGENCE = {1: 'E 0.87 to 0.98', 21: 'E 0.66 to 0.76', 51: 'E ~0.62',
               81: 'E ~0.25', 100: 'E ~0'}

@@ -1,13 +1,13 @@
-"""The runs of an experiment in one file, from which it is drawn again.
+"""One file with all runs of an experiment, to draw its tables again.
 
-An experiment ends with `runs.jsonl.gz` next to its tables. The first line says
-which experiment it is. Each further line is one run:
+An experiment writes `runs.jsonl.gz` next to its tables. The first line names
+the experiment. Each other line is one run:
 
   {"run": "<name of its folder>",
    "files": {"config.json": {...}, "metrics.jsonl": [{...}, ...], ...}}
 
-So a table is published with every number that it is made of. Checkpoints and
-logs stay in the workdir.
+So a table is published with all its numbers. Checkpoints and logs stay in the
+workdir.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ _FILES = ('config.json', 'evaluation.json', 'images.json', 'partition.json',
 
 
 class Recorded(NamedTuple):
-  """What such a file holds."""
+  """The contents of such a file."""
   about: dict[str, Any]  # the experiment: its title, scale and seeds
   runs: dict[str, dict[str, Any]]  # a run's name -> a file's name -> its value
 
@@ -40,11 +40,11 @@ def write(path: pathlib.Path, about: dict[str, Any],
   The same runs give the same bytes.
 
   Args:
-    path: of the file.
+    path: the file.
     about: the first line.
-    folders: each run's folder, by the name that the file has for it.
-    layers: whether to keep divergences by layer, which are two thirds of the
-      numbers. Those of clients are always kept.
+    folders: the folders of the runs, by the runs' names.
+    layers: whether to keep the divergences of layers, which are two thirds of
+      the numbers. Those of clients are always kept.
 
   Raises:
     OSError: a run cannot be read, or the file cannot be written.
@@ -63,17 +63,17 @@ def write(path: pathlib.Path, about: dict[str, Any],
 
 
 def _without_layers(row: dict[str, Any]) -> dict[str, Any]:
-  """A round's numbers, less those that clients have by layer."""
+  """A round's numbers without those of layers."""
   clients = row.get('clients', {})
   return row | {'clients': {
       name: clients[name] for name in clients if '/' not in name}}
 
 
 def read(path: pathlib.Path) -> Recorded:
-  """Reads a file that `write` wrote.
+  """Reads a file of `write`.
 
   Raises:
-    BadInput: there is no such file, or it is damaged.
+    BadInput: the file is missing or damaged.
   """
   try:
     with gzip.open(path, 'rt', encoding='utf-8') as file:
@@ -93,7 +93,7 @@ def read(path: pathlib.Path) -> Recorded:
 
 
 def unpack(recorded: Recorded, folder: pathlib.Path) -> None:
-  """Writes each run's files into a folder of its own, as a run leaves them."""
+  """Writes the files of each run into a folder of its own, as a run does."""
   for run, files in recorded.runs.items():
     (folder / run).mkdir(parents=True)
     for name, value in files.items():

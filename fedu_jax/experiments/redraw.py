@@ -1,4 +1,4 @@
-"""Draws experiments again from the files that they ended with: no run."""
+"""Reads finished experiments from their files, to draw them without a run."""
 
 from collections.abc import Iterator, Mapping
 import pathlib
@@ -12,22 +12,21 @@ from fedu_jax.runtime.errors import BadInput
 
 def results(several: Mapping[str, plans.Plan], workdir: pathlib.Path,
             scale: plans.Scale) -> Iterator[tuple[str, list[plans.Result]]]:
-  """Reads what the arms of finished experiments gave.
+  """Reads the results of finished experiments.
 
   Arms that were added to a plan later are left out.
 
   Args:
     several: the experiments, by name.
-    workdir: where they were finished: <name>-<scale>/runs.jsonl.gz.
-    scale: of all of them.
+    workdir: the folder with <name>-<scale>/runs.jsonl.gz.
+    scale: the scale of all of them.
 
   Yields:
-    The name of each experiment, and one result an arm, in the plan's order. The
-    folders of its runs last until the next one is asked for.
+    The name of each experiment, and a result for each arm, in the plan's order.
+    The folders of its runs exist until the next experiment is read.
 
   Raises:
-    BadInput: a file is absent or damaged, or holds runs that none of the arms
-      has now.
+    BadInput: a file is missing or damaged, or it has runs of no current arm.
   """
   for name, plan in several.items():
     path = workdir / f'{name}-{scale.name}' / recorded_runs.FILE

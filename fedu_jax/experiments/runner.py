@@ -1,8 +1,9 @@
-"""Runs experiments' arms, one after the other; what is done is not redone.
+"""Runs the arms of experiments one after the other, and keeps finished runs.
 
-Runs lie in <workdir>/runs/<hash of the config>-seed<n>, so that experiments
-which share an arm share its runs. Each goes on from its last checkpoint.
-Several processes may work at one queue, or at several in one workdir.
+A run is stored in <workdir>/runs/<hash of the config>-seed<n>. So experiments
+with a common arm share its runs. An unfinished run resumes from its last
+checkpoint. Several processes may work on one queue, or on several queues in one
+workdir.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,23 +34,23 @@ from fedu_jax.training import train
 def run(several: Mapping[str, plans.Plan], workdir: pathlib.Path, *,
         seeds: int, together: int = 1, data_dir: str = '', console: Console
         ) -> Iterator[tuple[str, list[plans.Result]]]:
-  """Trains and scores every arm of some experiments for every seed.
+  """Trains and scores all arms of some experiments for all seeds.
 
   Args:
     several: the experiments, by name.
-    workdir: where runs are kept, and found again.
-    seeds: how many: 0, 1, ...
-    together: how many of an arm's seeds run as one program, vmapped.
-    data_dir: where data sets lie.
-    console: for the progress bar over runs, and one line a run.
+    workdir: the folder that runs are kept in.
+    seeds: the number of seeds: 0, 1, ...
+    together: the number of seeds of an arm that train as one vmapped program.
+    data_dir: the folder of data sets.
+    console: the console for the progress bar and a line for each run.
 
   Yields:
-    The name of each experiment as soon as it is whole, and one result an arm,
-    in the plan's order.
+    The name of each experiment as soon as it is complete, and a result for each
+    arm, in the plan's order.
 
   Raises:
-    BadInput, Interrupted, Unsaved: a run cannot be done, or not to its end;
-      what is done stays.
+    BadInput, Interrupted, Unsaved: a run failed or was interrupted; finished
+      runs stay.
   """
   cells = {(name, place, seed): bars.Cell(
       arm, plan.asked_of(arm), arm.folder(seed, workdir / 'runs'))
@@ -59,7 +60,7 @@ def run(several: Mapping[str, plans.Plan], workdir: pathlib.Path, *,
   if bar.to_do:
     first, *later = dict.fromkeys(_sources(cells.values()))
     sources.import_reader(first)
-    # That what later arms read is missing shows before the first one trains.
+    # Missing data of later arms shows before the first arm trains.
     for source in later:
       sources.load(source, data_dir=data_dir, lazy=True)
   totals = {name: seeds * len(plan.arms) for name, plan in several.items()}
@@ -75,7 +76,7 @@ def run(several: Mapping[str, plans.Plan], workdir: pathlib.Path, *,
       plan, done = several[name], found[name]
       if len(done) == totals[name]:
         continue
-      # Seed by seed, so that a queue that is cut short has whole tables.
+      # Seed by seed, so that an interrupted queue has complete tables.
       for turn, place in itertools.product(
           range(max(map(len, groups[name]))), range(len(plan.arms))):
         arm, group = plan.arms[place], groups[name][place][turn:turn + 1]
@@ -98,12 +99,12 @@ def run(several: Mapping[str, plans.Plan], workdir: pathlib.Path, *,
 
 def finished(plan: plans.Plan, runs: pathlib.Path,
              seeds: int) -> list[plans.Result]:
-  """The results of the arms that are scored for every seed; trains nothing.
+  """Returns the results of arms that have all scores; trains nothing.
 
   Args:
     plan: the experiment.
-    runs: the folder that holds the folders of runs.
-    seeds: how many seeds an arm has.
+    runs: the folder of the runs' folders.
+    seeds: the number of seeds of an arm.
   """
   results = []
   for arm in plan.arms:
@@ -119,18 +120,19 @@ def finished(plan: plans.Plan, runs: pathlib.Path,
 
 def _see_same_images(seen: dict[str, pathlib.Path], arm: plans.Arm,
                      folder: pathlib.Path) -> None:
-  """Refuses to put runs of other images into one table.
+  """Checks that all runs of a data set in a table have the same images.
 
-  Their configs may be equal though their data lay in another --data_dir. Test
-  images are compared, which do not depend on seed and partition.
+  Runs with equal configs may have read different images, from two folders
+  --data_dir. Test images are compared, because they do not depend on seed and
+  partition.
 
   Args:
-    seen: a run of each data set, to which this one's is added.
-    arm: of the run.
-    folder: of the run.
+    seen: one run of each data set; the first of a new data set is added.
+    arm: the arm of the run.
+    folder: the folder of the run.
 
   Raises:
-    BadInput: a run that was seen had other test images.
+    BadInput: an earlier run had other test images.
   """
   own = {name: value for name, value in registry.flatten(
       arm.config).items() if name.startswith('data.')}
@@ -148,10 +150,10 @@ def _see_same_images(seen: dict[str, pathlib.Path], arm: plans.Arm,
 
 
 def _turns(names: Sequence[str]) -> Iterator[tuple[str, bool]]:
-  """In which order experiments are gone through, and whether to wait there.
+  """The order in which experiments are visited, and whether to wait for runs.
 
-  For runs that another process is at. It is done with them after a while: so
-  earlier experiments are looked at again after each, and in the end we wait.
+  Another process may be working on some runs. Therefore earlier experiments are
+  visited again after each one, and only the last visits wait.
   """
   for i in range(len(names)):
     yield from ((name, False) for name in names[:i + 1])
@@ -159,14 +161,14 @@ def _turns(names: Sequence[str]) -> Iterator[tuple[str, bool]]:
 
 
 def _groups(to_do: Sequence[bool], together: int) -> list[list[int]]:
-  """Which seeds of an arm run as one program: of those that are to be done."""
+  """Groups the seeds of an arm that run as one program, if they are to do."""
   left = [seed for seed, missing in enumerate(to_do) if missing]
   return [[seed] for seed, missing in enumerate(to_do) if not missing] + [
       left[i:i + together] for i in range(0, len(left), together)]
 
 
 def _sources(cells: Iterable[bars.Cell]) -> Iterator[str]:
-  """The data that arms are trained on and moved to, as the queue reads them."""
+  """The sources that arms train on and transfer to, in the queue's order."""
   for cell in cells:
     yield cell.arm.config.data.source
     for _, protocol, choice in protocols.parse(cell.asked):
@@ -176,14 +178,14 @@ def _sources(cells: Iterable[bars.Cell]) -> Iterator[str]:
 
 def _result(arm: plans.Arm, scores: list[dict[str, float]], runs: pathlib.Path,
             data_dir: str) -> plans.Result:
-  """What an arm's seeds gave, with their rounds."""
+  """Collects the results of an arm's seeds, with their rounds."""
   folders = [arm.folder(seed, runs) for seed in range(len(scores))]
   return plans.Result(arm, scores, [_rows(folder / 'metrics.jsonl')
                                     for folder in folders], folders, data_dir)
 
 
 def _rows(path: pathlib.Path) -> list[dict[str, Any]]:
-  """A run's rounds."""
+  """Reads the rounds of a run."""
   try:
     return [json.loads(line) for line in path.read_text().splitlines()]
   except (OSError, ValueError) as error:
@@ -194,11 +196,11 @@ def _rows(path: pathlib.Path) -> list[dict[str, Any]]:
 def _ask(arm: plans.Arm, seeds: Sequence[int], *, asked: str,
          runs: pathlib.Path, data_dir: str, wait: bool
          ) -> list[dict[str, float]]:
-  """Trains and scores a cell for some seeds, as far as that is not done.
+  """Trains and scores a cell for some seeds, unless that is done.
 
   Returns:
-    Their scores; nothing if another process is at one of these runs and we do
-    not wait.
+    The scores; an empty list if another process works on one of these runs and
+    `wait` is False.
   """
   folders = tuple(arm.folder(seed, runs) for seed in seeds)
   config = ml_collections.ConfigDict(arm.config.to_dict())
@@ -211,7 +213,7 @@ def _ask(arm: plans.Arm, seeds: Sequence[int], *, asked: str,
       raise BadInput(f'{config.data.source} has no labelled test images')
     return trained.scorer, trained.network(encoder)
   with contextlib.ExitStack() as stack:
-    # In order, so that two processes never wait for one another.
+    # In order, so that two processes never wait for each other.
     if not all([stack.enter_context(_hold(folder, wait=wait))
                 for folder in folders]):
       return []
@@ -224,10 +226,10 @@ def _ask(arm: plans.Arm, seeds: Sequence[int], *, asked: str,
            for name in every[0]} for every in scores]
 
 
-@functools.lru_cache(maxsize=1)  # rows that share a run stand together
+@functools.lru_cache(maxsize=1)  # rows that share a run follow each other
 def _train(config: ml_collections.FrozenConfigDict, seeds: tuple[int, ...],
            folders: tuple[pathlib.Path, ...]) -> list[train.Trained]:
-  """Runs the rounds that are left; prints beside the folders, each its own."""
+  """Trains the remaining rounds; each run's log is next to its folder."""
   with contextlib.ExitStack() as stack:
     logs = [stack.enter_context(open(
         folder.with_suffix('.log'), 'a', encoding='utf-8'))
@@ -244,8 +246,7 @@ def _train(config: ml_collections.FrozenConfigDict, seeds: tuple[int, ...],
 
 @contextlib.contextmanager
 def _hold(folder: pathlib.Path, *, wait: bool) -> Iterator[bool]:
-  """Holds a run, so that processes can share a queue; yields whether we do.
-  """
+  """Locks a run, so that processes can share a queue; yields whether we do."""
   folder.parent.mkdir(parents=True, exist_ok=True)
   with durable_files.held(folder.with_suffix('.lock'), wait=wait) as ours:
     yield ours

@@ -1,4 +1,4 @@
-"""What an experiment ends with: Markdown tables, PNGs, one HTML page."""
+"""Writes an experiment's report: Markdown tables, PNGs and an HTML page."""
 
 import base64
 import pathlib
@@ -14,7 +14,7 @@ from fedu_jax.experiments import recorded_runs
 from fedu_jax.experiments import spread
 from fedu_jax.runtime import json_files
 
-_PUBLISHED = 'linear', 'classifier'  # what the papers' numbers may be of
+_PUBLISHED = 'linear', 'classifier'  # scores with published numbers
 
 
 def write(plan: plans.Plan, results: list[plans.Result], folder: pathlib.Path,
@@ -22,7 +22,7 @@ def write(plan: plans.Plan, results: list[plans.Result], folder: pathlib.Path,
   """Writes `results.json`, `tables.md`, PNGs, `report.html`, `runs.jsonl.gz`.
 
   Returns:
-    The page, which holds all of it and needs no other file.
+    The path of the page, which shows everything and needs no other file.
   """
   folder.mkdir(parents=True, exist_ok=True)
   json_files.write(folder / 'results.json', {
@@ -48,7 +48,7 @@ def write(plan: plans.Plan, results: list[plans.Result], folder: pathlib.Path,
 
 
 def _as_json(results: list[plans.Result]) -> list[dict[str, Any]]:
-  """The results as plain values: what `results.json` holds."""
+  """The results as plain values, for `results.json`."""
   return [{'row': r.arm.row, 'column': r.arm.column, 'encoder': r.arm.encoder,
            'runs': [folder.name for folder in r.folders], 'scores': r.scores}
           for r in results]
@@ -56,8 +56,7 @@ def _as_json(results: list[plans.Result]) -> list[dict[str, Any]]:
 
 def _table(plan: plans.Plan, results: list[plans.Result], caption: str,
            score: str) -> plans.Table:
-  """One score of all arms that have it, and the published numbers beside it.
-  """
+  """Makes the table of one score, with the published numbers in brackets."""
   results = [r for r in results if score in r.scores[0]]
   columns = list(dict.fromkeys(r.arm.column for r in results))
   cells = {(r.arm.row, r.arm.column): r for r in results}
@@ -87,7 +86,7 @@ def _markdown(table: plans.Table) -> str:
 
 def _html(title: str, note: str, tables: list[plans.Table],
           pictures: list[pathlib.Path]) -> str:
-  """Fills the template with text, which it escapes, and with pictures."""
+  """Fills the page's template; the template escapes all text."""
   environment = jinja2.Environment(
       loader=jinja2.PackageLoader('fedu_jax.experiments', ''),
       autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
@@ -99,5 +98,5 @@ def _html(title: str, note: str, tables: list[plans.Table],
 
 
 def _whole(cell: str) -> str:
-  """Lets a line break between numbers, not within one or before its source."""
+  """Allows line breaks between numbers only, not within one and its source."""
   return re.sub(r' (?=±)|(?<=±) |(?<=[\[ ][UE]) ', '\N{NO-BREAK SPACE}', cell)

@@ -1,1 +1,1 @@
-"""The experiments: one table or figure a file, each with `plan(scale)`."""
+"""The experiments. Each file has one table or figure and a `plan(scale)`."""

@@ -1,4 +1,4 @@
-"""How far clients drift in a round: by round, client, layer and split."""
+"""The drift of clients in local training: by round, client, layer and split."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from fedu_jax.experiments import spread
 
 
 def plan(scale: plans.Scale) -> plans.Plan:
-  """Returns FedU with both splits."""
+  """Returns an arm of FedU for each split."""
   data = next(iter(scale.data))
   arms = [plans.Arm(f'FedU, {split}', data, plans.make(
       scale, data=data, iid=split == 'IID')) for split in ('IID', 'non-IID')]
@@ -22,7 +22,7 @@ def plan(scale: plans.Scale) -> plans.Plan:
 
 
 def _by_round(results: list[plans.Result]) -> list[plans.Table]:
-  """The mean of clients' divergences in some rounds, beside FedEMA's."""
+  """The table of clients' mean divergences in some rounds, with FedEMA's."""
   last = len(results[0].rounds[0])
   chosen = [x for x in published_numbers.DIVERGENCE if x <= last]
   lines = [['', *(f'round {x}' for x in chosen)]]

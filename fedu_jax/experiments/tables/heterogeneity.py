@@ -1,12 +1,12 @@
-"""How unevenly classes are spread: classes a client, and Dirichlet's alpha."""
+"""Uneven classes: the number of classes of a client, and Dirichlet's alpha."""
 
 from fedu_jax.experiments import experiment as plans
 from fedu_jax.experiments import figures
 from fedu_jax.experiments import published_numbers
 
 METHODS = {'FedU': 'fedu', 'FedBYOL': 'fedbyol', 'FedSimSiam': 'simsiam'}
-# Scale -> row -> classes a client, and alphas. The hours ask FedBYOL at both
-# ends only: with two classes a client seeds differ more than it does from FedU.
+# Scale -> row -> numbers of classes, and alphas. Scale cpu has FedBYOL at both
+# ends only: with two classes, seeds differ more than FedBYOL and FedU do.
 SPREADS: dict[str, dict[str, tuple[tuple[int, ...], tuple[float, ...]]]] = {
     'smoke': {'FedU': ((2, 10), (1.0,))},
     'cpu': {'FedU': ((2, 4, 10), (0.1,)), 'FedBYOL': ((2, 10), ())},
@@ -15,7 +15,7 @@ SPREADS: dict[str, dict[str, tuple[tuple[int, ...], tuple[float, ...]]]] = {
 
 
 def plan(scale: plans.Scale) -> plans.Plan:
-  """Returns one arm a method and spread."""
+  """Returns an arm for each method and spread of classes."""
   data = next(iter(scale.data))
   arms, known = [], {}
   for row, (classes, alphas) in SPREADS[scale.name].items():

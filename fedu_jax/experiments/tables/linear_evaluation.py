@@ -1,4 +1,4 @@
-"""The main table: methods by data set and split, by linear probe."""
+"""The main table: linear probe of all methods, by data set and split."""
 
 from fedu_jax.experiments import experiment as plans
 from fedu_jax.experiments import figures
@@ -10,12 +10,12 @@ METHODS = {
     'FedSimCLR': 'simclr', 'FedMoCo v1': 'moco', 'FedMoCo v2': 'moco_v2',
     'FedCA': 'fedca', 'FedSC': 'fedsc', 'BYOL, centralised': 'centralised',
     'supervised FedAvg': 'supervised'}
-# Rows of FedU's own runs, and whose network each scores.
+# Rows from FedU's own runs -> the network that is scored.
 _REFERENCES = {'untrained': 'untrained', 'one client': 'alone0',
                'mean of clients alone': 'alone'}
-# What a scale leaves out: (row, split). The hours go without the older kin of
-# FedEMA, auto, and of FedMoCo v2; and clients with IID images are alike, so one
-# alone stands for their mean.
+# (row, split) that a scale leaves out. Scale cpu leaves out FedEMA and FedMoCo
+# v1, which have newer variants. It has no mean of clients alone for IID images,
+# because those clients are alike.
 _LEFT_OUT = {
     'all': set[tuple[str, str]](),
     'some': {(row, 'IID') for row in (*METHODS, *_REFERENCES) if row not in (
@@ -39,7 +39,7 @@ def plan(scale: plans.Scale) -> plans.Plan:
                if (row, split) not in left_out]
       for row, method in METHODS.items():
         if method == 'centralised' and not iid:
-          continue  # there is one client, who has it all
+          continue  # one client has all images, so there is no split
         if (row, split) in left_out:
           continue
         arms.append(plans.Arm(

@@ -9,7 +9,7 @@ RULES = {'local': 'local_predictor', 'global': 'global_predictor',
 
 
 def plan(scale: plans.Scale) -> plans.Plan:
-  """Returns one arm a rule and data set, non-IID."""
+  """Returns an arm for each rule and data set, non-IID."""
   arms = [plans.Arm(row, data, plans.make(scale, data=data, rule__name=rule))
           for data in scale.data for row, rule in RULES.items()]
   return plans.Plan(

@@ -1,4 +1,4 @@
-"""What is aggregated, what is updated, and whose predictor: the ablation."""
+"""FedU's ablation: the encoder to aggregate, to update, and the predictor."""
 
 import itertools
 
@@ -10,9 +10,9 @@ _RULES = {'global': 'global_predictor', 'local': 'local_predictor'}
 # Aggregate, update, predictor.
 _ALL = list(itertools.product(
     ('online', 'target'), ('online', 'target', 'both'), _RULES))
-# What of these a scale leaves out. The hours go without
-# a local predictor where the target alone is updated: the global one shows
-# already what that does. The minutes have one change of each choice at a time.
+# The arms that a scale leaves out. Scale cpu has no local predictor with an
+# update of the target alone: the global predictor already shows the effect.
+# Scale smoke changes one choice at a time.
 _LEFT_OUT: dict[str, set[tuple[str, str, str]]] = {
     'all': set(),
     'some': {(x, 'target', 'local') for x in ('online', 'target')},
@@ -23,7 +23,7 @@ _LEFT_OUT: dict[str, set[tuple[str, str, str]]] = {
 
 
 def plan(scale: plans.Scale) -> plans.Plan:
-  """Returns two by three by two arms, or fewer, non-IID."""
+  """Returns up to 2 x 3 x 2 arms, non-IID."""
   data = next(iter(scale.data))
   arms, known = [], {}
   for aggregate, update, predictor in _ALL:

@@ -1,4 +1,4 @@
-"""One and ten per cent of the labels, as released and with fine-tuning."""
+"""Scores with 1 % and 10 % of the labels, as released and with fine-tuning."""
 
 from fedu_jax.experiments import experiment as plans
 from fedu_jax.experiments import figures
@@ -9,7 +9,7 @@ _ROWS = ('untrained', 'one client', 'FedU', 'FedBYOL', 'FedEMA, auto',
 
 
 def plan(scale: plans.Scale) -> plans.Plan:
-  """Returns the non-IID arms of the main table, asked with few labels."""
+  """Returns the non-IID arms of the main table, scored with few labels."""
   rows = _ROWS[:3] if scale.arms == 'few' else _ROWS
   arms = [arm for arm in linear_evaluation.plan(scale).arms
           if arm.row in rows and arm.column.endswith('non-IID')]

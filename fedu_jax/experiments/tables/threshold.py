@@ -1,4 +1,4 @@
-"""The sweep over DAPU's threshold."""
+"""A sweep over DAPU's threshold."""
 
 from fedu_jax.experiments import experiment as plans
 from fedu_jax.experiments import figures
@@ -8,7 +8,7 @@ THRESHOLDS = {'smoke': (0.1, 0.4), 'cpu': (0.2, 0.4, 0.8),
 
 
 def plan(scale: plans.Scale) -> plans.Plan:
-  """Returns one arm a threshold; 0 and infinity are the fixed predictors."""
+  """Returns an arm for each threshold; 0 and infinity are fixed predictors."""
   data = next(iter(scale.data))
   arms = [plans.Arm('0 (local)', data, plans.make(
       scale, data=data, rule__name='local_predictor'))]

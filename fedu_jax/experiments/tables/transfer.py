@@ -1,4 +1,4 @@
-"""Representations moved to data that they were not trained on."""
+"""Scores of representations on data that they were not trained on."""
 
 from fedu_jax.experiments import experiment as plans
 from fedu_jax.experiments import figures
@@ -9,7 +9,7 @@ _ROWS = ('untrained', 'one client', 'FedU', 'FedBYOL', 'FedEMA, auto',
 
 
 def plan(scale: plans.Scale) -> plans.Plan:
-  """Returns the non-IID arms of the main table, probed elsewhere."""
+  """Returns the non-IID arms of the main table, probed on other data."""
   to = {'digits': 'digits'}
   if 'CIFAR-100' in scale.data:
     to |= {'cifar100': 'tfds:cifar100', 'cifar10': 'tfds:cifar10'}

@@ -1,4 +1,4 @@
-"""The picture of representations for the upload and update choices."""
+"""t-SNE pictures of representations, by choice of upload and update."""
 
 import json
 from typing import Any
@@ -24,7 +24,7 @@ _ARMS: dict[str, tuple[dict[str, Any], str]] = {
 
 
 def plan(scale: plans.Scale) -> plans.Plan:
-  """Returns the networks whose features are drawn, non-IID."""
+  """Returns an arm for each network to draw, non-IID."""
   data = next(iter(scale.data))
   arms = [plans.Arm(row, data, plans.make(scale, data=data, **changes), encoder)
           for row, (changes, encoder) in _ARMS.items()]
@@ -37,7 +37,7 @@ def plan(scale: plans.Scale) -> plans.Plan:
 
 
 def _embeddings(results: list[plans.Result]) -> Any:
-  """t-SNE of test features of the first seed's networks, by class."""
+  """Draws t-SNE of the test features of the first seed, coloured by class."""
   columns = 3
   lines = -(-len(results) // columns)
   figure, grid = figures.canvas(
@@ -59,10 +59,10 @@ def _embeddings(results: list[plans.Result]) -> Any:
 
 
 def _flattened(result: plans.Result) -> tuple[np.ndarray, np.ndarray]:
-  """1,000 test images on a plane [N, 2], and their classes [N].
+  """Returns the points [N, 2] of 1,000 test images, and their classes [N].
 
-  They are kept beside the run, whose checkpoint may be gone when a page is
-  drawn again.
+  The points are kept in the run's folder, because its checkpoint may be gone
+  when a page is drawn again.
   """
   from sklearn import manifold
   folder = result.folders[0]
@@ -73,7 +73,7 @@ def _flattened(result: plans.Result) -> tuple[np.ndarray, np.ndarray]:
         Console(quiet=True))
     images = scorer.test_images[:1000]
     features = probes.embed(probes.features, scorer.nets.encoder,
-                                online.encoder, images)
+                            online.encoder, images)
     flat = manifold.TSNE(
         perplexity=min(30, len(images) // 4), init='pca',
         random_state=0).fit_transform(np.asarray(features))
