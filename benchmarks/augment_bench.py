@@ -1,10 +1,10 @@
-"""The augmentation: its parts, another way to crop, and its share of a step.
+"""Times the augmentation: its parts, two ways to crop, its share of a step.
 
   python -m benchmarks.augment_bench --width=64
 
-Milliseconds for one view of one image. The crop is timed as two interpolation
-matrices, which is ours, and as gathers of the pixels under each output pixel,
-which give the same image.
+Numbers are milliseconds for one view of one image. The crop is timed in two
+ways that give the same image: as two interpolation matrices, which the package
+uses, and as gathers of the input pixels of each output pixel.
 """
 
 import statistics
@@ -21,9 +21,9 @@ from fedu_jax.learners import augment
 
 def crop_by_gathers(image: Array, top: Array, left: Array, height: Array,
                     width: Array) -> Array:
-  """`augment.crop_and_resize` for boxes no larger than the image.
+  """Does `augment.crop_and_resize` for boxes no larger than the image.
 
-  Such a box is never shrunk, so two rows and two columns matter to a pixel.
+  Such a box is never shrunk, so a pixel depends on two rows and two columns.
   """
   def along(image, start, length, size):
     centre = (jnp.arange(size) + 0.5) * (length / size) + start - 0.5
@@ -38,7 +38,7 @@ def crop_by_gathers(image: Array, top: Array, left: Array, height: Array,
 
 
 def main(argv: list[str] | None = None) -> None:
-  """Checks the two crops against each other, then times everything in turn."""
+  """Checks that both crops agree, then times everything in turn."""
   args = timing.parse(
       timing.parser((__doc__ or '').splitlines()[0]), argv)
   work = workload.make(args)
@@ -81,11 +81,11 @@ def main(argv: list[str] | None = None) -> None:
   timing.report(
       args, compile_seconds=compile_seconds, seconds=seconds,
       gathers_over_matrices=timing.ratio(seconds['crop by gathers'],
-                                          seconds['crop by matrices']),
+                                         seconds['crop by matrices']),
       milliseconds_per_view=1e3 * statistics.median(
           seconds['whole view']) / args.batch,
       augment_fraction=timing.ratio(seconds['whole view'], seconds['step'],
-                                     2 * args.steps))
+                                    2 * args.steps))
 
 
 if __name__ == '__main__':

@@ -1,12 +1,12 @@
-"""Rounds of a cohort among more and more clients, by where the others lie.
+"""Times rounds of one cohort among many clients, by the clients' store.
 
   python -m benchmarks.clients_bench --clients=10,100,1000,10000 --plot=k.png
 
-The cohort stays the same, so a round should take as long, and as much of the
-device, however many clients there are; but for the store `device`, which keeps
-all of them there. Device memory is what the compiler reports of the round's
-program and what else lies on the device. The last part times rounds while
-clients come and go behind them, and with the device waiting for it.
+The cohort stays the same. So the time and the device memory of a round should
+not depend on the number of clients, except with the store `device`, which keeps
+all clients there. Device memory is the compiler's figure for the round's
+program plus all other arrays on the device. The last part times rounds while
+clients are moved behind the training, and while the device waits for them.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
                      'network whose traffic is timed; 0 leaves that out')
   flags.add_argument('--plot', default='', help='a PNG to draw')
   args = timing.parse(flags, argv, clients='10,20', stores='device,host',
-                       traffic_width=4)
+                      traffic_width=4)
   counts = [int(x) for x in args.clients.split(',')]
   with tempfile.TemporaryDirectory() as folder:
     rows, seconds = _clients(args, counts, pathlib.Path(folder))
@@ -60,12 +60,12 @@ def main(argv: list[str] | None = None) -> None:
   if args.plot:
     _plot(args.plot, names, counts, rows, seconds)
   timing.report(args, cohort=args.cohort, seconds=seconds, rows=rows,
-                 compile_seconds=max(x['compile_seconds']
-                                     for x in rows.values()), **found)
+                compile_seconds=max(x['compile_seconds']
+                                    for x in rows.values()), **found)
 
 
 def _clients(args, counts, folder):
-  """Times a round of each number of clients and store; what else is known."""
+  """Times a round for each number of clients and each store."""
   federations, rows, ends = {}, {}, {}
   for k in counts:
     for name in args.stores.split(','):
@@ -76,8 +76,8 @@ def _clients(args, counts, folder):
     reference, *others = ends.values()
     for other in others:
       timing.check(f'stores of {k} clients',
-                    timing.movement_error(0 * _flat(reference), _flat(other),
-                                           _flat(reference)), 1e-6)
+                   timing.movement_error(0 * _flat(reference), _flat(other),
+                                         _flat(reference)), 1e-6)
   seconds = timing.interleave(
       {case: federation.advance for case, federation in federations.items()},
       args.repetitions)
@@ -95,12 +95,12 @@ def _flat(tree):
 
 def _case(args: argparse.Namespace, k: int, name: str, folder: pathlib.Path,
           **choices: Any):
-  """A federation after its first round, and what is known of it."""
+  """Makes a federation, runs its first round, and measures its memory."""
   before = sum(x.nbytes for x in jax.live_arrays())
   work = workload.make(args)
   config = work.config
   config.clients, config.cohort, config.local_epochs = k, args.cohort, 1
-  config.rounds = 10**6  # as many as are asked for
+  config.rounds = 10**6  # more than are timed
   count = args.steps * args.batch
   images = np.array(timing.random_images(k * count, args.size))
   member = prepare.Member(
@@ -134,7 +134,7 @@ def _case(args: argparse.Namespace, k: int, name: str, folder: pathlib.Path,
 
 
 def _traffic(args, folder):
-  """What moving clients costs, and how much of it training hides."""
+  """Times the moving of clients, and how much of it training hides."""
   case = argparse.Namespace(**{**vars(args), 'width': args.traffic_width,
                                'hidden': 512, 'features': 256})
   federations = {
@@ -160,9 +160,9 @@ def _traffic(args, folder):
       {'behind': federations[True].advance, 'waiting': wait}, args.repetitions)
   traffic = moved[-args.repetitions:]
   show = timing.quiet(args)
-  show('clients come and go behind a round', seconds['behind'], 'ms', 1e3)
-  show('the device waits for them', seconds['waiting'], 'ms', 1e3)
-  show('  of which they take', traffic, 'ms', 1e3)
+  show('clients move behind training', seconds['behind'], 'ms', 1e3)
+  show('the device waits for clients', seconds['waiting'], 'ms', 1e3)
+  show('  time to move clients', traffic, 'ms', 1e3)
   hidden = [(b - a) / t for a, b, t in zip(
       seconds['behind'], seconds['waiting'], traffic, strict=True)]
   return dict(traffic_over_round=timing.ratio(traffic, seconds['waiting']),
@@ -170,7 +170,7 @@ def _traffic(args, folder):
 
 
 def _plot(path, names, counts, rows, seconds):
-  """Time a round and device memory against the number of clients."""
+  """Plots time and device memory of a round by the number of clients."""
   import matplotlib
   from fedu_jax.experiments import figures
   with matplotlib.rc_context(figures.STYLE):
@@ -192,7 +192,7 @@ def _plot(path, names, counts, rows, seconds):
     left.set_ylim(bottom=0)
     right.set_yscale('log')
     right.set_ylabel('device memory, MB')
-    right.legend(title='clients lie on')
+    right.legend(title='store')
     figure.savefig(path)
 
 

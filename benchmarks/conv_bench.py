@@ -1,12 +1,12 @@
-"""The convolution's parts layer by layer: ours beside XLA's own.
+"""Times the parts of the convolution, layer by layer: ours and XLA's.
 
   python -m benchmarks.conv_bench --width=64
 
-Milliseconds for one batch through one layer of each kind that a ResNet has at
-this width: forward, to the input, to the kernel. XLA's stands twice, as a call
-from Python and inside a `lax.scan`, which is where training needs it. With
---convolution=exact, `model.convolution=exact` stands beside them in the same
-run.
+Numbers are milliseconds for one batch through one layer of each kind of a
+ResNet of this width: forward, gradient to the input, gradient to the kernel.
+XLA's is timed twice: as a call from Python, and inside a `lax.scan`, where
+training needs it. With --convolution=exact, `model.convolution=exact` is timed
+in the same run.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ EXACT = 'ours exact'  # no comma, which ends a case's name
 
 def parts(fn: Callable[[Array, Array], Array], part: str
           ) -> Callable[[Array, Array, Array], Array]:
-  """(x, kernel, d_y) -> one part of a convolution's work."""
+  """Returns (x, kernel, d_y) -> one part of a convolution."""
   return {
       'forward': lambda x, kernel, d_y: fn(x, kernel),
       'to the input': lambda x, kernel, d_y: jax.vjp(
@@ -40,10 +40,10 @@ def parts(fn: Callable[[Array, Array], Array], part: str
 
 
 def looped(fn: Callable[..., Array], steps: int) -> Callable[..., Array]:
-  """`steps` times in a scan, each waiting for the one before."""
+  """Runs a function `steps` times in a scan, each call after the one before."""
   def body(one, _, args):
     out = fn(*(one * a for a in args))
-    return 1 + 1e-20 * out.sum(), None  # all of it, or XLA leaves out the rest
+    return 1 + 1e-20 * out.sum(), None  # XLA would drop outputs that are unused
 
   def run(*args):
     return jax.lax.scan(functools.partial(body, args=args), jnp.float32(1),
@@ -52,7 +52,7 @@ def looped(fn: Callable[..., Array], steps: int) -> Callable[..., Array]:
 
 
 def main(argv: list[str] | None = None) -> None:
-  """Checks each part against XLA's, then times all three ways in turn."""
+  """Checks each part against XLA's, then times all ways in turn."""
   flags = timing.parser((__doc__ or '').splitlines()[0])
   flags.add_argument('--unlooped', action='store_true',
                      help="leave out XLA's in a scan: at width 64 it takes "
@@ -105,11 +105,11 @@ def main(argv: list[str] | None = None) -> None:
       print(f'{case:<44}' + ''.join(
           f'{milliseconds[f"{case}, {way}"]:15.1f}' for way in ways))
   timing.report(args, compile_seconds=compile_seconds, seconds=seconds,
-                 layers=milliseconds)
+                layers=milliseconds)
 
 
 def _arrays(args, size, channels, features, k, stride):
-  """Random x, kernel and d_y of a layer."""
+  """Draws x, kernel and d_y of a layer."""
   rngs = jax.random.split(jax.random.key(size + k), 3)
   out = -(-size // stride)
   return (jax.random.normal(rngs[0], (args.batch, size, size, channels)),

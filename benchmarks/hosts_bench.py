@@ -1,10 +1,10 @@
-"""A round on several processes, beside one process of as many devices.
+"""Times a round on several processes, and on one with as many devices.
 
   python -m benchmarks.hosts_bench --processes=2
 
-Starts all processes itself. They share this machine's CPU, each with one
-device, and speak over loopback: this tells what it costs to be several, and
-nothing about a network between hosts. Each client has --steps batches.
+It starts all processes itself. They share this machine's CPU, have one device
+each, and communicate over loopback. So it measures the cost of several
+processes, and not that of a network. Each client has --steps batches.
 """
 
 import argparse
@@ -33,11 +33,11 @@ _TIMEOUT = 300  # seconds that processes on a busy machine wait for each other
 
 
 def main(argv: list[str] | None = None) -> None:
-  """Starts both, checks that they agree, and times them in turn."""
+  """Starts both groups, checks that they agree, and times them in turn."""
   flags = timing.parser((__doc__ or '').splitlines()[0])
   flags.add_argument('--processes', type=int, default=2)
   flags.add_argument('--clients', type=int, default=1, help='of each process')
-  # Of the processes that this starts.
+  # For the processes that this one starts.
   for name in ('--process', '--coordinator', '--ends'):
     flags.add_argument(name, default='', help=argparse.SUPPRESS)
   argv = sys.argv[1:] if argv is None else argv
@@ -69,14 +69,14 @@ def main(argv: list[str] | None = None) -> None:
   for group, own in seconds.items():
     show(f'{group}, {args.processes} devices', own, 's/round')
   timing.report(args, seconds=seconds, processes=args.processes,
-                 clients=args.clients * args.processes,
-                 compile_seconds=compiled[name],
-                 hosts_over_one=timing.ratio(seconds[name],
-                                              seconds['1 process']))
+                clients=args.clients * args.processes,
+                compile_seconds=compiled[name],
+                hosts_over_one=timing.ratio(seconds[name],
+                                            seconds['1 process']))
 
 
 def _start(argv, count, num_devices, ends):
-  """Starts a group of processes of so many devices each."""
+  """Starts `count` processes with `num_devices` devices each."""
   ends.mkdir()
   with socket.socket() as found:
     found.bind(('127.0.0.1', 0))
@@ -92,10 +92,10 @@ def _start(argv, count, num_devices, ends):
 
 
 def _answer(processes: list[subprocess.Popen]) -> float:
-  """Waits for the first process to say a number; gloo says other things.
+  """Waits until the first process prints its seconds; skips gloo's lines.
 
   Raises:
-    SystemExit: it ended instead.
+    SystemExit: the process ended.
   """
   for line in processes[0].stdout or ():
     if line.startswith('seconds '):
@@ -112,12 +112,12 @@ def _round(processes: list[subprocess.Popen]) -> float:
 
 
 def _serve(args: argparse.Namespace) -> None:
-  """One of the processes: a round, and then one for each line of stdin."""
+  """Runs one process: two rounds, then one for each line of stdin."""
   several = bool(args.coordinator)
   with multihost.joined(coordinator=args.coordinator,
-                    processes=args.processes if several else 0,
-                    process=int(args.process) if several else -1,
-                    timeout=_TIMEOUT):
+                        processes=args.processes if several else 0,
+                        process=int(args.process) if several else -1,
+                        timeout=_TIMEOUT):
     took, one_round = _compiled(args)
     ends = [one_round() for _ in range(2)]
     if multihost.first():
@@ -131,7 +131,7 @@ def _serve(args: argparse.Namespace) -> None:
 
 
 def _compiled(args):
-  """Seconds to compile, and what does a round and returns the parameters."""
+  """Returns the seconds to compile, and a function that runs a round."""
   work = workload.make(args, first_target='alias')
   config, count = work.config, args.steps * args.batch
   config.clients, config.local_epochs = args.clients * args.processes, 1

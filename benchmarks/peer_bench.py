@@ -1,10 +1,10 @@
-"""Our step beside its PyTorch rendering, on the same weights and views.
+"""Times our step and the same step in PyTorch, with equal weights and views.
 
   python -m benchmarks.peer_bench --width=64
 
 PyTorch runs channels_last, and under autocast if --dtype=bfloat16. Both sides
-get the views ready-made, so neither is charged for augmentation. The two take
-turns, run by run; the ratio stands last, and above 1 means that ours is faster.
+get finished views, so the time has no augmentation. They run in turn. The last
+line has the ratio; above 1 means that ours is faster.
 """
 
 import copy
@@ -14,7 +14,7 @@ import statistics
 import time
 from typing import Any
 
-# PyTorch needs room on the same GPU, and its rendering lies in tests/.
+# PyTorch needs memory on the same GPU.
 os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
 
 import jax
@@ -26,22 +26,22 @@ from benchmarks.lib import workload
 from fedu_jax.core.state import Array
 
 
-# With fewer channels PyTorch 2.13 gets the gradient of a strided 1x1 kernel
-# wrong on CPU when it is channels_last.
+# With fewer channels, PyTorch 2.13 computes a wrong gradient of a strided 1x1
+# kernel on CPU, in channels_last.
 _SOUND = 8
 
 
 def tinted(images: Array, rng: Array) -> Array:
-  """A view that costs nothing, yet two of them differ: another tint.
+  """Makes a view that costs next to nothing: another tint for each key.
 
-  If it ignored its key, XLA would see one view twice and halve the work.
+  With equal views, XLA would compute them once and halve the work.
   """
   tint = jax.random.uniform(rng, (len(images), 1, 1, 3), minval=0.5)
   return images.astype(jnp.float32) / 255 * tint
 
 
 def main(argv: list[str] | None = None) -> None:
-  """Checks one step of each against the other, then times them in turn."""
+  """Checks that one step of each agrees, then times them in turn."""
   flags = timing.parser((__doc__ or '').splitlines()[0])
   flags.add_argument('--peer', default='eager',
                      choices=['eager', 'fused', 'compile'],
@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None) -> None:
     for module, new in zip(modules, weights, strict=True):
       module.load_state_dict({k: _tensor(v) for k, v in new.items()})
     timing.check(f'losses, {layout}', abs(float(losses[0]) - loss) / loss,
-                  bound / 10)
+                 bound / 10)
     ours = [state.online.encoder, state.online.predictor, state.target]
     start = [first.online.encoder, first.online.predictor, first.target]
     reached = [torch_weights.from_torch(module) for module in modules]
@@ -129,7 +129,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _views(images: Array, rngs: Array) -> list[tuple[np.ndarray, ...]]:
-  """The views that our step will draw, for PyTorch: [B, 3, H, W]."""
+  """Draws the views of our step for PyTorch: [B, 3, H, W]."""
   return [tuple(np.asarray(tinted(x, key).transpose(0, 3, 1, 2))
                 for key in jax.random.split(rng))
           for x, rng in zip(images, rngs, strict=True)]

@@ -1,14 +1,14 @@
-"""What `fedu_jax.plan` foresees of device memory, beside what runs take.
+"""Compares the device memory that `fedu_jax.plan` predicts with that of runs.
 
   python -m benchmarks.plan_check --data_dir=../shared/tfds
   XLA_FLAGS=--xla_force_host_platform_device_count=4 \\
       python -m benchmarks.plan_check --data_dir=../shared/tfds
 
-Each case is made from its real data, as `fedu_jax.main` does, up to the first
-round, or after it, where clients come and go. Two figures are compared: what
-the compiler says of the program of that run; and that program's working memory
-with all arrays that lie on the first device while it runs. With four devices
-only the cases for several are done.
+Each case is prepared from its real data, as `fedu_jax.main` does, up to the
+first round; if clients are streamed, one round runs. Two figures are compared:
+the compiler's figure for the program, and the program's temporary memory plus
+all arrays on the first device while it runs. With four devices, only the cases
+for several devices are done.
 """
 
 import argparse
@@ -40,7 +40,7 @@ from fedu_jax.training import prepare
 _ONE, _FOUR = {'devices': '1'}, {'devices': '4'}
 _NARROW, _SOME = {'model.width': 8}, {'model.width': 16, 'batch_size': 32}
 _VMAP = {'execution': 'vmap'}
-# Of whom 8 train: at once, or in two slices.
+# 8 of these clients train, at once or in two slices.
 _HUNDRED = {'clients': 100, 'cohort': 8, 'partition.name': 'iid',
             'store': 'host'}
 CASES: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -64,7 +64,7 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 class Found(NamedTuple):
-  """Bytes on a device, foreseen and of a run."""
+  """Bytes on a device, predicted and of a run."""
   program: int
   program_of_run: int
   device: float
@@ -79,8 +79,8 @@ def main() -> None:
   flags.add_argument('--only', default='', help='a part of the cases\' names')
   args = flags.parse_args()
   several = len(jax.devices()) > 1
-  print('| case | program: foreseen, of the run, MB | ratio | device: '
-        'foreseen, of the run, MB | ratio |\n|---|---|---|---|---|')
+  print('| case | program: predicted, of the run, MB | ratio | device: '
+        'predicted, of the run, MB | ratio |\n|---|---|---|---|---|')
   for name, (module, changes) in CASES.items():
     if args.only not in name or several != (changes['devices'] == '4'):
       continue
@@ -96,11 +96,11 @@ def main() -> None:
 
 
 def compare(config: ml_collections.ConfigDict, folder: pathlib.Path) -> Found:
-  """Foresees a config's memory, then begins to run it.
+  """Predicts the memory of a config, then starts its run and measures it.
 
   Args:
-    config: a whole config, for as many devices as are here or fewer.
-    folder: an empty one, of the run.
+    config: a complete config, for the devices here or fewer.
+    folder: an empty folder for the run.
   """
   registry.check(config)
   found = forecast.forecast(config, forecast.data_of(config), forecast.Machine(
@@ -112,15 +112,15 @@ def compare(config: ml_collections.ConfigDict, folder: pathlib.Path) -> Found:
 
 
 def _run(config, folder) -> tuple[int, int]:
-  """What a round's program, and a device while it runs, hold in truth."""
+  """Measures the bytes of a round's program, and of a device during it."""
   data = prepare.data_of(config)
   parts = prepare.parts_of(config, data)
   before = _lying()
   nets, online = prepare.networks_of(config, data)
   where = placement.choose(config, nets, online, data.train_images, parts,
-                       num_members=1)
+                           num_members=1)
   member = prepare.Member('plan', folder, parts, online, config.seed, None,
-                       Console(quiet=True))
+                          Console(quiet=True))
   some: Any = dict(config=config, nets=nets, examples=data.train_images,
                    layout=where.layout)
   with contextlib.closing(Checkpoints(folder / 'checkpoints', keep=1)) as saved:
@@ -132,14 +132,14 @@ def _run(config, folder) -> tuple[int, int]:
   one.compile()
   seen = []
   if where.store == 'device':
-    # A round writes its state where it was, and brings nothing.
+    # A round replaces its state in place, and moves nothing to the device.
     seen.append(_lying() - before)
   else:
     fetch = one.fetch
 
     def watched(who):
       fetched = fetch(who)
-      seen.append(_lying() - before)  # while the slice before trains
+      seen.append(_lying() - before)  # while the earlier slice trains
       return fetched
     one.fetch = watched
     one.advance()
@@ -149,7 +149,7 @@ def _run(config, folder) -> tuple[int, int]:
 
 
 def _lying() -> int:
-  """Bytes of all arrays on the first device, or of their parts there."""
+  """The bytes of all arrays, or shards, on the first device."""
   first = jax.devices()[0]
   return sum(x.dtype.itemsize * math.prod(x.sharding.shard_shape(x.shape))
              for x in jax.live_arrays() if first in x.sharding.device_set)

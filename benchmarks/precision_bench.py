@@ -1,15 +1,15 @@
-"""How far float32 is from float64, layer by layer: ours beside PyTorch's.
+"""Measures the rounding error of float32, layer by layer: ours and PyTorch's.
 
   python -m benchmarks.precision_bench --batch=16
 
-Every figure is |float32 - float64| / |float64|, by the norms of whole arrays.
-The first table is of single convolutions. Each gets the inputs and the output's
-gradient that float64 has there, so each error is the layer's own. The second
-table is of a whole BYOL step: the projector's output, and the gradients of all
-parameters; median (lowest to highest) over --repetitions draws of the images.
-Gradients differ by some 1e-3 in every way, most likely where rounding moves a
-unit across ReLU's kink. 'exact' is `model.convolution=exact`. Nothing is timed:
-`conv_bench` and `step_bench` time both ways with --convolution=exact.
+Every number is |float32 - float64| / |float64|, with norms of whole arrays. The
+first table is for single convolutions. Each gets the inputs and the output's
+gradient of the float64 step, so the error is the layer's own. The second table
+is for a whole BYOL step: the projector's output, and the gradients of all
+parameters, as median (lowest to highest) over --repetitions draws of images.
+Gradients differ by some 1e-3 in all ways, most likely because rounding moves
+units across the kink of ReLU. 'exact' is `model.convolution=exact`. Nothing is
+timed; `conv_bench` and `step_bench` time it with --convolution=exact.
 """
 
 import argparse
@@ -39,7 +39,7 @@ Errors = dict[str, dict[str, list[float]]]  # row -> way -> relative errors
 
 
 class Layer(NamedTuple):
-  """A convolution and what float64 gives it."""
+  """A convolution with its arrays in float64."""
   x: Array  # [B, H, W, C]
   kernel: Array  # [k, k, C, F]
   d_y: Array  # [B, H', W', F], the gradient of its output
@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def error(ours: PyTree, exact: PyTree) -> float:
-  """The relative error of a whole tree, by its norm."""
+  """Returns the relative error of a whole tree, by norms."""
   return timing.movement_error(
       jax.tree.map(jnp.zeros_like, exact), ours, exact)
 
@@ -92,7 +92,7 @@ def _shown(values: list[float]) -> str:
 
 
 def _views(args: argparse.Namespace, draw: int) -> list[Array]:
-  """Two batches of images in float64, of numbers that float32 can hold."""
+  """Draws two batches of images in float64, exact in float32."""
   views = [timing.random_images(args.batch, args.size, seed) / 255.
            for seed in (2 * draw, 2 * draw + 1)]
   return _as(jnp.float64, _as(jnp.float32, views))
@@ -109,9 +109,9 @@ def _nets(args: argparse.Namespace, convolution: str) -> networks.Nets:
 
 
 def _start(args: argparse.Namespace) -> tuple[Online, Any]:
-  """First weights in float64, all of which float32 holds; PyTorch's modules.
+  """Draws first weights in float64, exact in float32, as PyTorch's modules too.
 
-  Without PyTorch the weights are ours and there are no modules.
+  Without PyTorch, the weights are ours, and there are no modules.
   """
   try:
     from benchmarks.lib import torch_peer
@@ -127,8 +127,7 @@ def _start(args: argparse.Namespace) -> tuple[Online, Any]:
 
 def _loss(nets: networks.Nets, online: Online,
           views: list[Array]) -> tuple[Array, Array]:
-  """BYOL's loss where the target equals the online encoder; the projections.
-  """
+  """BYOL's loss with a target equal to the online encoder; the projections."""
   z1, z2, _ = online_step.two_views(nets.encoder, online.encoder, *views)
   p1, p2, _ = online_step.two_views(nets.predictor, online.predictor, z1, z2)
   t1, t2 = jax.lax.stop_gradient((z1, z2))
@@ -139,18 +138,18 @@ def _loss(nets: networks.Nets, online: Online,
 @functools.partial(jax.jit, static_argnums=0)
 def _step(nets: networks.Nets, online: Online,
           views: list[Array]) -> tuple[Array, PyTree]:
-  """The projector's output, and the gradient of every parameter."""
+  """Returns the projector's output and the gradients of all parameters."""
   grads, z = jax.grad(_loss, argnums=1, has_aux=True)(nets, online, views)
   return z, (grads.encoder.params, grads.predictor.params)
 
 
 def _layers(args: argparse.Namespace, online: Online, views: list[Array]
             ) -> dict[str, Layer]:
-  """What float64 gives every convolution of the first view."""
+  """Collects the float64 arrays of each convolution, for the first view."""
   nets = _nets(args, 'exact')
 
   def run(shifts, online):
-    """With a shift added to each output, whose gradient is the output's."""
+    """Adds a shift to each output; its gradient is that of the output."""
     seen: dict[str, Any] = {}
 
     def watch(call, inputs, keywords, context):
@@ -170,7 +169,7 @@ def _layers(args: argparse.Namespace, online: Online, views: list[Array]
     strides[name] = -(-x.shape[1] // y.shape[1])
   shifts = {name: jnp.zeros(y.shape) for name, (_, y, _) in shapes.items()}
   d_y, seen = jax.jit(jax.grad(run, has_aux=True))(shifts, online)
-  # What float32 can hold, or each error would have that of its inputs.
+  # Rounded to float32 first, so that errors exclude that of the inputs.
   layers = {}
   for name, stride in strides.items():
     x, kernel, d = _as(jnp.float64, _as(
@@ -189,7 +188,7 @@ def _title(name: str, layer: Layer) -> str:
 @functools.partial(jax.jit, static_argnames=('stride', 'exact'))
 def _parts(x: Array, kernel: Array, d_y: Array, *, stride: int, exact: bool
            ) -> tuple[Array, ...]:
-  """Output, gradient to the input and gradient to the kernel."""
+  """Returns the output, and the gradients of the input and of the kernel."""
   y, back = jax.vjp(
       lambda *a: convolution.conv(*a, stride, len(kernel) // 2, exact),
       x, kernel)
@@ -197,7 +196,7 @@ def _parts(x: Array, kernel: Array, d_y: Array, *, stride: int, exact: bool
 
 
 def _layer_errors(layer: Layer, ways: list[str]) -> Errors:
-  """The error of each part of a layer, by way."""
+  """Returns the error of each part of a layer, for each way."""
   x, kernel, d_y, stride = layer
   exact = _parts(x, kernel, d_y, stride=stride, exact=True)
   x, kernel, d_y = _as(jnp.float32, (x, kernel, d_y))
@@ -210,7 +209,7 @@ def _layer_errors(layer: Layer, ways: list[str]) -> Errors:
 
 def _torch_parts(x: Array, kernel: Array, d_y: Array,
                  stride: int) -> tuple[np.ndarray, ...]:
-  """PyTorch's `_parts`."""
+  """Does `_parts` in PyTorch."""
   import torch
 
   def tensor(array, *axes):
@@ -227,7 +226,7 @@ def _torch_parts(x: Array, kernel: Array, d_y: Array,
 
 
 def _torch_step(modules: Any, views: list[Array]) -> tuple[Any, PyTree]:
-  """PyTorch's `_step`, in float32."""
+  """Does `_step` in PyTorch, in float32."""
   import torch
   from tests.helpers import torch_fedu
   from tests.helpers import torch_weights

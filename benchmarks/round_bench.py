@@ -1,12 +1,11 @@
-"""Whole rounds: clients x execution x batch, with their memory.
+"""Times whole rounds, by clients, execution and batch, with their memory.
 
   python -m benchmarks.round_bench --clients=1,5 --batches=32,128
 
-The program that is timed is the one that `fedu_jax.main` runs: shuffling,
-augmentation, training, divergence, aggregation and DAPU. Each client has
---steps batches and passes over them once. Memory is what the compiler reports:
-arguments and results once, since the state is taken in place, and its
-temporaries.
+It times the program of `fedu_jax.main`: shuffling, augmentation, training,
+divergence, aggregation and DAPU. Each client trains one epoch of --steps
+batches. Memory is the compiler's figure: temporaries, and arguments and results
+counted once, because the state is replaced in place.
 """
 
 import argparse
@@ -28,7 +27,7 @@ from fedu_jax.training.engine import round_program
 
 
 def main(argv: list[str] | None = None) -> None:
-  """Checks that the executions agree, if several, then times all in turn."""
+  """Checks that the executions agree, then times all in turn."""
   flags = timing.parser((__doc__ or '').splitlines()[0])
   flags.add_argument('--clients', default='1,5')
   flags.add_argument('--executions', default='map,vmap')
@@ -76,9 +75,9 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _case(args: argparse.Namespace, k: int, batch: int, execution: str):
-  """A run of one case, where it starts and ends, and what is known of it."""
+  """Makes a case: its run, its first and last parameters, and its figures."""
   case = argparse.Namespace(**{**vars(args), 'batch': batch})
-  work = workload.make(case, first_target='alias')  # as cifar10.py has it
+  work = workload.make(case, first_target='alias')  # as in cifar10.py
   work.config.clients, work.config.execution = k, execution
   work.config.local_epochs = 1
   count = args.steps * batch

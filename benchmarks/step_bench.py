@@ -1,10 +1,9 @@
-"""One BYOL step, looped and unlooped, for one client and for five.
+"""Times a BYOL step, in a scan and from Python, for one client and for five.
 
   python -m benchmarks.step_bench --width=64
 
-Every figure is milliseconds for one image of one client, augmentations
-included, as median (lowest to highest) of the repetitions. The ratios that the
-project holds itself to stand last.
+Numbers are milliseconds for one image of one client, with augmentation: median
+(lowest to highest) of the repetitions. The last line has the ratios.
 """
 
 import argparse
@@ -101,7 +100,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _check(args: argparse.Namespace, first, scanned, one_by_one, many) -> None:
-  """All ways must have trained the same network, from the same start."""
+  """Checks that all ways trained the same network from the same start."""
   params = lambda state: (state.online.encoder.params,
                           state.online.predictor.params)
   bound = workload.BOUND[args.dtype]

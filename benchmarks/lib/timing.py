@@ -1,4 +1,4 @@
-"""What the benchmarks share: flags, the clock, and how figures are printed."""
+"""The parts that benchmarks share: flags, timing, and printing of figures."""
 
 import argparse
 from collections.abc import Callable
@@ -17,20 +17,20 @@ import numpy as np
 
 from fedu_jax.models.convolution import CONVOLUTIONS
 
-# What every benchmark's JSON object holds; null is what it does not measure.
+# The fields of every benchmark's JSON object; null if it is not measured.
 FIELDS = (
     'device', 'jax', 'dtype', 'model', 'width', 'batch', 'size',
     'scan_over_unlooped', 'clients5_over_single', 'torch_over_jax',
     'augment_fraction', 'fraction_of_matmul_peak', 'compile_seconds')
 
-Seconds = dict[str, list[float]]  # name of a run -> one figure a repetition
+Seconds = dict[str, list[float]]  # name of a run -> seconds by repetition
 
 _QUICK = dict(model='resnet6', width=4, hidden=32, features=16,
               batch=8, size=8)
 
 
 def parser(description: str) -> argparse.ArgumentParser:
-  """The flags of every benchmark; `--quick` shrinks the network and images."""
+  """Returns the flags of all benchmarks; --quick sets a tiny network."""
   flags = argparse.ArgumentParser(
       description=description,
       formatter_class=argparse.ArgumentDefaultsHelpFormatter)
@@ -52,14 +52,14 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 
 def add_convolution(flags: argparse.ArgumentParser) -> None:
-  """The flag of benchmarks that time exact convolutions beside the fast."""
+  """Adds the flag of benchmarks that also time exact convolutions."""
   flags.add_argument('--convolution', default='fast', choices=CONVOLUTIONS,
                      help='exact: time model.convolution=exact as well')
 
 
 def parse(flags: argparse.ArgumentParser, argv: list[str] | None = None,
           **quick: Any) -> argparse.Namespace:
-  """Reads the flags; those that are given go before what `--quick` sets."""
+  """Parses the flags; flags that are given override those of --quick."""
   if flags.parse_args(argv).quick:
     flags.set_defaults(**_QUICK | quick)
   args = flags.parse_args(argv)
@@ -74,7 +74,7 @@ def parse(flags: argparse.ArgumentParser, argv: list[str] | None = None,
 
 
 def device() -> str:
-  """Names the device; a CPU by its model and its cores that we may use."""
+  """Names the device; for a CPU, the model and the number of usable cores."""
   if jax.default_backend() != 'cpu':
     return jax.devices()[0].device_kind
   name = platform.processor() or platform.machine()
@@ -91,8 +91,8 @@ def interleave(runs: dict[str, Callable[[], Any]],
                repetitions: int) -> Seconds:
   """Times all runs in turn, repetition by repetition.
 
-  So what slows the machine down for a while slows all of them. Each is called
-  once before, to warm up. A run that returns a float has timed itself.
+  If the machine is slow for a while, it is slow for all runs. Each run is
+  called once before, to warm up. A run that returns a float has timed itself.
   """
   seconds: Seconds = {name: [] for name in runs}
   for repetition in range(-1, repetitions):
@@ -106,15 +106,14 @@ def interleave(runs: dict[str, Callable[[], Any]],
 
 
 def ratio(over: list[float], under: list[float], factor: float = 1.0) -> float:
-  """The median over the repetitions of factor * over / under."""
+  """Returns the median over repetitions of factor * over / under."""
   return statistics.median(
       factor * a / b for a, b in zip(over, under, strict=True))
 
 
 def show(label: str, values: list[float], unit: str, factor: float = 1.0
          ) -> None:
-  """Prints the median of the repetitions, and their range if they are several.
-  """
+  """Prints the median of the values, and their range if there are several."""
   scaled = sorted(factor * x for x in values)
   spread = f' ({scaled[0]:.2f} to {scaled[-1]:.2f})' if scaled[1:] else ''
   print(f'{label:<34}{statistics.median(scaled):9.2f}{spread} {unit}',
@@ -122,8 +121,8 @@ def show(label: str, values: list[float], unit: str, factor: float = 1.0
 
 
 def matmul(dtype: str) -> tuple[Callable[[], Any], float]:
-  """A run of square matrix products, and how many operations it does."""
-  # An accelerator would be done before the call has returned.
+  """Returns a run of matrix products, and its number of operations."""
+  # More work on an accelerator, which would else end before the call returns.
   side, times = (2048, 4) if jax.default_backend() == 'cpu' else (8192, 32)
   rng1, rng2 = jax.random.split(jax.random.key(0))
   a = jax.random.normal(rng1, (side, side), dtype)
@@ -136,7 +135,7 @@ def matmul(dtype: str) -> tuple[Callable[[], Any], float]:
 
 
 def movement_error(start: Any, ours: Any, theirs: Any) -> float:
-  """How differently two trainings moved: |ours - theirs| / |theirs - start|."""
+  """Compares two trainings: |ours - theirs| / |theirs - start|."""
   def norm(a, b):
     return sum(float(np.sum(np.square(np.asarray(x, np.float64)
                                       - np.asarray(y, np.float64))))
@@ -150,7 +149,7 @@ def report(args: argparse.Namespace, **found: Any) -> None:
   result = dict.fromkeys(x for x in FIELDS if x not in found) | dict(
       device=device(), jax=jax.__version__, dtype=args.dtype, model=args.model,
       width=args.width, batch=args.batch, size=args.size,
-      # On the host, and of everything that this process did.
+      # Host memory, over the whole life of this process.
       peak_resident_bytes=1024 * resource.getrusage(
           resource.RUSAGE_SELF).ru_maxrss) | found
   if args.json:
@@ -163,10 +162,10 @@ def report(args: argparse.Namespace, **found: Any) -> None:
 
 
 def check(what: str, error: float, bound: float) -> None:
-  """Stops the benchmark if two ways of doing the work do not agree.
+  """Stops the benchmark if two results of the same work differ.
 
   Raises:
-    SystemExit: they differ by more than the bound, or by NaN.
+    SystemExit: the error is above the bound, or NaN.
   """
   if not error <= bound:
     raise SystemExit(f'{what} differ: relative error {error:.2g}, at most '
@@ -174,15 +173,15 @@ def check(what: str, error: float, bound: float) -> None:
 
 
 def quiet(args: argparse.Namespace) -> Callable[..., None]:
-  """`show`, or nothing where only JSON is wanted."""
+  """Returns `show`; with --json, a function that prints nothing."""
   return (lambda *_: None) if args.json else show
 
 
 def random_images(count: int, size: int, seed: int = 0) -> jax.Array:
-  """[count, size, size, 3] u8: each of its own colour, pattern and noise.
+  """Draws images [count, size, size, 3] u8 with a colour, pattern and noise.
 
-  Mere noise would look alike to a pooled encoder, and BatchNorm would magnify
-  rounding until no two ways of doing the work agree.
+  Images of noise alone have nearly equal pooled features. BatchNorm would then
+  magnify rounding errors, and two ways of doing the same work would differ.
   """
   rngs = jax.random.split(jax.random.key(seed), 3)
   blocks = -(-size // 4)

@@ -1,6 +1,6 @@
-"""The peer: the PyTorch rendering of the step, in a process of its own.
+"""The step in PyTorch, in a process of its own.
 
-Apart, so that neither library's threads wait in the other's way.
+The process is separate, so that the threads of PyTorch and XLA do not compete.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from tests.helpers import torch_fedu
 
 
 def nets(args: argparse.Namespace):
-  """Encoder and predictor with PyTorch's own initial weights, seed 0."""
+  """Makes encoder and predictor with PyTorch's initial weights, seed 0."""
   block, stages = {
       'resnet10': (torch_fedu.Block, (1, 1, 1, 1)),
       'resnet18': (torch_fedu.Block, (2, 2, 2, 2)),
@@ -30,29 +30,32 @@ def nets(args: argparse.Namespace):
 def serve(pipe: multiprocessing.connection.Connection,
           args: argparse.Namespace, views: list, rate: float,
           decay: float) -> None:
-  """Answers a memory format with a step's loss and weights, 'time' with time.
+  """Answers requests of the benchmark until it sends 'stop'.
+
+  A memory format is answered with the loss and weights of one step, 'time' with
+  the seconds of all steps.
 
   Args:
-    pipe: to the benchmark.
-    args: its flags; `peer` says whether the step is compiled.
-    views: for each step a pair of arrays [B, 3, H, W] f32.
+    pipe: the connection to the benchmark.
+    args: the benchmark's flags; `peer` says whether the step is compiled.
+    views: for each step, a pair of arrays [B, 3, H, W] f32.
     rate: the optimiser's learning rate.
-    decay: of the target's moving average.
+    decay: the factor of the old target in its moving average.
   """
   device = 'cuda' if torch.cuda.is_available() else 'cpu'
   if device == 'cpu':
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-  # What a careful user sets: kernels by trial, and TF32, as JAX has it.
+  # Fast settings: kernels chosen by trial, and TF32, as in JAX.
   torch.backends.cudnn.benchmark = True
   torch.set_float32_matmul_precision('high')
-  if args.dtype == 'bfloat16':  # for the loss alone, as PyTorch advises
+  if args.dtype == 'bfloat16':  # forward pass and loss only, as PyTorch advises
     torch_fedu.loss_fn = torch.autocast(device, torch.bfloat16)(
         torch_fedu.loss_fn)
   if args.peer == 'compile':
     torch_fedu.loss_fn = torch.compile(torch_fedu.loss_fn)
 
   def make(memory_format):
-    """A step, and the modules that it trains."""
+    """Makes a step and the modules that it trains."""
     encoder, predictor = nets(args)
     modules = encoder, predictor, copy.deepcopy(encoder)
     for module in modules:
@@ -76,7 +79,7 @@ def serve(pipe: multiprocessing.connection.Connection,
       continue
     began = time.perf_counter()
     for i in range(len(views)):
-      step(i)  # returns a number, so the device is done with the loss
+      step(i)  # returns a Python number, so it waits for the loss
     if device == 'cuda':
       torch.cuda.synchronize()
     pipe.send(time.perf_counter() - began)

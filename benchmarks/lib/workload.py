@@ -1,4 +1,4 @@
-"""The work that is timed: steps of configs/cifar10.py, on random images."""
+"""The work to time: training steps of configs/cifar10.py on random images."""
 
 import argparse
 from collections.abc import Callable, Iterator
@@ -18,12 +18,12 @@ from fedu_jax.models import networks
 from fedu_jax.training.config import registry
 from fedu_jax.training.engine import round_program
 
-# How far two orders of summation may drift apart in a few steps.
+# The largest error, after a few steps, between two orders of summation.
 BOUND = {'float32': 0.02, 'bfloat16': 0.3}
 
 
 class Work(NamedTuple):
-  """Networks, an SSL method, and a start."""
+  """A config with its networks, SSL method and first weights."""
   config: ml_collections.ConfigDict
   nets: networks.Nets
   learner: Learner
@@ -32,7 +32,14 @@ class Work(NamedTuple):
 
 def make(args: argparse.Namespace, *, first_target: str = 'copy',
          convolution: str = 'fast', **learner: Any) -> Work:
-  """configs/cifar10.py with the flags' network; `learner` swaps its pieces."""
+  """Makes configs/cifar10.py with the flags' network.
+
+  Args:
+    args: the flags.
+    first_target: as in `byol_step`.
+    convolution: as in `networks.resnet18`.
+    **learner: keyword arguments of the learner's step to replace.
+  """
   config = cifar10.get_config()
   config.batch_size = args.batch
   for name in ('width', 'hidden', 'features', 'dtype'):
@@ -51,7 +58,7 @@ def make(args: argparse.Namespace, *, first_target: str = 'copy',
 
 
 def start(work: Work, online: Online | None = None) -> StepState:
-  """A client's state before its first step."""
+  """Returns a client's state before its first step."""
   clients = local_training.init_clients(online or work.online, jnp.ones(1))
   client = jax.tree.map(lambda x: x[0], clients)
   return work.learner.init(client, jnp.int32(0))
@@ -59,14 +66,14 @@ def start(work: Work, online: Online | None = None) -> StepState:
 
 def steps(work: Work, state: StepState, images: Array,
           rngs: Array) -> tuple[StepState, Array]:
-  """A scan over steps: images [S, B, H, W, 3] u8, rngs [S] -> losses [S]."""
+  """Scans over steps: images [S, B, H, W, 3] u8, rngs [S] -> losses [S]."""
   state, metrics = jax.lax.scan(
       lambda state, x: work.learner.step(state, *x), state, (images, rngs))
   return state, metrics['loss']
 
 
 def unlooped(work: Work) -> Callable[..., Any]:
-  """The same steps, each a call from Python of one compiled step."""
+  """Returns a function that runs the same steps, one call each from Python."""
   step = jax.jit(work.learner.step, donate_argnums=0)
 
   def run(state, images, rngs):
@@ -79,18 +86,18 @@ def unlooped(work: Work) -> Callable[..., Any]:
 
 
 def clients(work: Work, execution: str) -> Callable[..., Any]:
-  """The scan for stacked clients, by one of the executions."""
+  """Returns the scan for stacked clients, by one of the executions."""
   return rounds.map_clients(functools.partial(steps, work),
                             execution=execution)
 
 
 def compiled(fn: Callable[..., Any], *args: Any) -> jax.stages.Compiled:
-  """Compiles a function that takes its state in place."""
+  """Compiles a function and donates its first argument, the state."""
   return jax.jit(fn, donate_argnums=0).lower(*args).compile()
 
 
 def batches(args: argparse.Namespace, seed: int = 0) -> tuple[Array, Array]:
-  """A run's images [S, B, H, W, 3] u8 and keys [S]."""
+  """Draws the images [S, B, H, W, 3] u8 and keys [S] of a run."""
   images = timing.random_images(args.steps * args.batch, args.size, seed)
   return (images.reshape(args.steps, args.batch, *images.shape[1:]),
           jax.random.split(jax.random.key(seed + 1), args.steps))
@@ -98,7 +105,7 @@ def batches(args: argparse.Namespace, seed: int = 0) -> tuple[Array, Array]:
 
 def repeated(fn: Callable[..., Any], state: StepState,
              *args: Any) -> Callable[[], Any]:
-  """A run that goes on from where its last call stopped."""
+  """Returns a run that continues from the state of its last call."""
   box = [jax.tree.map(jnp.array, state)]
 
   def run():
@@ -108,10 +115,10 @@ def repeated(fn: Callable[..., Any], state: StepState,
 
 
 def operations(work: Work, args: argparse.Namespace) -> float:
-  """Floating-point operations of a step's products, for one image.
+  """Returns the floating-point operations of a step's products for one image.
 
-  Counted as direct convolutions and dense layers: forwards once for the target
-  and thrice, backwards included, for the online network; two views. Winograd's
+  It counts direct convolutions and dense layers of two views: one pass for the
+  target, and three for the online network, backward passes included. Winograd's
   method needs fewer, so the fraction of the peak can exceed one on CPU.
   """
   image = jnp.zeros((1, args.size, args.size, 3))
@@ -126,7 +133,7 @@ def operations(work: Work, args: argparse.Namespace) -> float:
 
 
 def _products(jaxpr: Any) -> Iterator[int]:
-  """Multiplications of each convolution (ours) and matrix product."""
+  """Yields the multiplications of each convolution and matrix product."""
   for eqn in jaxpr.eqns:
     name = eqn.primitive.name
     if name == 'dot_general':
