@@ -8,11 +8,23 @@ Shape letters: K clients, M cohort. A tree is any pytree of arrays; its shapes
 must not depend on values.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from fedu_jax.core.state import (
     ClientState, Learner, Online, PyTree, ServerState)
+
+
+# (client, cohort) -> what one client sends if `cohort` clients train
+Upload = Callable[[ClientState, int], PyTree]
+# (server) -> what one client receives
+Download = Callable[[ServerState], PyTree]
+# (clients [K]) -> the first `server.memory`, before any client has trained
+ServerMemory = Callable[[ClientState], PyTree]
+# (online) -> the first `client.memory.rule`, from the first online network
+RuleMemory = Callable[[Online], PyTree]
+# (config) -> None; fields by their dotted names, such as 'learner.queue_size'
+Check = Callable[[Mapping[str, Any]], None]
 
 
 def upload_online(client: ClientState, cohort: int) -> PyTree:
@@ -31,57 +43,50 @@ def no_memory(*_: PyTree) -> PyTree:
   return ()
 
 
-class Aggregation(NamedTuple):
-  """What the server makes of the uploads, what it reads, what it remembers.
+def fits_any(config: Mapping[str, Any]) -> None:
+  """The default check: no value of the config is refused."""
+  del config
 
-  Attributes:
-    fn: (server, clients, *, ...) -> server. The clients are stacked [M, ...]. A
-      client with `num_examples` 0 must not count. Keyword arguments are fields
-      of config.aggregation. See `core/aggregation.py` for `add`, by which it
-      runs on many devices without gathering.
-    upload: (client, cohort) -> tree: what one client sends if `cohort` clients
-      train in a round. `fn` reads no more of the clients than this and
-      `num_examples`.
-    memory: (clients [K]) -> tree: the first `server.memory`, from clients that
-      have not trained yet.
+
+class Aggregation(NamedTuple):
+  """What the server makes of the uploads, what it reads and remembers.
+
+  `fn` is `(server, clients, ...) -> server`. The clients are stacked [M, ...].
+  It reads of them what `upload` returns, and `num_examples`; where this is 0, a
+  client must not count. Its keyword arguments are fields of config.aggregation.
+  See `core/aggregation.py` for `add`, by which it runs on many devices.
   """
-  fn: Callable[..., ServerState]
-  upload: Callable[[ClientState, int], PyTree] = upload_online
-  memory: Callable[[ClientState], PyTree] = no_memory
+  fn: Callable[..., ServerState]  # (server, clients [M], *, ...) -> server
+  upload: Upload = upload_online  # (client, cohort) -> tree
+  memory: ServerMemory = no_memory  # (clients [K]) -> tree
 
 
 class UpdateRule(NamedTuple):
   """What a client makes of the download, what it receives and remembers.
 
-  Attributes:
-    fn: (client, server, *, ...) -> client, for one client. Keyword arguments
-      are fields of config.rule.
-    download: (server) -> tree: what one client receives. `fn` reads no more of
-      the server than this and `round`.
-    memory: (online) -> tree: one client's first `memory.rule`, from the first
-      online network.
+  `fn` is `(client, server, ...) -> client`, for one client. It reads of the
+  server what `download` returns, and `round`. Its keyword arguments are fields
+  of config.rule.
   """
-  fn: Callable[..., ClientState]
-  download: Callable[[ServerState], PyTree] = download_online
-  memory: Callable[[Online], PyTree] = no_memory
+  fn: Callable[..., ClientState]  # (client, server, *, ...) -> client
+  download: Download = download_online  # (server) -> tree
+  memory: RuleMemory = no_memory  # (online) -> tree
 
 
 class Method(NamedTuple):
   """A learner, with the aggregation and the rule that it needs.
 
-  Attributes:
-    learner: (nets, view, *, make_tx, ...) -> Learner, which has the learner's
-      own memory. Keyword arguments are fields of config.learner.
-    aggregation: the method's own, as a record or a function; None if it goes
-      with any.
-    rule: the method's own, as a record or a function; None if it goes with any.
-    labelled: whether the learner trains on labels. Its images are then
-      `Labelled`.
+  `learner` builds a `Learner`, which declares the learner's own memory. Its
+  keyword arguments are fields of config.learner. An aggregation or a rule is a
+  record or a function; None means that the learner goes with any. `check`
+  raises a ValueError, with a line for the user, if values of the config do not
+  suit the method.
   """
-  learner: Callable[..., Learner]
+  learner: Callable[..., Learner]  # (nets, view, *, make_tx, ...) -> Learner
   aggregation: Aggregation | Callable[..., ServerState] | None = None
   rule: UpdateRule | Callable[..., ClientState] | None = None
-  labelled: bool = False
+  labelled: bool = False  # whether it trains on labels; images are `Labelled`
+  check: Check = fits_any  # (config) -> None
 
 
 def aggregation_of(piece: Aggregation | Callable[..., ServerState]

@@ -19,7 +19,7 @@ METHODS: dict[str, Method | Callable[..., Learner]] = {
     'byol': byol.byol,
     'simsiam': simsiam.simsiam,
     'simclr': simclr.simclr,
-    'moco': moco.moco,
+    'moco': moco.MOCO,
     'fedca': fedca.FEDCA,
     'fedsc': fedsc.FEDSC,
     'supervised': supervised.SUPERVISED,

@@ -4,7 +4,8 @@ The clients' keys go up, the server keeps the newest in a dictionary, and the
 dictionary comes down as further negatives.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -176,7 +177,25 @@ def take_dictionary(client: ClientState, server: ServerState) -> ClientState:
   return client._replace(memory=client.memory._replace(learner=learner))
 
 
+def check_sizes(config: Mapping[str, Any]) -> None:
+  """Checks that the dictionary has an entry for each client that trains.
+
+  Args:
+    config: all fields by their dotted names.
+
+  Raises:
+    ValueError: it has not.
+  """
+  size = config['learner.queue_size']
+  cohort = config['cohort'] or config['clients']
+  if cohort > size:
+    raise ValueError(f'config.learner.queue_size is {size}, but {cohort} '
+                     'clients train in a round and each adds to the '
+                     'dictionary: raise it, or lower cohort')
+
+
 FEDCA = Method(
     fedca,
     Aggregation(add_to_dictionary, upload=upload_keys, memory=first_dictionary),
-    UpdateRule(take_dictionary, download=download_dictionary))
+    UpdateRule(take_dictionary, download=download_dictionary),
+    check=check_sizes)

@@ -1,11 +1,13 @@
 """MoCo v1 and v2: a query must pick its key among the keys of a queue."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from fedu_jax.core.method import Method
 from fedu_jax.core.state import (
     Array, ClientState, Learner, Metrics, Online, PyTree, Variables)
 from fedu_jax.learners.losses import feature_std, info_nce, unit
@@ -99,3 +101,21 @@ def moco(nets: networks.Nets, view: online_step.View, *,
     return after._replace(memory=client.memory._replace(learner=state.memory))
 
   return Learner(init, step, final, memory)
+
+
+def check_sizes(config: Mapping[str, Any]) -> None:
+  """Checks that the queue holds whole batches of keys.
+
+  Args:
+    config: all fields by their dotted names.
+
+  Raises:
+    ValueError: it does not.
+  """
+  size, enqueued = config['learner.queue_size'], 2 * config['batch_size']
+  if size % enqueued:
+    raise ValueError(f'config.learner.queue_size is {size}; it must be a '
+                     f'multiple of {enqueued}, twice batch_size')
+
+
+MOCO = Method(moco, check=check_sizes)

@@ -435,7 +435,7 @@ def test_two_steps_of_the_rivals_in_pytorch(name):
           networks.BasicBlock, (1, 1), 4), head), head)
       choices = {'simsiam': {}, 'simclr': {'temperature': 0.07},
                  'moco': {'queue_size': 2 * parity.BATCH, 'temperature': 0.2}}
-      learner = learners.METHODS[name](
+      learner = method_of(learners.METHODS[name]).learner(
           nets, parity.fixed_views(), make_tx=parity.make_tx('float64'),
           **choices[name])
       online = online_from(encoder, predictor)

@@ -4,7 +4,7 @@ What needs the data or the devices to be known is checked where they are at
 hand, before anything is written.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fedu_jax.runtime.errors import BadInput
@@ -13,7 +13,8 @@ KINDS = ('learner', 'aggregation', 'rule')  # the sections that make a method
 
 
 def check(flat: dict[str, Any], *, labelled: bool,
-          belongs: Mapping[str, Sequence[str]]) -> None:
+          belongs: Mapping[str, Sequence[str]],
+          suits: Callable[[Mapping[str, Any]], None]) -> None:
   """Checks what fields ask of each other.
 
   Args:
@@ -21,12 +22,14 @@ def check(flat: dict[str, Any], *, labelled: bool,
     labelled: whether the learner trains on labels.
     belongs: from the names of learner, aggregation and rule to the sections
       that must all have the name; none for a piece that goes with any other.
+    suits: the method's own check of `flat`, see `Method.check`.
 
   Raises:
     BadInput: naming the first fields that do not go together.
   """
   _sizes(flat)
   _method(flat, belongs)
+  _suits(flat, suits)
   _data(flat, labelled)
 
 
@@ -51,7 +54,7 @@ def _sizes(flat: dict[str, Any]) -> None:
 
 def _method(flat: dict[str, Any], belongs: Mapping[str, Sequence[str]]
             ) -> None:
-  """Learner, aggregation, rule and networks."""
+  """Learner, aggregation and rule."""
   parts = [flat[f'{kind}.name'] for kind in KINDS]
   for name in sorted(belongs):
     own = belongs[name]
@@ -59,15 +62,19 @@ def _method(flat: dict[str, Any], belongs: Mapping[str, Sequence[str]]
       said = 'all three' if len(own) == len(KINDS) else ' and '.join(own)
       raise BadInput(f'learner, aggregation and rule are {", ".join(parts)}: '
                      f'{name} is {said} or none')
-  enqueued, queue = 2 * flat['batch_size'], flat['learner.queue_size']
-  if flat['learner.name'] == 'moco' and queue % enqueued:
-    raise BadInput(f'config.learner.queue_size is {queue}; it must be a '
-                   f'multiple of {enqueued}, twice batch_size')
-  cohort = flat['cohort'] or flat['clients']
-  if flat['aggregation.name'] == 'fedca' and cohort > queue:
-    raise BadInput(f'config.learner.queue_size is {queue}, but {cohort} '
-                   'clients train in a round and each adds to the dictionary: '
-                   'raise it, or lower cohort')
+
+
+def _suits(flat: dict[str, Any], suits: Callable[[Mapping[str, Any]], None]
+           ) -> None:
+  """What the method asks of other values."""
+  try:
+    suits(flat)
+  except ValueError as error:
+    raise BadInput(str(error)) from error
+  except Exception as error:  # a researcher's check can raise anything
+    raise BadInput(f"config.learner.name is {flat['learner.name']!r}, whose "
+                   f'check failed ({type(error).__name__}: {error})'
+                   ) from error
 
 
 def _data(flat: dict[str, Any], labelled: bool) -> None:

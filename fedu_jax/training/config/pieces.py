@@ -45,7 +45,8 @@ _RECORDS: dict[str, Callable[..., Any]] = {
     'learner': method.method_of, 'aggregation': method.aggregation_of,
     'rule': method.rule_of}
 # How the other members of a record are called.
-_MEMBERS = {'aggregation': {'upload': 'client, cohort', 'memory': 'clients'},
+_MEMBERS = {'learner': {'check': 'config'},
+            'aggregation': {'upload': 'client, cohort', 'memory': 'clients'},
             'rule': {'download': 'server', 'memory': 'online'}}
 
 

@@ -86,7 +86,8 @@ def check(config: ml_collections.ConfigDict) -> None:
   compatibility.check(
       flat, labelled=labelled(config),
       belongs={name: pieces.belongs(pieces.raw(kind, name))
-               for name, kind in named.items()})
+               for name, kind in named.items()},
+      suits=pieces.find('learner', config.learner.name).check)
 
 
 def _own_fields(flat: dict[str, Any]) -> set[str]:

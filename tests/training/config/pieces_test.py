@@ -1,0 +1,112 @@
+"""What names stand for: records of methods, checked before anything runs."""
+
+import sys
+import types
+from typing import Any
+
+import pytest
+
+from configs import smoke
+from fedu_jax.core import method
+from fedu_jax.core import update_rules
+from fedu_jax.core.method import Aggregation, Method, UpdateRule
+from fedu_jax.runtime.errors import BadInput
+from fedu_jax.training.config import pieces
+from fedu_jax.training.config import registry
+from tests.helpers import strangers
+
+
+def too_wide(config):
+  if config['model.features'] > 4:
+    raise ValueError('config.model.features is above 4')
+
+
+OWN: dict[str, Any] = {
+    'whole': Method(strangers.learner, strangers.aggregation,
+                    UpdateRule(strangers.rule)),
+    'with_rule': Method(strangers.learner, rule=strangers.rule),
+    'learner_only': Method(strangers.learner),
+    'labelled': Method(strangers.learner, labelled=True),
+    'checked': Method(strangers.learner, check=too_wide),
+    'ill_check': Method(strangers.learner, check=lambda config: config['x']),
+    'mean': Aggregation(strangers.aggregation),
+    'fresh': UpdateRule(strangers.rule),
+    'constant': Aggregation(strangers.aggregation, memory=()),
+    'short': Aggregation(strangers.aggregation,
+                         upload=lambda client: client),
+    'nothing': UpdateRule(strangers.rule, download=3),
+}
+
+
+@pytest.fixture(autouse=True)
+def mine(monkeypatch):
+  """A module `mine` with these records."""
+  module = types.ModuleType('mine')
+  vars(module).update(OWN)
+  monkeypatch.setitem(sys.modules, 'mine', module)
+
+
+def config_of(**names):
+  config = smoke.get_config()
+  for section, name in names.items():
+    config[section].name = f'mine:{name}'
+  return config
+
+
+@pytest.mark.parametrize('names', [
+    dict(learner='whole', aggregation='whole', rule='whole'),
+    dict(learner='with_rule', rule='with_rule'),
+    dict(learner='learner_only'), dict(learner='labelled'),
+    dict(aggregation='mean', rule='fresh')])
+def test_records_are_found_by_name(names):
+  config = config_of(**names)
+  registry.check(config)
+  assert registry.labelled(config) == (names.get('learner') == 'labelled')
+  if 'whole' in names.values():
+    assert registry.aggregation(config).fn.func is strangers.aggregation
+    assert registry.rule(config).fn.func is strangers.rule
+
+
+@pytest.mark.parametrize('names, complaint', [
+    (dict(learner='whole'), 'mine:whole is all three or none'),
+    (dict(rule='whole'), 'mine:whole is all three or none'),
+    (dict(learner='with_rule'), 'mine:with_rule is learner and rule or none'),
+    (dict(aggregation='with_rule'),
+     'a method without aggregation of its own; choose fedavg'),
+    (dict(rule='learner_only'), 'a method without rule of its own'),
+    (dict(rule='mean'), "rule.name is 'mine:mean', which cannot be imported"),
+    (dict(learner='fresh'), "'mine:fresh', which cannot be imported"),
+    (dict(aggregation='constant'),
+     r"whose memory cannot be called as \(clients\)"),
+    (dict(aggregation='short'),
+     r"whose upload cannot be called as \(client, cohort\)"),
+    (dict(rule='nothing'), r"whose download cannot be called as \(server\)"),
+    (dict(learner='checked'), '^config.model.features is above 4$'),
+    (dict(learner='ill_check'), "whose check failed .KeyError: 'x'"),
+])
+def test_records_that_break_the_contract(names, complaint):
+  with pytest.raises(BadInput, match=complaint):
+    registry.check(config_of(**names))
+
+
+def test_one_line_in_a_dict_makes_a_method_ours(monkeypatch):
+  """It is found, offered in messages, and must be named in all sections."""
+  monkeypatch.setitem(pieces.METHODS, 'whole', OWN['whole'])
+  config = smoke.get_config()
+  for section in ('learner', 'aggregation', 'rule'):
+    config[section].name = 'whole'
+  registry.check(config)
+  config.rule.name = 'dapu'
+  with pytest.raises(BadInput, match='whole is all three or none'):
+    registry.check(config)
+  config.rule.name = 'whol'
+  with pytest.raises(BadInput, match="'whole'.*fedca, fedsc, whole, or"):
+    registry.check(config)
+
+
+def test_a_function_has_the_default_contract():
+  rule = method.rule_of(update_rules.dapu)
+  assert rule == UpdateRule(update_rules.dapu) == method.rule_of(rule)
+  assert rule.memory('anything') == ()
+  assert pieces.find('rule', 'dapu') == rule
+  assert pieces.find('learner', 'byol').aggregation is None
