@@ -1,14 +1,14 @@
-"""What the server makes of the uploads. Each aggregation is chosen by name.
+"""Aggregations: how the server combines the uploads. The config names one.
 
-An aggregation is a function `(server, clients) -> server`, where clients are
-stacked [M, ...]. It reads the online networks, and `num_examples`: where this
-is 0, an upload was lost, or there is no such client, and it must not count. A
-record `method.Aggregation` says so if the function reads something else of the
-clients, or if the server must remember something.
+An aggregation is a function `(server, clients) -> server`. The clients are
+stacked [M, ...]. It reads their online networks and `num_examples`. A row with
+num_examples 0 must not count: its upload was lost, or the row is padding. An
+aggregation that reads more of the clients, or keeps a memory on the server, is
+a record `method.Aggregation`.
 
-An aggregation that needs only sums over clients takes them from its keyword
-argument `add`, and then runs on many devices, each of which has some of the
-clients. For any other, all uploads are gathered first.
+An aggregation with a keyword argument `add` computes all sums over clients with
+it. Each device then adds its own clients, and only sums are exchanged. For an
+aggregation without `add`, each device gets all uploads.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,14 +28,14 @@ def aggregate(server: ServerState, clients: ClientState, *,
               add: Add = trees.weighted_sum) -> ServerState:
   """Averages the online networks, weighted by data size (FedAvg).
 
-  Encoder, projector and predictor, and the BatchNorm statistics of all three,
-  as EasyFL's `federated_averaging`; summed in the order of the clients.
+  It averages encoder, projector and predictor with their BatchNorm statistics,
+  as EasyFL's `federated_averaging` does, and adds in the order of the clients.
 
   Args:
     server: the server before the round.
-    clients: the trained clients [M, ...]; num_examples 0 leaves one out. If it
-      is 0 for all, the server keeps its network.
-    add: how clients are summed.
+    clients: the trained clients, [M, ...]. Those with num_examples 0 do not
+      count. If no client counts, the server keeps its network.
+    add: the weighted sum over clients.
 
   Returns:
     The server after the round.
@@ -46,19 +46,19 @@ def aggregate(server: ServerState, clients: ClientState, *,
 
 
 def _upload_target(client: ClientState, cohort: int) -> Online:
-  """What a client of `fedavg_target` sends."""
+  """The upload of `fedavg_target`: the target encoder and the predictor."""
   del cohort
   return client.online._replace(encoder=client.target)
 
 
 def fedavg_target(server: ServerState, clients: ClientState, *,
                   add: Add = trees.weighted_sum) -> ServerState:
-  """Averages the target encoders in place of the online ones (FedU's ablation).
+  """Averages the target encoders and not the online ones (FedU's ablation).
 
-  The predictors are averaged as ever. A client that trains for the first time
-  begins with the mean of the targets, as all do. In the released code one that
-  joins after the second round loads the server's whole model, and so begins
-  with the mean of the online encoders. Arguments as in `aggregate`.
+  Predictors are averaged as in `aggregate`. The average of the targets becomes
+  the server's encoder, which every client downloads, in its first round too. In
+  the released code, a client that joins after the second round downloads the
+  average of the online encoders. Arguments as in `aggregate`.
   """
   uploads = _upload_target(clients, len(clients.num_examples))
   return aggregate(server, clients._replace(online=uploads), add=add)
@@ -66,14 +66,14 @@ def fedavg_target(server: ServerState, clients: ClientState, *,
 
 def ldawa(server: ServerState, clients: ClientState, *,
           add: Add = trees.weighted_sum) -> ServerState:
-  """L-DAWA: a client's layer counts by its cosine with the server's last.
+  """L-DAWA: averages layers scaled by their cosine with the server's layers.
 
-  Each array of parameters is scaled by that cosine, at most 1, before the mean
-  over clients, which is not weighted by data size nor divided by the sum of
-  cosines (Rehman et al. 2023 and their released code, main_CIFAR10_LDAWA.py).
-  BatchNorm's statistics are averaged as they are. The released code means them
-  to be, says a comment, and scales them too; and it begins with three rounds of
-  FedAvg. Arguments as in `aggregate`.
+  Each array of a client's parameters is scaled by its cosine with the server's
+  array before the round, at most 1. Then clients are averaged with equal
+  weights, and not divided by the sum of cosines (Rehman et al. 2023 and their
+  released code, main_CIFAR10_LDAWA.py). BatchNorm's statistics are not scaled.
+  The released code says so in a comment, but scales them, and it starts with
+  three rounds of FedAvg. Arguments as in `aggregate`.
   """
   def scaled(theirs):
     return Online(*(x._replace(

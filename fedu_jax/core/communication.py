@@ -1,12 +1,12 @@
-"""Bytes that a method sends between clients and the server.
+"""Counts the bytes that clients and server send.
 
-What is sent is declared: `method.Aggregation.upload` by a client, and
-`method.UpdateRule.download` by the server. An update rule that takes or keeps a
-predictor decides on the client, so it is sent in any case.
+`method.Aggregation.upload` declares what a client sends, and
+`method.UpdateRule.download` what the server sends. DAPU runs on the client, so
+the predictor is always sent, even if the client then keeps its own.
 
-The scalars that go with any message are not counted: the client's number of
-images, and the number of the round. What a client remembers and no one reads
-(a target, MoCo's queue, a divergence) is not sent.
+Two scalars of each message are not counted: the client's number of images, and
+the number of the round. State that only the client reads is not sent: its
+target, MoCo's queue, its divergence.
 """
 
 from typing import NamedTuple
@@ -19,21 +19,21 @@ from fedu_jax.core import trees
 
 
 class Sent(NamedTuple):
-  """Bytes that one client of a round sends and receives."""
+  """The bytes that one client sends (up) and receives (down) in a round."""
   up: int
   down: int
 
 
 def of(aggregation: Aggregation, rule: UpdateRule, server: ServerState,
        client: ClientState, cohort: int) -> Sent:
-  """Counts what a client sends and receives in a round, by shapes alone.
+  """Counts what a client sends and receives in a round, from shapes alone.
 
   Args:
-    aggregation: the method's.
-    rule: the method's.
+    aggregation: the method's aggregation.
+    rule: the method's update rule.
     server: the server, or its shapes.
     client: one client, or its shapes.
-    cohort: how many clients train in a round.
+    cohort: the number of clients that train in a round.
   """
   return Sent(
       trees.num_bytes(jax.eval_shape(

@@ -1,4 +1,4 @@
-"""A round: download, local training and the mean, for many clients at once."""
+"""A round: download, local training, upload, and aggregation."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,20 +15,24 @@ EXECUTIONS = ('auto', 'vmap', 'map')
 
 def map_clients(fn: Callable[..., PyTree], *,
                 execution: str = 'auto') -> Callable[..., PyTree]:
-  """Lifts a function of one client to stacked clients [K, ...].
+  """Turns a function of one client into one of stacked clients [K, ...].
 
   Args:
     fn: a function of one client's arguments.
-    execution: 'vmap', all clients at once; 'map', one after the other in one
-      program; 'auto', 'map'. vmap turns each convolution into a grouped one,
-      measured 2.5 to 2.7 times slower on CPU at width 16 and alike at width 8,
-      and reported slow in the backward pass on GPU (github.com/jax-ml/jax/
-      issues/13800; not measured by us). It holds the working memory of all
-      clients at once, and a skipped step costs what a step does.
+    execution: 'map' runs one client after the other, in one program; 'vmap'
+      runs all clients at once; 'auto' is 'map'. vmap turns each convolution
+      into a grouped one. That was measured 2.5 to 2.7 times slower on CPU at
+      width 16 and equal at width 8, and is reported to be slow in the backward
+      pass on GPU (github.com/jax-ml/jax/issues/13800; not measured by us). vmap
+      needs the temporary memory of all clients at once, and a skipped step
+      takes as long as any other.
 
   Returns:
-    The function of stacked arguments; both executions give the same answer up
-    to the rounding of differently ordered sums.
+    The function of stacked arguments. Both executions give the same result, up
+    to the rounding of sums in another order.
+
+  Raises:
+    ValueError: `execution` is none of these.
   """
   if execution not in EXECUTIONS:
     raise ValueError(f'execution must be one of {EXECUTIONS}, '
@@ -39,7 +43,7 @@ def map_clients(fn: Callable[..., PyTree], *,
 
 
 def client_rngs(rng: Array, round: Array, ids: Array) -> Array:
-  """One key a client, which depends on the round and the client's id alone."""
+  """Returns a key for each client, from the round and the client's id alone."""
   rng = jax.random.fold_in(rng, round)
   return jax.vmap(lambda i: jax.random.fold_in(rng, i))(ids)
 
@@ -50,27 +54,30 @@ def train_cohort(server: ServerState, clients: ClientState, batches: Batches,
                  rule: Callable[[ClientState, ServerState], ClientState],
                  execution: str = 'auto', ids: Array | None = None
                  ) -> tuple[ClientState, Metrics]:
-  """Hands the server's network to a cohort, or a part of one, and trains it.
+  """Downloads the server's network to a cohort, or a slice of one; trains it.
 
-  The rule is applied on download, as in the reference: to a client's state as
-  its last training left it, however long ago, and the server as it is now.
+  The update rule runs at the download, as in the released code. It combines the
+  current server with the client's state after its last training, even if that
+  was many rounds ago.
 
   Args:
     server: the server.
     clients: the cohort, stacked [M, ...].
-    batches: the cohort's work orders, stacked [M, ...].
+    batches: the cohort's batches, stacked [M, ...].
     rng: the run's key.
     local_update: (client, batches, rng) -> (client, metrics), for one client.
     rule: (client, server) -> client, for one client.
-    execution: how clients share the device, see `map_clients`.
-    ids: [M] i32, who they are; None means 0 to M - 1.
+    execution: 'map' or 'vmap', see `map_clients`.
+    ids: the ids of the clients, [M] i32; None means 0 to M - 1.
 
   Returns:
-    The cohort and its metrics [M]: what local training reports;
-    'global_predictor', bool: whether the rule gave this client exactly the
-    server's predictor, which for dapu and clients that have trained before is
-    its decision; and 'sound', bool: whether what came of its training is, see
-    `trees.sound`. A client for whom it is not is `returned`.
+    The trained cohort, and these metrics, [M] each:
+      those of `local_update`;
+      'global_predictor', bool: the client's predictor after the download equals
+        the server's. For DAPU this is its decision, except in the first round
+        of a client, which always takes the server's predictor;
+      'sound', bool: all numbers after the training can be averaged, see
+        `trees.sound`. A client that is not sound is replaced by `returned`.
   """
   if ids is None:
     ids = jnp.arange(len(clients.num_examples))
@@ -81,14 +88,14 @@ def train_cohort(server: ServerState, clients: ClientState, batches: Batches,
 
   def train(client, batches, rng):
     trained, metrics = local_update(client, batches, rng)
-    # Of its numbers, the divergence is a metric, if it has been measured.
+    # The client's divergence is checked as one of the metrics.
     sound = trees.sound((trained.online, trained.target, trained.memory,
                          trained.num_examples, metrics))
-    # Here and not on the stacked clients, of whom it would make a copy.
+    # For one client at a time: stacked clients would be copied as a whole.
     trained = trees.where(sound, trained, returned(
         trained._replace(memory=client.memory), server))
     return trained, metrics | {'sound': sound}
-  # Elementwise work: vmap, whatever the execution of the training.
+  # Always vmap, because the update rule is elementwise.
   clients, took = jax.vmap(download)(clients)
   clients, metrics = map_clients(train, execution=execution)(
       clients, batches, client_rngs(rng, server.round, ids))
@@ -96,16 +103,19 @@ def train_cohort(server: ServerState, clients: ClientState, batches: Batches,
 
 
 def returned(client: ClientState, server: ServerState) -> ClientState:
-  """Returns a client whose numbers went wrong to the global model.
+  """Resets a client to the global model, after training gave unsound numbers.
 
-  It has the server's networks, its target too, from which it has not drifted.
-  The server knows nothing of it, so a rule treats it as one whose upload was
-  lost. What it remembers stays, but for arrays that are not sound: those become
-  zero, which all of ours take for nothing remembered.
+  The online network and the target become the server's, and the divergence 0.
+  `uploaded` becomes False, so an update rule treats the client like one with a
+  lost upload. Its memory stays, except arrays that are not sound: these become
+  zeros, which all our methods read as an empty memory.
 
   Args:
-    client: one client, with the memory of before.
-    server: the server that it downloaded from.
+    client: one client, with its memory before the training.
+    server: the server of the download.
+
+  Returns:
+    The client after the reset.
   """
   def kept(x):
     if not jnp.issubdtype(x.dtype, jnp.inexact):
@@ -119,18 +129,18 @@ def returned(client: ClientState, server: ServerState) -> ClientState:
 
 def uploads(clients: ClientState, arrived: Array | None, sound: Array
             ) -> tuple[ClientState, ClientState]:
-  """Loses some uploads, and leaves those out that are not sound.
+  """Removes lost and unsound uploads from what the server sees.
 
-  A client whose upload is lost keeps what it learnt. It weighs nothing, as does
-  one whose numbers went wrong.
+  The server sees such clients with num_examples 0, so that they do not count. A
+  client with a lost upload keeps its trained network.
 
   Args:
     clients: a trained cohort, stacked [M, ...].
-    arrived: [M] bool, whose upload reaches the server; None means everyone's.
-    sound: [M] bool, as `train_cohort` reports it.
+    arrived: [M] bool, the uploads that reach the server; None means all.
+    sound: [M] bool, a metric of `train_cohort`.
 
   Returns:
-    The cohort, who know it; and what the server sees of them.
+    The cohort with `uploaded` set, and the cohort as the server sees it.
   """
   counts = sound if arrived is None else arrived & sound
   clients = clients._replace(uploaded=counts)

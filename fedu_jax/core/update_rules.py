@@ -1,10 +1,10 @@
-"""What a client makes of the download. Each rule is chosen by name.
+"""Update rules: how a client combines the download with its own networks.
 
-A rule is a function `(client, server) -> client`, for ONE client, with its
-choices as keyword arguments. A client that has never trained has nothing of its
-own and takes everything, its target too. A record `method.UpdateRule` says so
-if the function reads more of the server than the online network, or if a client
-must remember something.
+The config names one. A rule is a function `(client, server) -> client`, for ONE
+client, with its choices as keyword arguments. A client that has never trained
+takes all of the server's network; the encoder also becomes its target. A rule
+that reads more of the server than the online network, or keeps a memory of the
+client, is a record `method.UpdateRule`.
 """
 
 from collections.abc import Callable
@@ -17,22 +17,22 @@ from fedu_jax.core.state import (
     Array, ClientState, Online, ServerState, Variables)
 from fedu_jax.core import trees
 
-# Which encoder becomes the global one. FedU updates the online encoder; the
-# others are the ablation of its paper.
+# The client's encoders that are replaced by the server's. FedU replaces the
+# online encoder; the others are the ablation of its paper.
 UPDATES = ('online', 'target', 'both', 'neither')
 
 
 def _download(client: ClientState, server: ServerState, online: Online,
               target: Variables | None = None,
               new: Array | bool = False) -> ClientState:
-  """Gives `online` to a client that has trained, the global net to others.
+  """Sets a client's networks; one that never trained takes the server's.
 
   Args:
     client: one client.
-    server: the server as it is when the client downloads.
-    online: for a client that has something of its own.
-    target: likewise; None leaves it the client's.
-    new: also treat it as a client that has never trained.
+    server: the server at the time of the download.
+    online: the online network for a client that has trained.
+    target: the target for such a client; None keeps its own.
+    new: [] bool, whether to treat any client as one that never trained.
   """
   new = (client.last_round < 0) | new
   own = client.target if target is None else target
@@ -43,7 +43,7 @@ def _download(client: ClientState, server: ServerState, online: Online,
 
 def _update(client: ClientState, server: ServerState, predictor: Variables,
             updates: str) -> ClientState:
-  """Gives the chosen encoders the global one's values, and a predictor."""
+  """Replaces the chosen encoders by the server's, and sets the predictor."""
   if updates not in UPDATES:
     raise ValueError(f'updates must be one of {UPDATES}, not {updates!r}')
   ours = server.online.encoder
@@ -54,19 +54,23 @@ def _update(client: ClientState, server: ServerState, predictor: Variables,
 
 def dapu(client: ClientState, server: ServerState, *, threshold: float,
          updates: str = 'online') -> ClientState:
-  """FedU's divergence-aware predictor update.
+  """FedU's divergence-aware predictor update (DAPU).
 
-  The encoder becomes the global one. The predictor becomes the global one if
-  the encoder drifted by strictly less than `threshold` in the client's last
-  local training, and stays the client's own otherwise (Zhuang et al. 2021; the
-  strict comparison and 0.4 are the released code's).
+  The encoder becomes the server's. The predictor becomes the server's if the
+  client's divergence is strictly less than `threshold`, and stays the client's
+  own otherwise (Zhuang et al. 2021; the strict comparison and 0.4 are the
+  released code's). The divergence is the drift of the encoder in the client's
+  last local training.
 
   Args:
     client: one client.
-    server: the server as it is when the client downloads.
-    threshold: of the divergence.
-    updates: which encoder becomes the global one: 'online', 'target', 'both' or
-      'neither'.
+    server: the server at the time of the download.
+    threshold: the limit of the divergence.
+    updates: the encoders that become the server's: 'online', 'target', 'both'
+      or 'neither'.
+
+  Returns:
+    The client at the start of its local training.
 
   Raises:
     ValueError: `updates` is none of these.
@@ -78,18 +82,18 @@ def dapu(client: ClientState, server: ServerState, *, threshold: float,
 
 def global_predictor(client: ClientState, server: ServerState, *,
                      updates: str = 'online') -> ClientState:
-  """FedBYOL: the global encoder and the global predictor, always."""
+  """FedBYOL: always the server's encoder and the server's predictor."""
   return _update(client, server, server.online.predictor, updates)
 
 
 def local_predictor(client: ClientState, server: ServerState, *,
                     updates: str = 'online') -> ClientState:
-  """The global encoder with the client's own predictor, always."""
+  """Always the server's encoder and the client's own predictor."""
   return _update(client, server, client.online.predictor, updates)
 
 
 class FedEMAMemory(NamedTuple):
-  """What auto-scaled FedEMA remembers of a client."""
+  """A client's memory for FedEMA with an automatic scale."""
   scale: Array | float  # [] f32; 0 = not set yet
 
 
@@ -97,19 +101,22 @@ def fedema(client: ClientState, server: ServerState, *, scale: float | Array,
            reset_missed: bool = True) -> ClientState:
   """FedEMA with a constant scale (Zhuang et al. 2022, algorithm 1).
 
-  Both networks become mu * local + (1 - mu) * global, with
-  mu = min(scale * divergence, 1), parameters only. As in the released code the
-  divergence is the drift of the last local training; the encoder's statistics
-  come from the server, the predictor's from whichever side mu favours
-  (the client's where mu > 0.5).
+  The parameters of encoder and predictor become mu * local + (1 - mu) * global,
+  with mu = min(scale * divergence, 1). As in the released code, the divergence
+  is the drift in the last local training, the encoder's BatchNorm statistics
+  become the server's, and the predictor's are the client's if mu > 0.5 and else
+  the server's.
 
   Args:
     client: one client.
-    server: the server as it is when the client downloads.
-    scale: of the divergence.
-    reset_missed: a client that did not train in the last round, or whose upload
-      was lost, takes the global networks, its target too (algorithm 1, lines 13
-      and 14).
+    server: the server at the time of the download.
+    scale: the factor of the divergence.
+    reset_missed: whether a client takes the server's networks, its target too,
+      if it did not train in the last round or its upload was lost (algorithm
+      1, lines 13 and 14).
+
+  Returns:
+    The client at the start of its local training.
   """
   mu = jnp.minimum(scale * client.divergence, 1)
   own, ours = client.online, server.online
@@ -126,12 +133,12 @@ def fedema(client: ClientState, server: ServerState, *, scale: float | Array,
 
 def fedema_auto(client: ClientState, server: ServerState, *, tau: float,
                 reset_missed: bool = True) -> ClientState:
-  """FedEMA whose scale is tau / the client's first divergence, set once.
+  """FedEMA with a scale for each client: tau / its first divergence.
 
-  Needs `init_clients(..., memory=Memory(rule=FedEMAMemory(0.)))`.
+  It needs `init_clients(..., memory=Memory(rule=FedEMAMemory(0.)))`.
   """
   trained = client.last_round >= 0
-  moved = client.divergence > 0  # else there is nothing to scale by yet
+  moved = client.divergence > 0  # the scale needs a divergence above 0
   first = jnp.where(moved, tau / jnp.where(moved, client.divergence, 1), 0)
   known = client.memory.rule.scale
   scale = jnp.where(known > 0, known, first)

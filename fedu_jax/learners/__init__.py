@@ -1,4 +1,4 @@
-"""The SSL methods, one a file: a learner, or a record of a whole method."""
+"""The SSL methods. Each file has a learner, or a record of a whole method."""
 
 from collections.abc import Callable
 

@@ -1,7 +1,7 @@
-"""FedCA whole: SimCLR that must also tell images from other clients'.
+"""FedCA: SimCLR with negatives from other clients; the whole method.
 
-The clients' keys go up, the server keeps the newest in a dictionary, and the
-dictionary comes down as further negatives.
+Clients upload embeddings of their images. The server keeps the newest ones in a
+dictionary, and clients download it as more negatives.
 """
 
 from collections.abc import Mapping
@@ -21,20 +21,20 @@ from fedu_jax.models import networks
 
 
 class Dictionary(NamedTuple):
-  """What images of all clients look like, the newest first."""
+  """Embeddings of images of all clients, the newest first."""
   entries: Array  # [N, D], unit vectors
-  owners: Array  # [N] i32, clients' tags; 0 = nobody's
+  owners: Array  # [N] i32, tags of the clients they are from; 0 = random entry
 
 
 class FedCAMemory(NamedTuple):
-  """What a client has of everyone, and what it will upload."""
-  dictionary: Dictionary  # the server's
-  keys: Array  # [N, D], unit vectors, the client's own, newest first
-  tag: Array  # [] i32, tells its own entries; 0 = it has not drawn one yet
+  """A client's copy of the dictionary, and the keys that it will upload."""
+  dictionary: Dictionary  # downloaded from the server
+  keys: Array  # [N, D], embeddings of the client's own images, newest first
+  tag: Array  # [] i32, marks the client's own entries; 0 = not drawn yet
 
 
 class FedCAState(NamedTuple):
-  """The carry of FedCA's scan over steps."""
+  """FedCA's state during local training, passed from step to step."""
   online: Online
   memory: FedCAMemory
   opt_state: PyTree
@@ -46,28 +46,31 @@ def fedca(nets: networks.Nets, view: online_step.View, *,
           queue_size: int = 1024) -> Learner:
   """Builds FedCA as a Learner, without its alignment module.
 
-  Zhang et al. (arXiv 2010.08982) describe two modules. The dictionary: clients
-  upload representations of their samples, the server shares them with all, and
-  they serve as further negatives of the contrastive loss. The alignment: a
-  penalty on the distance to a model trained on public data; that needs data
-  which this setting does not have, and its weight could not be obtained.
-  Neither could the dictionary's size nor the temperature. The temperature is
-  SimCLR's of the FedU code. The size is small, and a client's own entries are
-  no negatives, as others who rebuilt it have it (FedSC_ICML2024, with one entry
-  an image of the others, a temperature of 0.1 and a fifth of the weight). For
-  the linear probe falls with the size, and by own entries: after 30 rounds of
-  batches of 32 (one seed) it was 42.4 % without a dictionary, 41.8 with 256
-  entries and 36.1 with own ones among them, 33.4 with 4,096 and 22.3 with own,
-  untrained 31.7 (benchmarks/results/README.md). Nothing was measured at
-  batches of 128, the FedU code's. Goes with `add_to_dictionary` and
+  Zhang et al. (arXiv 2010.08982) describe two modules:
+
+  - the dictionary: clients upload embeddings of their images, the server sends
+    them to all clients, and they are negatives of the contrastive loss;
+  - the alignment: a penalty on the distance to a model trained on public data.
+    This setting has no such data, and the weight could not be obtained.
+
+  The size of the dictionary and the temperature could not be obtained either.
+  The temperature here is SimCLR's in FedU's released code. The dictionary is
+  small, and a client's own entries are no negatives, because the linear probe
+  falls with the size and with own entries. After 30 rounds of batches of 32
+  (one seed) it was 42.4 % without a dictionary; 41.8 with 256 entries, and 36.1
+  if own ones count; 33.4 with 4,096 entries, and 22.3 if own ones count; 31.7
+  untrained (benchmarks/results/README.md). Batches of 128, as in FedU's code,
+  were not measured. Another reproduction (FedSC_ICML2024) also leaves out own
+  entries; it has one entry for each image of the others, a temperature of 0.1
+  and a fifth of the weight. Use it with `add_to_dictionary` and
   `take_dictionary`.
 
   Args:
     nets: the encoder's and the predictor's modules.
     view: (images, rng) -> one random view of each image, f32.
     make_tx: round -> the optimiser.
-    temperature: of the softmax.
-    queue_size: N, the dictionary's entries.
+    temperature: the divisor of the similarities.
+    queue_size: N, the number of entries of the dictionary.
   """
   def memory(online: Online, rng: Array, image: Array) -> FedCAMemory:
     """Random entries, the same for all clients."""
@@ -133,15 +136,15 @@ def upload_keys(client: ClientState, cohort: int) -> tuple[Online, PyTree,
 
 
 def first_dictionary(clients: ClientState) -> Dictionary:
-  """What the server has before the first round: what each client has."""
+  """The server's memory before the first round: any client's dictionary."""
   return jax.tree.map(lambda x: x[0], clients.memory.learner.dictionary)
 
 
 def add_to_dictionary(server: ServerState, clients: ClientState) -> ServerState:
-  """FedAvg, and FedCA's dictionary of what the clients' samples look like.
+  """FedAvg, and the update of the dictionary with the clients' keys.
 
-  The newest N / M keys of each client go before the server's entries, and the
-  oldest fall out. Arguments as in `aggregate`.
+  The newest N // M keys of each client go in front of the server's entries, and
+  the oldest entries drop out. Arguments as in `aggregate`.
 
   Raises:
     ValueError: there are more clients than entries.
@@ -155,7 +158,7 @@ def add_to_dictionary(server: ServerState, clients: ClientState) -> ServerState:
   left_out = clients.num_examples == 0
 
   def enqueue(known, uploaded):
-    """Entries or owners, [N, ...], behind those of [M, share, ...]."""
+    """Puts uploaded [M, share, ...] in front of known [N, ...]; keeps N."""
     kept = known[:cohort * share].reshape(uploaded.shape)
     out = left_out.reshape(-1, *(1,) * known.ndim)
     newest = jnp.where(out, kept, uploaded).reshape(-1, *known.shape[1:])
@@ -171,7 +174,7 @@ def download_dictionary(server: ServerState) -> tuple[Online, Dictionary]:
 
 
 def take_dictionary(client: ClientState, server: ServerState) -> ClientState:
-  """The global encoder, predictor and dictionary of representations."""
+  """Takes the server's encoder, predictor and dictionary."""
   client = global_predictor(client, server)
   learner = client.memory.learner._replace(dictionary=server.memory)
   return client._replace(memory=client.memory._replace(learner=learner))

@@ -1,7 +1,7 @@
-"""FedSC whole: the spectral contrastive loss of all clients' images together.
+"""FedSC: the spectral contrastive loss of all clients; the whole method.
 
-The second moments of the clients' embeddings go up, the server keeps their
-mean, and each client takes its own share out of it.
+Clients upload the second moment of their embeddings. The server averages them.
+Each client downloads the average, and subtracts its own part.
 """
 
 from typing import NamedTuple
@@ -21,23 +21,23 @@ from fedu_jax.models import networks
 
 
 class FedSCMemory(NamedTuple):
-  """Second moments of embeddings: mean of z z^T, [D, D]."""
-  own: Array  # [D, D]; of the client's last local training
-  others: Array  # [D, D]; the other clients', each by its share
+  """Second moments of embeddings, which are means of z z^T, [D, D]."""
+  own: Array  # [D, D]; over the client's last local training
+  others: Array  # [D, D]; the sum over the other clients of share * moment
   share: Array  # [] the client's share of all images
 
 
 class Moments(NamedTuple):
-  """What the server knows of the last cohort's embeddings."""
+  """The server's memory: the mean moment of the last cohort."""
   mean: Array  # [D, D]
-  num_examples: Array  # [] f32, of the clients that are in it
+  num_examples: Array  # [] f32, the images of the clients in the mean
 
 
 class FedSCState(NamedTuple):
-  """The carry of FedSC's scan over steps."""
+  """FedSC's state during local training, passed from step to step."""
   online: Online
   memory: FedSCMemory
-  weight: Array  # [] of what `own` has averaged so far
+  weight: Array  # [] the weights in the moving average `own`, summed
   opt_state: PyTree
   round: Array
 
@@ -47,30 +47,30 @@ def fedsc(nets: networks.Nets, view: online_step.View, *,
           mu: float = 4.0) -> Learner:
   """Builds FedSC as a Learner (Jing et al., ICML 2024).
 
-  The spectral contrastive loss (HaoChen et al. 2021) of the union of clients
-  needs of the others no image and no representation, only the second moment of
-  their embeddings. With client k's share q_k of the images and R_k = E[z z^T],
+  The spectral contrastive loss (HaoChen et al. 2021) over the images of all
+  clients needs no images or embeddings of the other clients, only their second
+  moments. Let q_k be client k's share of all images, and R_k = E[z z^T]. Then
 
     -2 E[z z+] + q_k tr(R_k R_k) + 2 tr(R_k sum over j != k of q_j R_j)
 
-  has the union's gradient for client k, as far as the R_j are those of one
-  network. The released code (FedSC_ICML2024, clients.py) has 1 in place of q_k
-  at the start and lowers it over the rounds, to 0.2 with five clients; takes
-  R_k by five passes over the images with the network as it was downloaded,
-  where here it is a moving average over the client's last training; and adds
-  noise to R_k for privacy. Embeddings are bounded as there. Goes with
+  has the same gradient for client k, if all R_j are from the same network. The
+  released code (FedSC_ICML2024, clients.py) differs in three points. It uses 1
+  for q_k at the start and lowers it over the rounds, to 0.2 with five clients.
+  It computes R_k by five passes over the images with the downloaded network;
+  here R_k is a moving average over the client's last training. It adds noise to
+  R_k for privacy. Embeddings are bounded as in that code. Use it with
   `average_moments` and `take_moments`.
 
   Args:
-    nets: the encoder's and the predictor's modules; the latter is not used.
+    nets: the encoder's and the predictor's modules; the predictor is not used.
     view: (images, rng) -> one random view of each image, f32.
     make_tx: round -> the optimiser.
-    decay: of the moving average of the client's own moments.
-    mu: the square of the norm that embeddings are shortened to; the released
-      code's configs have 2 to 5. The larger, the more they repel.
+    decay: the factor of the old value in the moving average of own moments.
+    mu: the square of the largest norm of an embedding, 2 to 5 in the released
+      code's configs. Embeddings repel more if it is larger.
   """
   def memory(online: Online, rng: Array, image: Array) -> FedSCMemory:
-    """A client that knows of no others."""
+    """The memory of a client that knows no other clients."""
     del rng
     z = online_step.embedding(nets, online, image)
     none = jnp.zeros((z.shape[-1], z.shape[-1]), z.dtype)
@@ -119,7 +119,7 @@ def upload_moments(client: ClientState, cohort: int) -> tuple[Online, Array]:
 
 
 def no_moments(clients: ClientState) -> Moments:
-  """What the server knows before the first round: zeros, of no images."""
+  """The server's memory before the first round: zeros, over no images."""
   return Moments(clients.memory.learner.own[0], jnp.float32(0))
 
 
@@ -140,10 +140,10 @@ def download_moments(server: ServerState) -> tuple[Online, Moments]:
 
 
 def take_moments(client: ClientState, server: ServerState) -> ClientState:
-  """The global networks, and the second moments of the others."""
+  """Takes the server's networks, and the second moments of the others."""
   client = global_predictor(client, server)
   known, own = server.memory, client.memory.learner.own
-  # Whether the mean has this client's moment in it.
+  # Whether this client's moment is in the mean.
   among = (client.last_round == server.round - 1) & client.uploaded
   total = known.num_examples + jnp.where(among, 0, client.num_examples)
   share = client.num_examples / jnp.maximum(total, 1)
