@@ -68,9 +68,8 @@ KNOWN: dict[str, tuple[str, ...]] = {
         'training.engine.clients_on_device', 'training.engine.clients_streamed',
         'training.engine.memory_needs',
         'training.engine.placement', 'training.engine.round_program',
-        'training.forecast', 'training.preflight', 'training.prepare',
-        'training.round_loop', 'training.step_cost', 'training.train',
-        'training.workdir_lock'),
+        'training.forecast', 'training.preflight',
+        'training.round_loop', 'training.step_cost', 'training.train'),
 }
 
 

@@ -1,13 +1,10 @@
-"""A run: what it is made of, and what it left in its folder."""
+"""What a run is made of: data, clients, networks and what scores them."""
 
-import json
 import pathlib
 from typing import Any, NamedTuple
 
-from flax import serialization
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 from rich.console import Console
 
@@ -17,14 +14,11 @@ from fedu_jax.data import reading_progress
 from fedu_jax.data import sources
 from fedu_jax.evaluation.encoder_scores import Scorer, Settings
 from fedu_jax.models import networks
-from fedu_jax.runtime.checkpoint import Checkpoints
 from fedu_jax.runtime.errors import BadInput
 from fedu_jax.runtime import host_memory
-from fedu_jax.runtime import prng
-from fedu_jax.runtime import terminal
+from fedu_jax.training.config.config_dict import Config
 from fedu_jax.training.config import contracts
 from fedu_jax.training.config import registry
-from fedu_jax.training import data_record
 from fedu_jax.training.engine import round_program
 
 _LARGE = 2**14  # units of a layer, below which networks fit anywhere
@@ -48,7 +42,7 @@ class Member(NamedTuple):
   console: Console
 
 
-def data_of(config: ml_collections.ConfigDict, *, lazy: bool = False,
+def data_of(config: Config, *, lazy: bool = False,
             console: Console | None = None) -> sources.Dataset:
   """Reads the data that a config names.
 
@@ -67,7 +61,7 @@ def data_of(config: ml_collections.ConfigDict, *, lazy: bool = False,
         choices=dict(config.data))
 
 
-def parts_of(config: ml_collections.ConfigDict,
+def parts_of(config: Config,
              data: sources.Dataset) -> list[np.ndarray]:
   """Deals the examples out, and checks that every client can fill a batch."""
   natural = config.partition.name == 'natural'
@@ -94,7 +88,7 @@ def parts_of(config: ml_collections.ConfigDict,
   return parts
 
 
-def networks_of(config: ml_collections.ConfigDict, data: sources.Dataset
+def networks_of(config: Config, data: sources.Dataset
                 ) -> tuple[networks.Nets, Online]:
   """Makes the networks, and draws the one that the server sends out first.
 
@@ -137,7 +131,7 @@ def _check_outputs(config, nets, online, data) -> None:
                    f'config.model.features to {z}, or both layers to 0')
 
 
-def examples_of(config: ml_collections.ConfigDict,
+def examples_of(config: Config,
                 data: sources.Dataset) -> PyTree:
   """What clients train on: images, or `Labelled` if the learner wants it.
 
@@ -152,16 +146,17 @@ def examples_of(config: ml_collections.ConfigDict,
   return Labelled(data.train_images, data.train_labels)
 
 
-def scorer_of(config: ml_collections.ConfigDict, nets: networks.Nets,
-              data: sources.Dataset) -> Scorer | None:
-  """Makes what scores encoders; None if the data has no labelled test half."""
+def scorer_if_labelled(config: Config, nets: networks.Nets,
+                       data: sources.Dataset) -> Scorer | None:
+  """Makes what scores encoders; None if training or test labels are absent."""
   if data.test_labels is None or data.train_labels is None:
     return None  # no image is read for it
-  return _scorer(config, nets, data)
+  return scorer_of(config, nets, data)
 
 
-def _scorer(config, nets, data) -> Scorer:
-  """The same; what of the data is absent is empty."""
+def scorer_of(config: Config, nets: networks.Nets,
+              data: sources.Dataset) -> Scorer:
+  """Makes what scores encoders; arrays that the data lacks are empty."""
   nothing = np.zeros(0, np.int32)
   settings = Settings(**{name: config.evaluation[name]
                          for name in Settings._fields})
@@ -174,122 +169,3 @@ def _scorer(config, nets, data) -> Scorer:
       nothing if data.test_labels is None else data.test_labels,
       settings, config.seed, dict(config.view), config.data.dir,
       classifies=registry.labelled(config))
-
-
-def config_of(folder: pathlib.Path, data_dir: str = '', source: str = ''
-              ) -> ml_collections.ConfigDict:
-  """Reads the config of the run in a folder.
-
-  Args:
-    folder: the run's.
-    data_dir: where its data lies, which is not kept with it.
-    source: where its data is now; '' for where it was when the run went on.
-
-  Raises:
-    BadInput: there is none, or not one of this version.
-  """
-  path = folder / 'config.json'
-  nested: dict[str, Any] = {}
-  try:
-    flat = registry.complete(json.loads(path.read_text()))
-    if source:
-      flat['data.source'] = source
-    for name, value in (
-        flat | registry.PLACES | {'data.dir': data_dir}).items():
-      *sections, last = name.split('.')
-      place = nested
-      for section in sections:
-        place = place.setdefault(section, {})
-      place[last] = tuple(value) if isinstance(value, list) else value
-  except (OSError, ValueError, TypeError, AttributeError) as error:
-    # Absent, or something else than a config: the last two.
-    raise BadInput(f'{folder} holds no run ({error}): give the --workdir of '
-                   'one that has started') from error
-  config = ml_collections.ConfigDict(nested)
-  try:
-    registry.check(config)
-  except BadInput as error:
-    if not source:
-      raise
-    raise BadInput(f'--source={source} does not fit the run in {folder}: name '
-                   'the place where its images are now') from error
-  return config
-
-
-def rounds_of(folder: pathlib.Path, encoder: str) -> int:
-  """How many rounds a network of a run was trained for, as far as it is saved.
-
-  Args:
-    folder: the run's.
-    encoder: 'federation', 'untrained', or 'alone0' and so on.
-
-  Raises:
-    BadInput: there is no such checkpoint, or none that is sound.
-  """
-  if encoder == 'untrained':
-    return 0
-  saved = Checkpoints(_saved_in(folder, encoder), keep=1)
-  saved.close()
-  return saved.latest() or 0
-
-
-def _saved_in(folder: pathlib.Path, encoder: str) -> pathlib.Path:
-  where = folder if encoder == 'federation' else folder / encoder
-  saved = where / 'checkpoints'
-  if not saved.is_dir():
-    raise BadInput(f'{where} has no checkpoints: choose federation, untrained '
-                   'or, if clients were trained alone too, alone0')
-  return saved
-
-
-@prng.fixed()
-def restore(config: ml_collections.ConfigDict, folder: pathlib.Path,
-            encoder: str, console: Console) -> tuple[Scorer, Online]:
-  """Loads a network of a run, and what scores it.
-
-  Args:
-    config: the run's, with the place of its data.
-    folder: the run's.
-    encoder: 'federation', 'untrained', or 'alone0' and so on.
-    console: told of checkpoints that are damaged; the newest sound one counts.
-
-  Raises:
-    BadInput: there is no such checkpoint, none that is sound, or the data is
-      not what the run was trained on.
-  """
-  where = None if encoder == 'untrained' else _saved_in(folder, encoder)
-  try:
-    data = data_of(config, console=console)
-  except BadInput as error:
-    raise BadInput(f'{error}; or, if the data of {folder} was moved, name its '
-                   'place with --source or --data_dir') from error
-  _check_data(config, folder, data)
-  nets, online = networks_of(config, data)
-  scorer = _scorer(config, nets, data)
-  if where:
-    saved = Checkpoints(where, keep=1)
-    state: Any = saved.restore_plain()
-    saved.close()
-    if state is None:
-      raise BadInput(f'{where} is empty: the run saved nothing yet')
-    for step, wrong in saved.damaged.items():
-      terminal.say(console, f'checkpoint {step} is damaged ({wrong}): scoring '
-                 f'that of round {saved.latest()}')
-    try:
-      online = serialization.from_state_dict(online, state['server']['online'])
-    except (KeyError, ValueError) as error:
-      raise BadInput(f'{where} holds another network than the run\'s '
-                     f'config.json tells of ({str(error).splitlines()[0]}): '
-                     'put that file back') from error
-  return scorer, online
-
-
-def _check_data(config, folder, data) -> None:
-  """Refuses to score a run on other data than its own."""
-  try:
-    parts = parts_of(config, data)
-  except BadInput as error:  # which was no error when the run began
-    raise BadInput(f'the data are no longer those that {folder} began with: '
-                   f'{error}') from error
-  data_record.check(folder, data, parts, data_record.digests(data, parts),
-                    name='--source or --data_dir')

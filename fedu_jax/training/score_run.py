@@ -19,7 +19,7 @@ from fedu_jax.runtime.errors import BadInput, Unsaved
 from fedu_jax.runtime import host_memory
 from fedu_jax.runtime import prng
 from fedu_jax.runtime import terminal
-from fedu_jax.training import prepare
+from fedu_jax.training import finished_run
 
 # How many rounds a network was trained for, and what loads it with its scorer.
 Saved = tuple[int, Callable[[], tuple[Scorer, Online]]]
@@ -69,7 +69,7 @@ def ask(workdir: str | pathlib.Path, protocol: str, *,
   unwritten = None
   if missing or source:  # a place that is named is looked at
     scorer, online = load()
-    if not trained and prepare.rounds_of(folder, encoder) != rounds:
+    if not trained and finished_run.rounds_of(folder, encoder) != rounds:
       # It has trained on meanwhile, and what was read is of a later round.
       return ask(folder, protocol, encoder=encoder, data_dir=data_dir,
                  source=source, console=console)
@@ -109,9 +109,9 @@ def is_scored(workdir: str | pathlib.Path, protocol: str, *, encoder: str,
 def _newest(folder: pathlib.Path, encoder: str, data_dir: str, source: str,
             console: Console) -> Saved:
   """The network of the newest checkpoint; arguments as `ask`."""
-  config = prepare.config_of(folder, data_dir, source)
-  return prepare.rounds_of(folder, encoder), functools.partial(
-      prepare.restore, config, folder, encoder, console)
+  config = finished_run.config_of(folder, data_dir, source)
+  return finished_run.rounds_of(folder, encoder), functools.partial(
+      finished_run.restore, config, folder, encoder, console)
 
 
 def _check_labels(asked: Sequence[protocols.Asked], scorer: Scorer,

@@ -141,7 +141,8 @@ def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
       if line := data_record.damaged(folder):
         terminal.say(console, line)
       data_record.write(folder, data, mine, images)  # tried again in the end
-    scorer = prepare.scorer_of(own, nets, data) if multihost.first() else None
+    scorer = (prepare.scorer_if_labelled(own, nets, data) if multihost.first()
+              else None)
     members.append(prepare.Member(
         'federation', folder, mine, online, own.seed, scorer, console))
   multihost.barrier('all folders are written')

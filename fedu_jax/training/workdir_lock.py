@@ -8,14 +8,13 @@ import os
 import pathlib
 from typing import Any
 
-import ml_collections
-
 from fedu_jax.data import sources
 from fedu_jax.runtime import durable_files
 from fedu_jax.runtime.errors import BadInput
 from fedu_jax.runtime import json_files
 from fedu_jax.runtime import machine
 from fedu_jax.runtime import multihost
+from fedu_jax.training.config.config_dict import Config
 from fedu_jax.training.config import registry
 from fedu_jax.training import config_changes
 
@@ -24,7 +23,7 @@ _LOCK = '.lock'  # held by the process of the run, and left behind
 _FIRST = _LOCK, 'config.json' + durable_files.PART
 
 
-def claim(folder: pathlib.Path, config: ml_collections.ConfigDict, *,
+def claim(folder: pathlib.Path, config: Config, *,
           extend: bool = False) -> pathlib.Path:
   """Makes sure that a folder is this config's, wherever it runs, or nobody's.
 
@@ -56,7 +55,7 @@ def on_disk(folder: pathlib.Path) -> bool:
 
 
 @contextlib.contextmanager
-def held(folder: pathlib.Path, config: ml_collections.ConfigDict, *,
+def held(folder: pathlib.Path, config: Config, *,
          extend: bool = False) -> Iterator[list[str]]:
   """Holds a folder as this config's: no other process may.
 
@@ -98,7 +97,7 @@ def _locked(folder: pathlib.Path, *, signed: bool) -> Iterator[None]:
     yield
 
 
-def _check(folder: pathlib.Path, config: ml_collections.ConfigDict,
+def _check(folder: pathlib.Path, config: Config,
            extend: bool) -> config_changes.Flat | None:
   """Does what `claim` does, but for other processes.
 
@@ -153,7 +152,7 @@ def _see_it_can_be_made(folder: pathlib.Path) -> None:
     raise _unusable(folder, OSError(number, os.strerror(number)))
 
 
-def _own(config: ml_collections.ConfigDict) -> dict[str, Any]:
+def _own(config: Config) -> dict[str, Any]:
   """What of a config is the same wherever the run goes on."""
   return _kept(registry.flatten(config))
 

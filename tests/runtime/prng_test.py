@@ -7,6 +7,7 @@ from rich.console import Console
 
 from fedu_jax.runtime.checkpoint import Checkpoints
 from fedu_jax.runtime.errors import BadInput
+from fedu_jax.training import finished_run
 from fedu_jax.training import prepare
 from fedu_jax.training import score_run
 from fedu_jax.training import train
@@ -48,7 +49,7 @@ def test_runs_and_scores_draw_by_one_generator(
                                   consoles=[console]),
         lambda: train.train_and_evaluate(config, str(tmp_path),
                                          console=console),
-        lambda: prepare.restore(config, tmp_path, 'untrained', console),
+        lambda: finished_run.restore(config, tmp_path, 'untrained', console),
         lambda: score_run.ask(tmp_path, 'knn', trained=(1, stop))):
       with pytest.raises(BadInput, match='far enough'):
         begin()

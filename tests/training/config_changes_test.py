@@ -14,6 +14,7 @@ import pytest
 from configs import smoke
 from fedu_jax.runtime.errors import BadInput
 from fedu_jax.runtime import terminal
+from fedu_jax.training import finished_run
 from fedu_jax.training import prepare
 from fedu_jax.training import score_run
 from fedu_jax.training import train
@@ -138,7 +139,7 @@ def test_a_finished_run_goes_on_to_more_rounds(moved):
   assert 'going on after round 1 of 2' in printed
   rows = (moved / 'run' / 'metrics.jsonl').read_text().splitlines()
   assert [json.loads(row)['round'] for row in rows] == [1, 2]
-  assert prepare.rounds_of(moved / 'run', 'federation') == 2
+  assert finished_run.rounds_of(moved / 'run', 'federation') == 2
   found = ask(moved / 'run', 'geometry')
   kept = json.loads((moved / 'run' / 'evaluation.json').read_text())
   assert kept['federation']['rounds'] == 2

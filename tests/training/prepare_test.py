@@ -10,7 +10,7 @@ from tests.helpers import small
 
 
 def test_every_setting_of_scores_is_the_configs():
-  """`every` and `alone` say what training does, and not how to score."""
+  """`every` and `alone` are settings of training."""
   config = smoke.get_config()
   pixels = small.images(4)
   scorer = prepare.scorer_of(config, small.NETS, sources.Dataset(

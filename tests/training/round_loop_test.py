@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from fedu_jax.core import communication
+from fedu_jax.training import finished_run
 from fedu_jax.training import prepare
 from fedu_jax.training import round_loop
 from fedu_jax.training import train
@@ -94,8 +95,9 @@ def test_a_seed_goes_on_by_itself(together):
   assert 'all 2 rounds are done' in printed and 'compiled' not in printed
   jax.tree.map(np.testing.assert_array_equal, again.federation,
                done[1].federation)
-  _, online = prepare.restore(prepare.config_of(folders[1]), folders[1],
-                              'alone0', Console(quiet=True))
+  _, online = finished_run.restore(
+      finished_run.config_of(folders[1]), folders[1], 'alone0',
+      Console(quiet=True))
   jax.tree.map(np.testing.assert_array_equal, online, done[1].alone[0])
 
 

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from fedu_jax.evaluation import protocols
-from fedu_jax.training import prepare
+from fedu_jax.training import finished_run
 from fedu_jax.training import score_run
 
 NAMES = 'linear', 'knn', 'knn_features', 'geometry'
@@ -78,9 +78,9 @@ def test_a_run_that_trains_on_while_it_is_read_is_scored_as_it_is(
   """The newest checkpoint was of round 2 when it was asked for, and is of
   round 4 when it is read: the scores are of round 4."""
   saved = iter([2, 4, 4, 4])
-  monkeypatch.setattr(prepare, 'config_of', lambda *_: None)
-  monkeypatch.setattr(prepare, 'rounds_of', lambda *_: next(saved))
-  monkeypatch.setattr(prepare, 'restore',
+  monkeypatch.setattr(finished_run, 'config_of', lambda *_: None)
+  monkeypatch.setattr(finished_run, 'rounds_of', lambda *_: next(saved))
+  monkeypatch.setattr(finished_run, 'restore',
                       lambda *_: (types.SimpleNamespace(), 0))
   score_run.ask(tmp_path, 'knn', console=Console(quiet=True))
   assert known(tmp_path)['federation']['rounds'] == 4

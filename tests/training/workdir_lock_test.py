@@ -9,7 +9,7 @@ from configs import smoke
 from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training.config import registry
 from fedu_jax.training import config_changes
-from fedu_jax.training import prepare
+from fedu_jax.training import finished_run
 from fedu_jax.training import workdir_lock
 
 
@@ -31,10 +31,10 @@ def test_a_run_of_an_earlier_version_lacks_fields(tmp_path, monkeypatch):
     workdir_lock.claim(folder, config)
   monkeypatch.setitem(registry.ADDED, 'rule.tau', config.rule.tau)
   workdir_lock.claim(folder, config)
-  assert prepare.config_of(folder).rule.tau == config.rule.tau
+  assert finished_run.config_of(folder).rule.tau == config.rule.tau
   # The value that it had, which is not the default of today.
   monkeypatch.setitem(registry.ADDED, 'rule.tau', 0.125)
-  assert prepare.config_of(folder).rule.tau == 0.125
+  assert finished_run.config_of(folder).rule.tau == 0.125
   with pytest.raises(BadInput, match=r'rule.tau \(0.125, not 0.7\)'):
     workdir_lock.claim(folder, config)
 
@@ -85,7 +85,7 @@ def test_what_trains_nothing_may_change(tmp_path):
   with workdir_lock.held(workdir_lock.claim(folder, later), later) as lines:
     assert len(lines) == 1
     assert 'checkpoint.keep is 5 now, not 2' in lines[0]
-  assert prepare.config_of(folder).checkpoint.keep == 5
+  assert finished_run.config_of(folder).checkpoint.keep == 5
   assert (folder / 'evaluation.json').exists()
   # Scores that were kept are of another probe.
   later = changed(later, evaluation__probe_epochs=7)
@@ -115,7 +115,7 @@ def test_more_rounds_must_be_asked_for(tmp_path):
   with pytest.raises(BadInput, match='another config'):
     workdir_lock.claim(folder, changed(longer, seed=3), extend=True)
   workdir_lock.claim(folder, longer, extend=True)
-  assert prepare.config_of(folder).rounds == 2
+  assert finished_run.config_of(folder).rounds == 2
   with workdir_lock.held(folder, longer, extend=True) as lines:
     line, = lines
     assert line.startswith('extended from 2 to 4 rounds after round 2: ')
@@ -142,7 +142,7 @@ def test_where_data_is_stored_is_a_place(tmp_path, monkeypatch):
   (tmp_path / 'work').mkdir()
   monkeypatch.chdir(tmp_path)
   folder = begun(tmp_path / 'run', config)
-  assert (prepare.config_of(folder).data.source
+  assert (finished_run.config_of(folder).data.source
           == f'npz:{tmp_path}/some/a.npz')
   monkeypatch.chdir(tmp_path / 'work')
   again = changed(config, data__source='npz:../some/../some/a.npz')

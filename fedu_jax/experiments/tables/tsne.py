@@ -10,7 +10,7 @@ from fedu_jax.evaluation import probes
 from fedu_jax.experiments import experiment as plans
 from fedu_jax.experiments import figures
 from fedu_jax.runtime import durable_files
-from fedu_jax.training import prepare
+from fedu_jax.training import finished_run
 
 _ARMS: dict[str, tuple[dict[str, Any], str]] = {
     'untrained': ({}, 'untrained'), 'one client': ({}, 'alone0'),
@@ -68,9 +68,9 @@ def _flattened(result: plans.Result) -> tuple[np.ndarray, np.ndarray]:
   folder = result.folders[0]
   path = folder / f'tsne-{result.arm.encoder}.json'
   if not path.exists():
-    scorer, online = prepare.restore(
-        prepare.config_of(folder, result.data_dir), folder, result.arm.encoder,
-        Console(quiet=True))
+    scorer, online = finished_run.restore(
+        finished_run.config_of(folder, result.data_dir), folder,
+        result.arm.encoder, Console(quiet=True))
     images = scorer.test_images[:1000]
     features = probes.embed(probes.features, scorer.nets.encoder,
                             online.encoder, images)

@@ -17,6 +17,7 @@ from fedu_jax.training.engine import memory_needs
 from fedu_jax.training.engine import placement
 from fedu_jax.training.engine import round_program
 from fedu_jax.training import forecast
+from fedu_jax.training import finished_run
 from fedu_jax.training import prepare
 from fedu_jax.training import train
 from tests.helpers import tiny
@@ -188,6 +189,6 @@ def test_memory_that_runs_out_in_a_round_leaves_a_run(tmp_path, monkeypatch):
     with pytest.raises(host_memory.OutOfMemory, match='ran out .*12345 bytes.*'
                        'what is saved stays'):
       train.train(config, str(folder), console=Console(quiet=True))
-  assert prepare.rounds_of(pathlib.Path(folder), 'federation') == 1
+  assert finished_run.rounds_of(pathlib.Path(folder), 'federation') == 1
   train.train(config, str(folder), console=Console(quiet=True))
-  assert prepare.rounds_of(pathlib.Path(folder), 'federation') == 2
+  assert finished_run.rounds_of(pathlib.Path(folder), 'federation') == 2

@@ -1,0 +1,33 @@
+"""A config comes back from its flat values, and a copy is a copy."""
+
+import json
+
+import pytest
+
+from configs import smoke
+from fedu_jax.training.config import config_dict
+from fedu_jax.training.config import registry
+
+
+def test_a_config_comes_back_from_json():
+  """With tuples, such as those of view.scale, which JSON makes lists."""
+  config = smoke.get_config()
+  flat = registry.flatten(config)
+  again = config_dict.from_flat(json.loads(json.dumps(flat)))
+  assert again.view.scale == config.view.scale
+  assert isinstance(again.view.scale, tuple)
+  assert registry.flatten(again) == flat
+
+
+def test_a_changed_copy_leaves_the_config_as_it_was():
+  config = smoke.get_config()
+  before = registry.flatten(config)
+  copy = config_dict.changed(config, seed=5, **{'rule.tau': 0.25})
+  assert registry.flatten(config) == before
+  assert registry.flatten(copy) == before | {'seed': 5, 'rule.tau': 0.25}
+
+
+@pytest.mark.parametrize('flat', [{'rule': 1, 'rule.name': 'dapu'}, {1: 2}])
+def test_what_is_no_config_is_an_error(flat):
+  with pytest.raises((AttributeError, TypeError)):
+    config_dict.from_flat(flat)
