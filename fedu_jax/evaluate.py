@@ -1,4 +1,4 @@
-"""Scores the networks that a run has saved, by several protocols.
+"""Scores the saved networks of a run by several protocols.
 
   python -m fedu_jax.evaluate --workdir=/tmp/run \\
       --protocol=linear,knn,semi:0.01,semi:0.1,transfer:digits
@@ -36,7 +36,7 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def main(_: list[str]) -> None:
-  """Scores, or says in one line why it cannot."""
+  """Scores a run, or exits with one line that says why not."""
   logging.set_verbosity(logging.ERROR)
   signals.listen()
   if _WORKDIR.value is None:

@@ -1,4 +1,4 @@
-"""Trains a federation from a config, and scores what came of it.
+"""Trains a federation from a config, and scores its encoder.
 
   python -m fedu_jax.main --config=quickstart --workdir=/tmp/digits
   python -m fedu_jax.main --config=smoke --config.rounds=1 --workdir=/tmp/smoke
@@ -32,7 +32,7 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def main(_: list[str]) -> None:
-  """Runs the config, or says in one line why it cannot."""
+  """Runs the config, or exits with one line that says why not."""
   logging.set_verbosity(logging.ERROR)
   signals.listen()
   try:

@@ -1,1 +1,1 @@
-"""Numbers out: probes, protocols, and the scores of a run's encoders."""
+"""Evaluation: probes, protocols, and the scores of a run's encoders."""

@@ -1,5 +1,4 @@
-"""The accuracies of one encoder on one data set, as the config asks for them.
-"""
+"""The scores of one encoder on one data set, by the config's settings."""
 
 from collections.abc import Sequence
 import math
@@ -16,18 +15,19 @@ from fedu_jax.models import networks
 
 
 class Settings(NamedTuple):
-  """How encoders are scored: fields of config.evaluation, by their names.
+  """The settings of scores: fields of config.evaluation, by their names.
 
   Attributes:
-    knn_neighbours: how many of the nearest training images vote.
-    knn_temperature: of the votes, see `probes.knn_accuracy`.
+    knn_neighbours: the number of nearest training images that vote.
+    knn_temperature: the temperature of the votes, see `probes.knn_accuracy`.
     probe_epochs: passes of the linear probe over the training images.
-    probe_batch_size: images of a step of the probe.
-    probe_learning_rate: Adam's, of the probe.
-    probe_standardise: whether the probe takes standardised features.
-    labels_per_class: labelled images a class of a second probe; 0: no such one.
-    few_draws: how often these labelled images are drawn.
-    semi_hidden: units in the middle of the semi-supervised head.
+    probe_batch_size: images in a step of the probe.
+    probe_learning_rate: the learning rate of the probe (Adam).
+    probe_standardise: whether the probe gets standardised features.
+    labels_per_class: labelled images of each class for a second probe; 0 for no
+      second probe.
+    few_draws: the number of draws of these labelled images.
+    semi_hidden: the hidden units of the semi-supervised head.
     semi_epochs: passes of that head over the labelled images.
   """
   knn_neighbours: int
@@ -43,21 +43,21 @@ class Settings(NamedTuple):
 
 
 class Scorer(NamedTuple):
-  """Scores encoders; labels come in here and nowhere in training."""
+  """Scores encoders. SSL training sees no labels; scores use them."""
   nets: networks.Nets
   train_images: np.ndarray  # [N, H, W, 3] u8
-  train_labels: np.ndarray  # [N] i32; [0], where the data has none
-  test_images: np.ndarray  # [0, H, W, 3], where the data has none
-  test_labels: np.ndarray
+  train_labels: np.ndarray  # [N] i32; [0] if the data has none
+  test_images: np.ndarray  # [Q, H, W, 3] u8; [0, H, W, 3] if there are none
+  test_labels: np.ndarray  # [Q] i32
   settings: Settings
   seed: int
   view: dict[str, Any] = {}  # config.view
-  data_dir: str = ''  # where other data sets lie
-  classifies: bool = False  # the predictor's output is one logit a class
+  data_dir: str = ''  # the folder of other data sets
+  classifies: bool = False  # the predictor's output is a logit for each class
 
   @property
   def labelled(self) -> bool:
-    """Whether training and test images have labels, which most scores need."""
+    """Whether training and test images have labels. Most scores need them."""
     return len(self.train_labels) > 0 and len(self.test_labels) > 0
 
   @property
@@ -66,13 +66,13 @@ class Scorer(NamedTuple):
 
   def embed(self, encoder: Variables, images: np.ndarray, *,
             below_projector: bool = True) -> jax.Array:
-    """Features [N, D], or what the projector makes of them."""
+    """Returns features [N, D], or the projector's output."""
     apply = (probes.features if below_projector
              else probes.projections)
     return probes.embed(apply, self.nets.encoder, encoder, images)
 
   def raw(self) -> 'Scorer':
-    """The same, but its probes take features as they are."""
+    """Returns a scorer whose probes do not standardise features."""
     return self._replace(
         settings=self.settings._replace(probe_standardise=False))
 
@@ -81,7 +81,7 @@ class Scorer(NamedTuple):
             for images in (self.train_images, self.test_images)]
 
   def knn(self, encoder: Variables, *, below_projector: bool = False) -> float:
-    """kNN, by default the released code's monitor on the projector's output."""
+    """Returns the kNN accuracy, by default on the projector's output."""
     bank, queries = self._both(encoder, below_projector)
     return float(probes.knn_accuracy(
         bank, self.train_labels, queries, self.test_labels,
@@ -96,25 +96,25 @@ class Scorer(NamedTuple):
         learning_rate=self.settings.probe_learning_rate))
 
   def _probe_of_all(self, train, test, rng) -> float:
-    """The probe on all training examples, which it takes in their order."""
+    """The probe on all training examples, in the order of `mixed`."""
     order = mixed(self.train_labels, self.seed)
     return self._probe(train[order], jnp.asarray(self.train_labels[order]),
                        test, rng)
 
   def _features(self, encoder: Variables):
-    """Of training and test images, as the probes want them."""
+    """The features of training and test images, for probes."""
     train, test = self._both(encoder, True)
     if self.settings.probe_standardise:
       train, test = probes.standardise(train, test)
     return train, test
 
   def linear(self, encoder: Variables) -> float:
-    """The linear probe on features below the projector."""
+    """Returns the accuracy of the linear probe, below the projector."""
     train, test = self._features(encoder)
     return self._probe_of_all(train, test, jax.random.key(self.seed))
 
   def all(self, online: Online) -> dict[str, float]:
-    """kNN, the linear probe and, if asked for, the probe on few labels."""
+    """Returns all scores of the settings, by name."""
     train, test = self._features(online.encoder)
     rng = jax.random.key(self.seed)
     scores = {'linear': self._probe_of_all(train, test, rng)}
@@ -130,10 +130,10 @@ class Scorer(NamedTuple):
     return scores | {'knn': self.knn(online.encoder)}
 
   def classifier(self, online: Online) -> float:
-    """The accuracy of a supervised federation's own classifier."""
+    """Returns the accuracy of a supervised federation's own classifier."""
     z = self.embed(online.encoder, self.test_images, below_projector=False)
     logits: Any = self.nets.predictor.apply(online.predictor._asdict(), z,
-                                       train=False)
+                                            train=False)
     labels = jnp.asarray(self.test_labels)
     return float(probes.accuracy(logits, labels, len(labels)))
 
@@ -148,10 +148,11 @@ class Scorer(NamedTuple):
                      for _ in range(self.settings.few_draws)])
 
   def fitted(self, online: Online) -> Online:
-    """Gives an untrained encoder the statistics of the training images.
+    """Gives an untrained encoder BatchNorm statistics of the training images.
 
-    As drawn, BatchNorm's statistics fit no data and features hardly vary, which
-    a probe suffers from: it is scored both ways, and `best` of them counts.
+    BatchNorm's initial statistics fit no data. Features then hardly vary, and a
+    probe learns little. So an untrained encoder is scored with both statistics,
+    and the `best` scores count.
     """
     images = self.train_images
     size = min(128, len(images))
@@ -163,24 +164,23 @@ class Scorer(NamedTuple):
 
 
 def mixed(labels: np.ndarray, seed: int) -> np.ndarray:
-  """Chooses the order of examples in which a protocol takes batches or parts.
+  """Returns the order of examples for batches and for the labelled share.
 
-  The released protocols take them in the order of the file, and their files
-  are in no order. Of a file that holds one class after the other, every batch
-  would be of one class, and the first share of the file too: such examples are
-  shuffled, the others stay in their order.
+  The released protocols use the order of the file, and their files are mixed. A
+  file that is sorted by class would give batches of one class, and so would its
+  first examples. Such a file is shuffled; any other keeps its order.
 
   Args:
     labels: [N] i32, in the order of the file.
-    seed: of the shuffling.
+    seed: the seed of the shuffle.
 
   Returns:
-    [N], rows of `labels`.
+    Rows of `labels`, [N].
   """
   count = len(labels)
   share = np.unique(labels, return_counts=True)[1] / count
-  # How often the class changes from one example to the next, and how often it
-  # would if they were in no order.
+  # The number of class changes between neighbours, and its expectation in a
+  # random order.
   changes = np.count_nonzero(np.diff(labels))
   expected = (count - 1) * (1 - np.sum(share**2))
   if changes >= expected / 2:
@@ -189,9 +189,9 @@ def mixed(labels: np.ndarray, seed: int) -> np.ndarray:
 
 
 def best(found: Sequence[dict[str, float]]) -> dict[str, float]:
-  """Each accuracy's highest; of scores that are none, the first.
+  """Returns the highest value of each accuracy; for other scores, the first.
 
-  An accuracy that is NaN counts for less than any other.
+  An accuracy of NaN is below all others.
   """
   return {name: value if name in score_tables.PLAIN else max(
       (own[name] for own in found),

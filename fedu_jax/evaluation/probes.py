@@ -1,4 +1,4 @@
-"""What a frozen encoder is worth: kNN and a linear probe on its features."""
+"""Scores of frozen features: kNN, the linear probe, alignment, uniformity."""
 
 from collections.abc import Callable
 import functools
@@ -27,7 +27,7 @@ def _embed(images, variables, *, apply, module, batch_size):
 
 
 def features(module: nn.Module, variables: Variables, images: Array) -> Array:
-  """What lies below the projector: [B, H, W, C] f32 -> [B, D]."""
+  """Returns features below the projector: [B, H, W, C] f32 -> [B, D]."""
   z: Any = module.apply(variables._asdict(), images, train=False,
                         method=networks.features_method(module))
   return z
@@ -35,7 +35,7 @@ def features(module: nn.Module, variables: Variables, images: Array) -> Array:
 
 def projections(module: nn.Module, variables: Variables,
                 images: Array) -> Array:
-  """What the projector puts out: [B, H, W, C] f32 -> [B, D]."""
+  """Returns the projector's output: [B, H, W, C] f32 -> [B, D]."""
   z: Any = module.apply(variables._asdict(), images, train=False)
   return z
 
@@ -45,18 +45,20 @@ def embed(apply: Callable[..., Array], module: nn.Module, variables: Variables,
   """Embeds images batch by batch, without augmentation.
 
   Args:
-    apply: `features`, `projections`, or another (module, variables, images
-      [B, H, W, C] f32 in 0..1) -> [B, D]; compiled once for each module.
+    apply: `features`, `projections`, or another function (module, variables,
+      images [B, H, W, C] f32 in 0..1) -> [B, D]. It is compiled once for each
+      module.
     module: the encoder.
-    variables: the encoder's.
+    variables: the encoder's variables.
     images: [N, H, W, C] u8.
-    batch_size: images per step; changes nothing but memory.
+    batch_size: images per step; it affects memory only.
 
   Returns:
-    [N, D] f32.
+    The embeddings, [N, D] f32.
 
   Raises:
-    ValueError: images are none of that kind, or the module cannot take them.
+    ValueError: the images have another shape or dtype, or the module does not
+      accept them.
   """
   argument_checks.pixels(images)
   argument_checks.count('batch_size', batch_size)
@@ -100,23 +102,25 @@ def _knn(bank, bank_labels, queries, query_labels, *, k, temperature,
 def knn_accuracy(bank: ArrayLike, bank_labels: ArrayLike, queries: ArrayLike,
                  query_labels: ArrayLike, *, k: int = 200,
                  temperature: float = 0.1) -> Array:
-  """Weighted k-nearest-neighbour accuracy by cosine similarity, [] f32.
+  """Computes a weighted k-nearest-neighbour accuracy, [] f32.
 
-  It is NaN where embeddings are not finite: no vote could be counted.
-
-  Each of the k nearest votes with exp(similarity / temperature) (Wu et al.
-  2018; EasyFL fedssl, knn_monitor.py, which reads the projector's output).
+  Each of the k nearest neighbours, by cosine similarity, votes with the weight
+  exp(similarity / temperature) (Wu et al. 2018; EasyFL fedssl, knn_monitor.py,
+  on the projector's output).
 
   Args:
-    bank: [N, D] embeddings to look up.
+    bank: embeddings of the possible neighbours, [N, D].
     bank_labels: [N] i32.
-    queries: [Q, D].
+    queries: embeddings to classify, [Q, D].
     query_labels: [Q] i32.
-    k: neighbours; all of the bank if it is smaller.
-    temperature: of the votes.
+    k: the number of neighbours; all if there are fewer.
+    temperature: the divisor of the similarities.
+
+  Returns:
+    The accuracy, [] f32; NaN if embeddings are not finite.
 
   Raises:
-    ValueError: shapes, labels, k or temperature are none that have a score.
+    ValueError: a shape, a label, k or the temperature is wrong.
   """
   argument_checks.examples(bank, bank_labels, name='bank')
   argument_checks.examples(queries, query_labels, name='query',
@@ -132,12 +136,12 @@ def knn_accuracy(bank: ArrayLike, bank_labels: ArrayLike, queries: ArrayLike,
 
 
 def standardise(train: Array, test: Array) -> tuple[Array, Array]:
-  """Gives each feature mean 0 and deviation 1 over `train`, [N, D] x2.
+  """Scales each feature to mean 0 and deviation 1 over `train`, [N, D] x2.
 
-  A feature that does not vary over `train` becomes 0 in both halves: a probe
-  learns nothing of it, and what it has in `test` would otherwise be divided by
-  almost nothing. Such is a deviation that rounding explains, or one below
-  1e-4 of the widest feature's.
+  A feature that hardly varies over `train` becomes 0 in both halves: a probe
+  cannot learn from it, and its values in `test` would be divided by almost 0.
+  A feature counts as such if rounding explains its deviation, or if this is
+  below 1e-4 of the largest deviation.
   """
   mean, deviation = train.mean(0, keepdims=True), train.std(0, keepdims=True)
   still = deviation <= jnp.maximum(1e-6 * jnp.abs(mean),
@@ -149,7 +153,7 @@ def standardise(train: Array, test: Array) -> tuple[Array, Array]:
 
 
 def _sound(*features: Array) -> Array:
-  """Whether features [N, D], and the sum of their squares, are finite: []."""
+  """Whether all features [N, D] and the sums of squares are finite, [] bool."""
   return jnp.isfinite(jnp.stack(
       [jnp.sum(jnp.square(x)) for x in features])).all()
 
@@ -157,9 +161,12 @@ def _sound(*features: Array) -> Array:
 def alignment(z1: Array, z2: Array) -> Array:
   """The mean squared distance of two views' unit features, [] f32.
 
+  This is the measure of Wang & Isola (2020) with alpha = 2; NaN if features are
+  not finite.
+
   Args:
-    z1: [N, D], features of one view of each image.
-    z2: [N, D], of another (Wang & Isola 2020, alpha = 2).
+    z1: features of one view of each image, [N, D].
+    z2: features of another view, [N, D].
   """
   distance = jnp.mean(jnp.sum(jnp.square(unit(z1) - unit(z2)), axis=-1))
   return jnp.where(_sound(z1, z2), distance, jnp.nan)
@@ -168,8 +175,10 @@ def alignment(z1: Array, z2: Array) -> Array:
 def uniformity(z: Array, *, temperature: float = 2.0) -> Array:
   """The log of the mean Gaussian potential over pairs of images, [] f32.
 
+  This is the measure of Wang & Isola (2020); NaN if features are not finite.
+
   Args:
-    z: [N, D], features of different images (Wang & Isola 2020).
+    z: features of different images, [N, D].
     temperature: t in exp(-t distance^2).
   """
   sound = _sound(z)
@@ -177,7 +186,7 @@ def uniformity(z: Array, *, temperature: float = 2.0) -> Array:
 
   def potential(row):
     distance = 2 - 2 * z @ row
-    return jnp.sum(jnp.exp(-temperature * distance)) - 1  # not with itself
+    return jnp.sum(jnp.exp(-temperature * distance)) - 1  # without itself
   total = jnp.sum(jax.lax.map(potential, z, batch_size=256))
   return jnp.where(sound, jnp.log(total / (len(z) * (len(z) - 1))), jnp.nan)
 
@@ -193,15 +202,17 @@ def _batched(x, batch_size):
 
 
 def accuracy(logits: Array, labels: Array, batch_size: int) -> Array:
-  """The mean over batches of each batch's accuracy, [] f32, as released.
+  """The mean of the batches' accuracies, [] f32, as in the released code.
 
-  With an incomplete last batch it is not exactly the share of hits. It is NaN
-  where a logit is not finite: the largest of such logits is no answer.
+  With an incomplete last batch it is not exactly the share of hits.
 
   Args:
     logits: [N, C].
     labels: [N] i32.
-    batch_size: or fewer if there are fewer examples.
+    batch_size: examples in a batch, or N if that is less.
+
+  Returns:
+    The accuracy, [] f32; NaN if a logit is not finite.
   """
   hits, mask = _batched(jnp.argmax(logits, -1) == labels,
                         min(batch_size, len(labels)))
@@ -213,27 +224,28 @@ def linear_probe(train: Array, train_labels: Array, test: Array,
                  test_labels: Array, rng: Array, *, num_classes: int,
                  epochs: int = 200, batch_size: int = 2048,
                  learning_rate: float = 3e-3) -> Array:
-  """Accuracy of a linear layer trained on frozen features, [] f32.
+  """Trains a linear layer on frozen features and returns its test accuracy.
 
-  Adam with a constant rate and no decay, batches in the order of the data, and
-  as score the mean over test batches of each batch's accuracy after the last
-  epoch (EasyFL fedssl, linear_evaluation.py). It is NaN where features or what
-  the layer makes of them are not finite.
+  The optimiser is Adam with a constant rate and no decay. Batches follow the
+  order of the data. The score is the mean of the test batches' accuracies after
+  the last epoch (EasyFL fedssl, linear_evaluation.py).
 
   Args:
-    train: [N, D] features.
+    train: training features, [N, D].
     train_labels: [N] i32.
-    test: [Q, D].
+    test: test features, [Q, D].
     test_labels: [Q] i32.
-    rng: a key, for the layer's initial weights (PyTorch's default).
+    rng: a key for the layer's initial weights (PyTorch's default).
     num_classes: C.
     epochs: passes over `train`.
-    batch_size: the reference's 2048, or fewer if there are fewer examples.
-    learning_rate: Adam's.
+    batch_size: 2048 in the released code; N if that is less.
+    learning_rate: the learning rate of Adam.
+
+  Returns:
+    The accuracy, [] f32; NaN if features or logits are not finite.
 
   Raises:
-    ValueError: shapes, labels or numbers are none that a layer can be trained
-      on.
+    ValueError: a shape, a label or a number is wrong.
   """
   argument_checks.examples(train, train_labels, name='training',
                            num_classes=num_classes)
@@ -284,5 +296,5 @@ def _linear_probe(train, train_labels, test, test_labels, rng, *, num_classes,
   (params, _), _ = jax.lax.scan(
       epoch, (params, tx.init(params)), length=epochs)
   found = accuracy(logits(params, test), test_labels, batch_size)
-  # Adam's moments hold squares: where they overflow, nothing is learnt.
+  # Adam's moments are squares. If they overflow, the layer learns nothing.
   return jnp.where(_sound(train, test), found, jnp.nan)

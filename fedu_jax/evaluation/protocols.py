@@ -1,7 +1,8 @@
-"""Ways to ask what an encoder is worth, each chosen by its name in a text.
+"""Protocols: ways to score an encoder, chosen by name.
 
-'linear,knn,semi:0.01,transfer:digits': names, with what follows a colon as the
-protocol's own choice. A protocol is (scorer, online, choice) -> scores.
+'linear,knn,semi:0.01,transfer:digits' names four. The text after the first
+colon is the protocol's choice. A protocol is a function (scorer, online,
+choice) -> scores.
 """
 
 from collections.abc import Callable
@@ -23,15 +24,15 @@ Score = Callable[[Scorer, Online, str], dict[str, float]]
 
 
 class Protocol(NamedTuple):
-  """A way to ask, and what it needs."""
+  """A protocol and its needs."""
   score: Score
-  labels: bool = True  # of training and test images of the run's own data
+  labels: bool = True  # needs labels of the run's training and test images
 
 
 def linear(scorer: Scorer, online: Online, choice: str) -> dict[str, float]:
   """The linear probe on features below the projector.
 
-  linear:raw takes features as they are, whatever the config says of it.
+  linear:raw does not standardise features, whatever the config says.
   """
   if choice not in ('', 'raw'):
     raise BadInput(f'protocol linear:{choice}: use linear, or linear:raw for '
@@ -42,7 +43,7 @@ def linear(scorer: Scorer, online: Online, choice: str) -> dict[str, float]:
 
 
 def knn(scorer: Scorer, online: Online, choice: str) -> dict[str, float]:
-  """The released code's monitor, on the projector's output."""
+  """kNN on the projector's output, the released code's monitor."""
   _nothing('knn', choice)
   return {'knn': scorer.knn(online.encoder)}
 
@@ -65,9 +66,9 @@ def classifier(scorer: Scorer, online: Online, choice: str) -> dict[str, float]:
 
 def semi(scorer: Scorer, online: Online, choice: str, *,
          fine_tune: bool = False) -> dict[str, float]:
-  """A head on a share of the labels, as released: semi:0.01.
+  """A head trained on a share of the labels, as in the released code.
 
-  semi:0.01:balanced takes the labelled examples evenly by class.
+  semi:0.01 uses 1 % of them; semi:0.01:balanced draws them evenly by class.
   """
   name = 'finetune' if fine_tune else 'semi'
   ratio, _, how = choice.partition(':')
@@ -92,8 +93,7 @@ def semi(scorer: Scorer, online: Online, choice: str, *,
 
 
 def transfer(scorer: Scorer, online: Online, choice: str) -> dict[str, float]:
-  """The linear probe on another data set: transfer:digits, transfer:tfds:...
-  """
+  """The linear probe on another data set: transfer:<data source>."""
   data = sources.load(choice, data_dir=scorer.data_dir,
                       image_size=scorer.train_images.shape[1])
   if data.train_labels is None or data.test_labels is None:
@@ -111,9 +111,9 @@ def transfer(scorer: Scorer, online: Online, choice: str) -> dict[str, float]:
 def geometry(scorer: Scorer, online: Online, choice: str) -> dict[str, float]:
   """Alignment and uniformity (Wang & Isola 2020) of the test images' features.
 
-  Without labels: how close two views of an image lie, and how evenly images
-  spread over the sphere; the lower, the better, for both. Where the data has
-  no test images, they are those of the training images.
+  They measure the distance of two views of an image, and the uneven spread of
+  images on the sphere. Lower is better for both. They need no labels. Without
+  test images, the training images are used.
   """
   _nothing('geometry', choice)
   images = scorer.test_images
@@ -141,17 +141,17 @@ PROTOCOLS: dict[str, Protocol] = {
 
 
 class Asked(NamedTuple):
-  """One of the protocols in a text."""
+  """One protocol of a text."""
   text: str  # as written, such as semi:0.01
   protocol: Protocol
-  choice: str  # what follows the first colon; '' if nothing does
+  choice: str  # the text after the first colon, or ''
 
 
 def parse(text: str) -> list[Asked]:
-  """Reads protocols that are separated by commas.
+  """Parses a text of protocols, separated by commas.
 
   Raises:
-    BadInput: a name is none of them.
+    BadInput: a name is no protocol.
   """
   found = []
   for part in text.split(','):

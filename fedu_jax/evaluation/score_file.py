@@ -1,4 +1,4 @@
-"""evaluation.json: the scores of a run's encoders, which are computed once."""
+"""evaluation.json: the scores of a run's encoders, kept so as to be reused."""
 
 import json
 import pathlib
@@ -10,12 +10,12 @@ from fedu_jax.runtime import json_files
 
 
 def read(path: pathlib.Path) -> dict[str, Any]:
-  """The scores that a file holds, by encoder and protocol.
+  """Reads the scores of a file, by encoder and protocol.
 
-  Those that are no number, which JSON cannot hold, are asked for again.
+  Scores of NaN are stored as null. They are left out, and computed again.
 
   Raises:
-    BadInput: it is no such file.
+    BadInput: the file is unreadable or damaged.
   """
   try:
     known = json.loads(path.read_text()) if path.exists() else {}
@@ -33,27 +33,27 @@ def read(path: pathlib.Path) -> dict[str, Any]:
 
 
 def of(known: dict[str, Any], encoder: str, rounds: int) -> dict[str, Any]:
-  """What is known of an encoder after so many rounds, by protocol."""
+  """Returns the scores of an encoder after so many rounds, by protocol."""
   own = known.get(encoder, {})
   return own['scores'] if own.get('rounds') == rounds else {}
 
 
 def add(path: pathlib.Path, encoder: str, rounds: int,
         mine: dict[str, dict[str, float]], before: dict[str, Any]) -> None:
-  """Adds scores to those in the file, as others have left it meanwhile.
+  """Adds scores to a file that other processes may write too.
 
-  To score takes minutes, in which another process may write scores of its own.
-  Those of a later round stay, if they are new.
+  Scoring takes minutes, and another process may have added scores meanwhile. If
+  these are of a later round of this encoder, they stay, and ours are dropped.
 
   Args:
-    path: of the file.
-    encoder: whose scores they are.
-    rounds: of its training.
+    path: the file.
+    encoder: the name of the encoder.
+    rounds: the rounds after which it was scored.
     mine: the scores, by protocol.
-    before: what was in the file when scoring began.
+    before: the contents of the file when scoring began.
 
   Raises:
-    OSError: they cannot be written.
+    OSError: the file cannot be written.
   """
   with durable_files.held(path.with_name('.evaluation.lock'), wait=True):
     known = read(path)

@@ -1,4 +1,4 @@
-"""Scores as tables and lines that a person reads."""
+"""Tables and lines of scores, for the console."""
 
 from collections.abc import Mapping
 import math
@@ -7,14 +7,13 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-Scores = Mapping[str, float]  # accuracies in 0..1, and PLAIN, by name
+Scores = Mapping[str, float]  # by name: accuracies in 0..1, and those of PLAIN
 
 PLAIN = ('alignment', 'uniformity')  # scores that are no accuracies
 
 
 def by_encoder(scores: Mapping[str, Scores]) -> Table:
-  """Tabulates accuracies in per cent: one row an encoder, one column a score.
-  """
+  """Tabulates accuracies in per cent, a row for each encoder."""
   columns = list(dict.fromkeys(k for row in scores.values() for k in row))
   table = Table(box=box.SIMPLE, title='accuracy on the test images, per cent')
   table.add_column('encoder')
@@ -27,15 +26,15 @@ def by_encoder(scores: Mapping[str, Scores]) -> Table:
 
 
 def unsound_line(scores: Mapping[str, Scores]) -> str:
-  """Names the scores that are NaN, by encoder; '' if there are none."""
+  """Returns a warning that names the scores of NaN; '' if there are none."""
   found = [f'{encoder} ({", ".join(names)})' for encoder, row in scores.items()
            if (names := [name for name, x in row.items() if math.isnan(x)])]
   return (f'warning: no score for {"; ".join(found)}: features or logits are '
-          'not finite there, so they tell of no class') if found else ''
+          'not finite there') if found else ''
 
 
 def of_one_encoder(title: str, scores: Scores) -> Table:
-  """Tabulates scores by name: accuracies in per cent, others as they are."""
+  """Tabulates scores by name: accuracies in per cent, others as numbers."""
   table = Table(box=box.SIMPLE, title=title, show_header=False)
   table.add_column('score')
   table.add_column('value', justify='right')

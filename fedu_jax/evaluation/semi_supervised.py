@@ -1,4 +1,4 @@
-"""What an encoder is worth with few labels: a head on it, or all of it."""
+"""Semi-supervised scores: few labels train a head, or the encoder too."""
 
 import functools
 from typing import Any
@@ -18,19 +18,19 @@ from fedu_jax.models import networks
 
 def labelled_rows(labels: np.ndarray, ratio: float, *,
                   balanced: bool = False) -> np.ndarray:
-  """Chooses which training examples have labels.
+  """Chooses the training examples that have labels.
 
   Args:
     labels: [N] i32, in the order of the training file.
-    ratio: of the examples that are labelled, in 0..1.
-    balanced: evenly by class, the first of each; otherwise the first of the
-      file, as the released code does.
+    ratio: the share of examples with labels, in 0..1.
+    balanced: whether to take the first examples of each class, evenly; if not,
+      the first examples of the file, as in the released code.
 
   Returns:
     Rows of `labels`, ascending.
 
   Raises:
-    ValueError: the ratio leaves no example.
+    ValueError: the ratio leaves no example, or is above 1.
   """
   count = round(ratio * len(labels))
   if not 0 < count <= len(labels):
@@ -46,31 +46,36 @@ def semi_supervised(
     rng: Array, *, num_classes: int, fine_tune: bool = False, layers: int = 2,
     hidden: int = 4096, epochs: int = 100, batch_size: int = 128,
     learning_rate: float = 1e-3) -> float:
-  """Accuracy of a classifier trained on few labels, on features of an encoder.
+  """Trains a classifier on few labels and returns its test accuracy.
 
   Without `fine_tune` it is the released code's protocol (EasyFL fedssl,
-  semi_supervised_evaluation.py): Adam on the head alone; BatchNorm, the
-  encoder's too, in training mode in the first epoch and in evaluation mode
-  after; the best test accuracy of all epochs. With it all parameters are
-  trained, BatchNorm stays in training mode, and the last epoch counts, since
-  to choose by test accuracy would be to look at the answers.
+  semi_supervised_evaluation.py). Adam trains the head alone. BatchNorm, the
+  encoder's too, is in training mode in the first epoch, and in evaluation mode
+  after it. The score is the best test accuracy of all epochs.
+
+  With `fine_tune` all parameters are trained, and BatchNorm stays in training
+  mode. The score is that of the last epoch, because a choice of the epoch by
+  test accuracy would use the test labels.
 
   Args:
     module: the encoder.
-    encoder: its variables.
-    images: [N, H, W, C] u8, those with labels.
+    encoder: the encoder's variables.
+    images: the images with labels, [N, H, W, C] u8.
     labels: [N] i32.
     test_images: [Q, H, W, C] u8.
     test_labels: [Q] i32.
-    rng: a key, for the head's weights and the order of examples.
+    rng: a key for the head's weights and the order of examples.
     num_classes: C.
-    fine_tune: whether the encoder is trained as well.
-    layers: of the head: 2, with BatchNorm between, or 1.
-    hidden: units in the middle of the head.
+    fine_tune: whether the encoder is trained too.
+    layers: the layers of the head: 2, with BatchNorm between, or 1.
+    hidden: the hidden units of the head.
     epochs: passes over the labelled images.
-    batch_size: of training, where the last of an epoch may be smaller, and of
-      the test images, over whose batches the accuracy is a mean.
-    learning_rate: Adam's, constant.
+    batch_size: examples in a batch. In training the last batch of an epoch may
+      be smaller. The test accuracy is a mean over batches.
+    learning_rate: the constant learning rate of Adam.
+
+  Returns:
+    The accuracy.
   """
   head = MLP(hidden, num_classes, layers=layers)
   rng_head, rng_order = jax.random.split(rng)
@@ -98,7 +103,7 @@ def semi_supervised(
     for e in range(1, epochs):
       state = train(state, pixels, targets, order(e), mode='tune')
     return score(state, embed(state[0], test_images))
-  # The encoder no longer changes: its features are taken once.
+  # The encoder no longer changes, so its features are computed once.
   known = embed(state[0], images)
   test = embed(state[0], test_images)
   best = score(state, test)
@@ -117,10 +122,11 @@ def _scaled(images: Array) -> Array:
 def _epoch(state: PyTree, inputs: Array, labels: Array, order: Array, *,
            module: Any, head: Any, learning_rate: float, size: int, mode: str
            ) -> PyTree:
-  """One pass; `mode` says what is trained and what the inputs are.
+  """Trains for one epoch.
 
-  'tune': everything, on images; 'warm': the head, on images, statistics
-  moving; 'head': the head, on features, statistics at rest.
+  `mode` 'tune' trains all parameters, on images. 'warm' trains the head, on
+  images, and updates BatchNorm's statistics. 'head' trains the head, on
+  features, with fixed statistics.
   """
   tx = optax.adam(learning_rate)
 
@@ -130,7 +136,7 @@ def _epoch(state: PyTree, inputs: Array, labels: Array, order: Array, *,
     z, changed = module.apply(
         encoder._asdict(), _scaled(x), train=True,
         method=networks.features_method(module), mutable=['batch_stats'])
-    # The projector is not run, and keeps its statistics.
+    # The projector does not run, so its statistics stay.
     stats = {**encoder.batch_stats, **changed.get('batch_stats', {})}
     encoder = encoder._replace(batch_stats=stats)
     y, top = networks.forward(head, top, z)

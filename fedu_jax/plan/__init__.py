@@ -1,1 +1,1 @@
-"""python -m fedu_jax.plan: what a config needs, before it runs."""
+"""python -m fedu_jax.plan: predicts what a config needs, before it runs."""

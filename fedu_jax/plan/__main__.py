@@ -1,11 +1,11 @@
-"""Says what memory, bytes and time a config will take, before it runs.
+"""Predicts the memory, traffic and time of a config, before it runs.
 
   python -m fedu_jax.plan --config=cifar10 --chips=256 \\
       --config.clients=256 --memory=80e9 --rate=100e12 --network=50e9
 
-Reads no data and needs no workdir. Memory is what the compiler of this machine
-says of the very program that a device would run; bytes are counted; seconds are
-a model of them, see `benchmarks/SCALING.md`.
+It reads no data and needs no workdir. Memory is the figure of this machine's
+compiler for the program of a round. Traffic is counted in bytes. Time is a
+model, see `benchmarks/SCALING.md`.
 """
 
 import os
@@ -49,7 +49,7 @@ _HOST_MEMORY = flags.DEFINE_float(
 _RATE = flags.DEFINE_float(
     'rate', 0, 'Operations a second that a device sustains in training; 0: '
     "measured here, by some steps of the config's.", lower_bound=0)
-# Where none is given: 10 Gbit/s, 10 Mbit/s, and a PCIe slot, roughly.
+# The defaults are about 10 Gbit/s, 10 Mbit/s, and a PCIe slot.
 _NETWORK = flags.DEFINE_float(
     'network', 1.25e9, 'Bytes a second between devices, and into the server.',
     lower_bound=1)
@@ -66,15 +66,15 @@ def _parse(argv: list[str]) -> list[str]:
 
 def show(config: Any, found: forecast.Forecast, machine: forecast.Machine,
          rates: cost_model.Rates, how_fast: str, console: Console) -> None:
-  """Prints all of a plan, and what of it breaks first.
+  """Prints a plan, and the memory or time that is the first limit.
 
   Args:
     config: the whole config.
-    found: of the config.
-    machine: whose memories are to suffice.
-    rates: of the machine.
-    how_fast: where the rate of operations is from.
-    console: where to print.
+    found: the forecast of the config.
+    machine: the machine with the memories that must suffice.
+    rates: the rates of the machine.
+    how_fast: says where the rate of operations is from.
+    console: the console to print on.
   """
   sizes = found.sizes
   of = '' if sizes.group == 1 else f' of g = {sizes.group} each'
@@ -131,13 +131,13 @@ def _print(console, title, text, lines) -> None:
   table = Table(box=box.SIMPLE, title=title, show_header=False,
                 title_justify='left')
   for line in lines:
-    if line.value:  # what there is none of needs no row
+    if line.value:  # no row for 0
       table.add_row(line.what, text(line.value), line.how)
   console.print(table)
 
 
 def main(_: list[str]) -> None:
-  """Prints the plan of a config, or says in one line why there is none."""
+  """Prints the plan of a config, or exits with one line that says why not."""
   logging.set_verbosity(logging.ERROR)
   config: Any = _CONFIG.value
   try:
@@ -153,9 +153,10 @@ def main(_: list[str]) -> None:
 
 
 def _plan(config) -> tuple[forecast.Forecast, forecast.Machine, float, str]:
-  """The plan, what it is for, the rate of operations and where that is from."""
+  """Returns the forecast, its machine, the rate of operations and its source.
+  """
   registry.check(config)
-  cli.keep_compiled_programs()  # the run will want the same
+  cli.keep_compiled_programs()  # the run needs the same programs
   _see_enough_devices(config)
   cli.see_devices()
   data = forecast.data_of(
@@ -181,7 +182,7 @@ def _plan(config) -> tuple[forecast.Forecast, forecast.Machine, float, str]:
 
 
 def _see_enough_devices(config) -> None:
-  """Lets a CPU be two groups of devices; before JAX looks for them."""
+  """Makes the CPU two groups of devices, before JAX looks for devices."""
   several = _CHIPS.value > 1 or not _CHIPS.value and config.devices not in (
       'auto', '1')
   if several and 'host_platform_device_count' not in os.environ.get(

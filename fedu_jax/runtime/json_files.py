@@ -14,11 +14,11 @@ def write(path: pathlib.Path, value: Any) -> None:
   """Writes a JSON file as a whole or not at all.
 
   Args:
-    path: of the file; its folder is there.
+    path: the file, in a folder that exists.
     value: dicts, lists, arrays and numbers, see `plain`.
 
   Raises:
-    OSError: it cannot be written.
+    OSError: the file cannot be written.
   """
   durable_files.write(
       path, (json.dumps(plain(value), indent=2) + '\n').encode())
@@ -27,8 +27,8 @@ def write(path: pathlib.Path, value: Any) -> None:
 def plain(value: Any) -> Any:
   """Returns a value that JSON can hold.
 
-  Arrays become lists, tuples too, and numbers that are not finite become None.
-  A float32 becomes the shortest decimal number that stands for it.
+  Arrays and tuples become lists, and numbers that are not finite become None. A
+  float32 becomes the shortest decimal number that identifies it.
   """
   if isinstance(value, dict):
     return {key: plain(x) for key, x in value.items()}
