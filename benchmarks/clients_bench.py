@@ -19,16 +19,16 @@ from typing import Any
 
 import jax
 import numpy as np
-from rich.console import Console
 
 from benchmarks.lib import timing
 from benchmarks.lib import workload
 from fedu_jax.runtime import checkpoint
+from fedu_jax.training.config import build
 from fedu_jax.training.engine import client_store
 from fedu_jax.training.engine import clients_on_device
 from fedu_jax.training.engine import clients_streamed
 from fedu_jax.training.engine import device_mesh
-from fedu_jax.training import prepare
+from fedu_jax.training.engine.federation import Start
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -103,18 +103,16 @@ def _case(args: argparse.Namespace, k: int, name: str, folder: pathlib.Path,
   config.rounds = 10**6  # more than are timed
   count = args.steps * args.batch
   images = np.array(timing.random_images(k * count, args.size))
-  member = prepare.Member(
-      'benchmark', folder, np.split(np.arange(k * count), k), work.online, 0,
-      None, Console(quiet=True))
+  start = Start(work.online, np.split(np.arange(k * count), k), 0)
   saved = checkpoint.Checkpoints(folder / 'checkpoints', keep=1)
   federation: Any
-  some: Any = dict(config=config, nets=work.nets, examples=images)
+  some: Any = dict(recipe=build.recipe(config), examples=images)
   if name == 'device':
-    federation = clients_on_device.Resident(
-        [member], [saved], layout=device_mesh.Layout(k, None), **some)
+    federation = clients_on_device.ClientsOnDevice(
+        [start], [saved], layout=device_mesh.Layout(k, None), **some)
   else:
-    federation = clients_streamed.Travelling(
-        member, saved, layout=device_mesh.Layout(args.cohort, None),
+    federation = clients_streamed.ClientsStreamed(
+        start, saved, layout=device_mesh.Layout(args.cohort, None),
         make_store=(client_store.InMemory if name == 'host'
                     else functools.partial(client_store.OnDisk,
                                            folder=folder / 'clients')),

@@ -26,6 +26,7 @@ from benchmarks.lib import timing
 from benchmarks.lib import workload
 from fedu_jax.core import local_training
 from fedu_jax.runtime import multihost
+from fedu_jax.training.config import build
 from fedu_jax.training.engine import device_mesh
 from fedu_jax.training.engine import round_program
 
@@ -136,6 +137,7 @@ def _compiled(args):
   config, count = work.config, args.steps * args.batch
   config.clients, config.local_epochs = args.clients * args.processes, 1
   layout = device_mesh.layout('auto', config.clients)
+  recipe = build.recipe(config)
   by_client, everywhere = map(layout.sharding, (
       device_mesh.BY_CLIENT, device_mesh.EVERYWHERE))
   images = np.asarray(timing.random_images(config.clients * count, args.size))
@@ -145,13 +147,13 @@ def _compiled(args):
   def init():
     rng = jax.random.key(0)
     return (*round_program.init_state(
-        config, work.nets, work.online, np.full(len(parts), count), rng,
+        recipe, work.online, np.full(len(parts), count), rng,
         jnp.zeros((1, args.size, args.size, 3))), rng)
   server, clients, rng = jax.jit(init, out_shardings=(
       everywhere, by_client, everywhere))()
   began = time.time()
   compiled = round_program.compile_round(
-      config, work.nets, server, clients, arrays, rng, layout=layout)
+      recipe, server, clients, arrays, rng, layout=layout)
   took = time.time() - began
 
   box = [(server, clients)]

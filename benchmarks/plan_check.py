@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 
 import jax
 import ml_collections
-from rich.console import Console
 
 from configs import cifar10
 from configs import cifar10_small
@@ -28,11 +27,13 @@ from configs import quickstart
 from configs import smoke
 from fedu_jax.runtime.checkpoint import Checkpoints
 from fedu_jax.runtime import host_memory
+from fedu_jax.training.config import build
 from fedu_jax.training.config import registry
 from fedu_jax.training.engine import client_store
 from fedu_jax.training.engine import clients_on_device
 from fedu_jax.training.engine import clients_streamed
 from fedu_jax.training.engine import cost_model
+from fedu_jax.training.engine.federation import Start
 from fedu_jax.training.engine import placement
 from fedu_jax.training import forecast
 from fedu_jax.training import prepare
@@ -116,19 +117,19 @@ def _run(config, folder) -> tuple[int, int]:
   data = prepare.data_of(config)
   parts = prepare.parts_of(config, data)
   before = _lying()
-  nets, online = prepare.networks_of(config, data)
-  where = placement.choose(config, nets, online, data.train_images, parts,
+  _, online = prepare.networks_of(config, data)
+  recipe = build.recipe(config)
+  where = placement.choose(recipe, online, data.train_images, parts,
                            num_members=1)
-  member = prepare.Member('plan', folder, parts, online, config.seed, None,
-                          Console(quiet=True))
-  some: Any = dict(config=config, nets=nets, examples=data.train_images,
+  start = Start(online, parts, config.seed)
+  some: Any = dict(recipe=recipe, examples=data.train_images,
                    layout=where.layout)
   with contextlib.closing(Checkpoints(folder / 'checkpoints', keep=1)) as saved:
     if where.store == 'device':
-      one: Any = clients_on_device.Resident([member], [saved], **some)
+      one: Any = clients_on_device.ClientsOnDevice([start], [saved], **some)
     else:
-      one = clients_streamed.Travelling(
-          member, saved, make_store=client_store.InMemory, **some)
+      one = clients_streamed.ClientsStreamed(
+          start, saved, make_store=client_store.InMemory, **some)
   one.compile()
   seen = []
   if where.store == 'device':

@@ -22,6 +22,7 @@ from benchmarks.lib import timing
 from benchmarks.lib import workload
 from fedu_jax.core import local_training
 from fedu_jax.core.state import ServerState
+from fedu_jax.training.config import build
 from fedu_jax.training.engine import cost_model
 from fedu_jax.training.engine import round_program
 
@@ -89,7 +90,7 @@ def _case(args: argparse.Namespace, k: int, batch: int, execution: str):
   rng = jax.random.key(0)
   began = time.time()
   compiled = round_program.compile_round(
-      work.config, work.nets, server, states, arrays, rng)
+      build.recipe(work.config), server, states, arrays, rng)
   compile_seconds = time.time() - began
   peak = cost_model.peak_memory(compiled)
   size = sum(x.nbytes for x in jax.tree.leaves(states))

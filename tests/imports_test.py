@@ -23,8 +23,9 @@ ROOMS = {
     'configs': 'runtime',
     'learners': 'core models',
     'evaluation': 'core models learners data runtime',
-    'training.config': 'core models learners data runtime configs',
-    'training.engine': 'core models learners data runtime training.config',
+    'training.config': 'core models learners data runtime configs '
+                       'training.engine',
+    'training.engine': 'core models learners data runtime',
     'training': 'core models learners data runtime evaluation training.config '
                 'training.engine',
     'plan': 'core models learners data runtime configs evaluation '
@@ -58,18 +59,8 @@ DOCUMENTED = {'_asdict', '_field_defaults', '_fields', '_make', '_replace',
 
 # What breaks a rule today, and is being mended. Only ever made shorter.
 KNOWN: dict[str, tuple[str, ...]] = {
-    'rooms_point_down': (
-        'training.engine.clients_on_device imports training.prepare',
-        'training.engine.clients_streamed imports training.prepare'),
-    'rooms_have_seven_levels': ('a circle: training -> training.engine',
-                                'a circle: training.engine -> training',
-                                '8 levels: '),
-    'config_is_bound_once': (
-        'training.engine.clients_on_device', 'training.engine.clients_streamed',
-        'training.engine.memory_needs',
-        'training.engine.placement', 'training.engine.round_program',
-        'training.forecast', 'training.preflight',
-        'training.round_loop', 'training.step_cost', 'training.train'),
+    'rooms_have_seven_levels': ('8 levels: ',),
+    'config_is_bound_once': ('training.train',),
 }
 
 
@@ -328,9 +319,9 @@ def test_each_row_can_fail(room, tmp_path):
       'data.y': ''},
      'core.x imports data.y'),
     (rooms_point_down,
-     {'training.config.x': 'from fedu_jax.training.engine.y import z',
-      'training.engine.y': ''},
-     'training.config.x imports training.engine.y'),
+     {'training.engine.x': 'from fedu_jax.training.config.y import z',
+      'training.config.y': ''},
+     'training.engine.x imports training.config.y'),
     (data_needs_no_jax, {'data.x': 'import jax.numpy as jnp'},
      'data.x imports jax.numpy'),
     (data_needs_no_jax, {'data.x': 'def f():\n  from flax import linen'},

@@ -15,8 +15,8 @@ from fedu_jax.core import local_training
 from fedu_jax.core import rounds
 from fedu_jax.core.state import Array, Learner, Online, StepState
 from fedu_jax.models import networks
+from fedu_jax.training.config import build
 from fedu_jax.training.config import registry
-from fedu_jax.training.engine import round_program
 
 # The largest error, after a few steps, between two orders of summation.
 BOUND = {'float32': 0.02, 'bfloat16': 0.3}
@@ -49,7 +49,7 @@ def make(args: argparse.Namespace, *, first_target: str = 'copy',
   config.learner.first_target = first_target
   registry.check(config)
   nets = registry.bind(config, 'model')()
-  made = round_program.make_learner(config, nets)
+  made = build.learner(config, nets)
   if learner:
     made = made._replace(step=functools.partial(made.step, **learner))
   image = jnp.zeros((2, args.size, args.size, 3))

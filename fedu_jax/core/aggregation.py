@@ -11,7 +11,7 @@ it. Each device then adds its own clients, and only sums are exchanged. For an
 aggregation without `add`, each device gets all uploads.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 
@@ -82,46 +82,6 @@ def ldawa(server: ServerState, clients: ClientState, *,
   weights = (clients.num_examples > 0).astype(clients.num_examples.dtype)
   return aggregate(server, clients._replace(
       online=jax.vmap(scaled)(clients.online), num_examples=weights), add=add)
-
-
-def collect(aggregation: Callable[..., ServerState], server: ServerState,
-            clients: ClientState, start: Sequence[Sum] = (), *,
-            add: Callable[..., Sum] = trees.weighted_sum) -> tuple[Sum, ...]:
-  """Takes the sums that an aggregation asks for over a part of a cohort.
-
-  Args:
-    aggregation: one that has an argument `add`.
-    server: the server before the round.
-    clients: the part, stacked.
-    start: what this returned for the parts before; none if it is the first.
-    add: as `trees.weighted_sum`.
-
-  Returns:
-    The sums over all parts so far, in the order in which they are asked for.
-  """
-  before = list(start)
-  found: list[Sum] = []
-
-  def record(rows, weights):
-    found.append(add(rows, weights,
-                     start=before[len(found)] if before else None))
-    return found[-1]
-  aggregation(server, clients, add=record)
-  return tuple(found)
-
-
-def conclude(aggregation: Callable[..., ServerState], server: ServerState,
-             one: ClientState, sums: Sequence[Sum]) -> ServerState:
-  """Aggregates a cohort of which `collect` has taken the sums.
-
-  Args:
-    aggregation: the same.
-    server: the server before the round.
-    one: any clients, stacked, for their shapes alone.
-    sums: over the whole cohort.
-  """
-  left = iter(sums)
-  return aggregation(server, one, add=lambda rows, weights: next(left))
 
 
 fedavg = aggregate  # the name that papers and configs use

@@ -1,7 +1,7 @@
 """A round: download, local training, upload, and aggregation."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,8 @@ from fedu_jax.core.state import (
 from fedu_jax.core import trees
 
 EXECUTIONS = ('auto', 'vmap', 'map')
+
+Made = TypeVar('Made')  # what an aggregation makes of uploads
 
 
 def map_clients(fn: Callable[..., PyTree], *,
@@ -150,23 +152,28 @@ def uploads(clients: ClientState, arrived: Array | None, sound: Array
 
 def run_round(server: ServerState, clients: ClientState, batches: Batches,
               rng: Array, *,
-              aggregate: Callable[[ServerState, ClientState], ServerState],
+              aggregate: Callable[[ServerState, ClientState], Made],
               arrived: Array | None = None, **training: Any
-              ) -> tuple[ServerState, ClientState, Metrics]:
-  """A whole round: `train_cohort`, then the mean of what arrives.
+              ) -> tuple[Made, ClientState, Metrics]:
+  """Runs a round: `train_cohort`, `uploads`, and the mean of what arrives.
+
+  Every federation runs this function. A cohort that trains in slices runs it
+  once for each slice, with an `aggregate` that only adds the slice's uploads to
+  those before; the server's aggregation follows when all slices are done.
 
   Args:
     server: the server.
-    clients: the cohort, stacked [M, ...].
-    batches: the cohort's work orders, stacked [M, ...].
+    clients: the cohort, or a slice of it, stacked [M, ...].
+    batches: the work orders of these clients, stacked [M, ...].
     rng: the run's key.
-    aggregate: (server, clients) -> server.
-    arrived: as for `uploads`.
+    aggregate: (server, clients) -> the server after the round, or what is kept
+      of a slice's uploads.
+    arrived: [M] bool, as for `uploads`.
     **training: the keyword arguments of `train_cohort`.
 
   Returns:
-    The server, the cohort, and its metrics [M]: those of `train_cohort`, and
-    'arrived', bool.
+    What `aggregate` returns, the clients, and their metrics [M]: those of
+    `train_cohort`, and 'arrived', bool.
   """
   clients, metrics = train_cohort(server, clients, batches, rng, **training)
   clients, seen = uploads(clients, arrived, metrics['sound'])

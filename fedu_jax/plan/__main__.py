@@ -22,11 +22,13 @@ from fedu_jax.runtime import cli
 from fedu_jax.runtime.errors import Ending
 from fedu_jax.runtime import host_memory
 from fedu_jax.runtime import terminal
+from fedu_jax.training.config import build
 from fedu_jax.training.config import config_flag
 from fedu_jax.training.config import registry
 from fedu_jax.training.engine import cost_model
 from fedu_jax.training.engine import memory_needs
 from fedu_jax.training.engine import placement
+from fedu_jax.training.engine.recipe import Recipe
 from fedu_jax.training import forecast
 from fedu_jax.training import step_cost
 
@@ -64,13 +66,13 @@ def _parse(argv: list[str]) -> list[str]:
   return config_flag.parse(argv, _CONFIG, about=__doc__)
 
 
-def show(config: Any, found: forecast.Forecast, machine: forecast.Machine,
+def show(recipe: Recipe, found: forecast.Forecast, machine: forecast.Machine,
          rates: cost_model.Rates, how_fast: str, console: Console) -> None:
   """Prints a plan, and the memory or time that is the first limit.
 
   Args:
-    config: the whole config.
-    found: the forecast of the config.
+    recipe: the recipe of the federation.
+    found: the forecast of the recipe.
     machine: the machine with the memories that must suffice.
     rates: the rates of the machine.
     how_fast: says where the rate of operations is from.
@@ -123,7 +125,7 @@ def show(config: Any, found: forecast.Forecast, machine: forecast.Machine,
       f'{cost_model.longest(parts + real)}')
   if broken:
     console.print('to make it fit: '
-                  + memory_needs.change(config, sizes, machine.memories,
+                  + memory_needs.change(recipe, sizes, machine.memories,
                                         found.program))
 
 
@@ -145,7 +147,7 @@ def main(_: list[str]) -> None:
         'plan for fewer devices or a smaller config.model'):
       found, machine, rate, how_fast = _plan(config)
     console = terminal.console()
-    show(config, found, machine, cost_model.Rates(
+    show(build.recipe(config), found, machine, cost_model.Rates(
         rate, _LINK.value, _NETWORK.value, _UPLINK.value), how_fast, console)
     cli.see_printed(console)
   except Ending as ending:
@@ -176,8 +178,8 @@ def _plan(config) -> tuple[forecast.Forecast, forecast.Machine, float, str]:
   if _RATE.value:
     return found, machine, float(_RATE.value), 'as given'
   return (found, machine,
-          step_cost.measured(config, data.train_images.shape[1:],
-                             found.per_image),
+          step_cost.measured(build.recipe(config), data.train_images.shape[1:],
+                             found.per_image, seed=config.seed),
           f'as measured on a device here ({jax.devices()[0].device_kind})')
 
 

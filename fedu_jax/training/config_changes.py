@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from fedu_jax.runtime import json_files
+from fedu_jax.training.config import build
 from fedu_jax.training.config import registry
 from fedu_jax.training import data_record
-from fedu_jax.training.engine import round_program
 
 _EXTENSIONS = 'extensions.json'
 
@@ -115,7 +115,7 @@ def done(folder: pathlib.Path) -> int:
 
 def _rate(flat: Flat, round_: int) -> float:
   """The learning rate of a round, from 0."""
-  return float(np.asarray(round_program.learning_rate(
+  return float(np.asarray(build.learning_rate(
       flat['optimizer.learning_rate'], flat['optimizer.schedule'],
       flat['rounds'], round_)))
 

@@ -8,18 +8,19 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
 from fedu_jax.core.state import ClientArrays, ClientState, ServerState
 from fedu_jax.data import sources
 from fedu_jax.models import networks
 from fedu_jax.runtime.errors import BadInput
-from fedu_jax.training.config import registry
+from fedu_jax.training.config import build
+from fedu_jax.training.config.config_dict import Config
 from fedu_jax.training.engine import clients_streamed
 from fedu_jax.training.engine import cost_model
 from fedu_jax.training.engine import device_mesh
 from fedu_jax.training.engine import memory_needs
+from fedu_jax.training.engine.recipe import Recipe
 from fedu_jax.training.engine import round_program
 from fedu_jax.training import prepare
 from fedu_jax.training import step_cost
@@ -51,7 +52,7 @@ class Forecast(NamedTuple):
   note: str  # of what the compiler found the memory; '': it was not asked
 
 
-def data_of(config: ml_collections.ConfigDict, *, examples: int = 0,
+def data_of(config: Config, *, examples: int = 0,
             image_size: int = 0, classes: int = 0) -> sources.Dataset:
   """Stands in for the data: as many images of the same shape, evenly labelled.
 
@@ -85,7 +86,7 @@ def data_of(config: ml_collections.ConfigDict, *, examples: int = 0,
                          owners=labels % config.clients)
 
 
-def forecast(config: ml_collections.ConfigDict, data: sources.Dataset,
+def forecast(config: Config, data: sources.Dataset,
              machine: Machine) -> Forecast:
   """Finds out what a config takes, without data and without any of it.
 
@@ -97,6 +98,7 @@ def forecast(config: ml_collections.ConfigDict, data: sources.Dataset,
   Raises:
     BadInput: what a run would refuse there, too.
   """
+  recipe = build.recipe(config)
   lengths = [len(part) for part in prepare.parts_of(config, data)]
   shape = data.train_images.shape[1:]
   group = config.devices_per_client
@@ -105,46 +107,44 @@ def forecast(config: ml_collections.ConfigDict, data: sources.Dataset,
   if chips < group:
     raise BadInput(f'config.devices_per_client is {group}, but there are '
                    f'{chips} devices: at most that')
-  sampled = round_program.is_sampled(config, config.clients)
+  sampled = recipe.is_sampled(config.clients)
   groups, share = device_mesh.spread(
       config.cohort if sampled else config.clients, chips // group)
-  state = shapes(config, shape)
+  state = shapes(recipe, shape)
   server, client, _ = state
   sizes = memory_needs.sizes_of(
-      config, server, client, lengths, image=int(np.prod(shape)),
+      recipe, server, client, lengths, image=int(np.prod(shape)),
       data=data.train_images.size, groups=groups,
       at_once=config.clients_per_device or share)
   sizes = sizes._replace(
-      store=memory_needs.store_of(config, sizes, machine.memories))
+      store=memory_needs.store_of(recipe, sizes, machine.memories))
   here = config.clients if sizes.store == 'device' and sampled else (
       sizes.at_once)
   if memory_needs.lacking(sizes, machine.memories):
     # A compiler would work in vain.
     peak, note = cost_model.program_at_least(sizes), ''
   else:
-    peak, note = _memory(config, state, sizes, here, (max(lengths), *shape))
+    peak, note = _memory(recipe, state, sizes, here, (max(lengths), *shape))
   lying = sizes.server + here * (sizes.state + sizes.images)
   return Forecast(sizes, peak, peak - lying,
-                  step_cost.per_image(config, client, shape),
-                  registry.takes(config, 'aggregation', 'add'), note)
+                  step_cost.per_image(recipe, client, shape), recipe.in_sums,
+                  note)
 
 
-def shapes(config: ml_collections.ConfigDict, shape: tuple[int, ...]
+def shapes(recipe: Recipe, shape: tuple[int, ...]
            ) -> tuple[ServerState, ClientState, Any]:
   """The shapes of the server, of one client and of the run's key.
 
   Args:
-    config: the whole config.
+    recipe: of the federation.
     shape: [H, W, C] of its images.
   """
-  nets = registry.bind(config, 'model')()
   online = jax.eval_shape(lambda: networks.init_online(
-      nets, jax.random.key(0), jnp.zeros((2, *shape))))
+      recipe.nets, jax.random.key(0), jnp.zeros((2, *shape))))
+  return round_program.shapes(recipe, online, shape)
 
-  return round_program.shapes(config, nets, online, shape)
 
-
-def compile_round(config: ml_collections.ConfigDict, nets: networks.Nets,
+def compile_round(recipe: Recipe,
                   state: tuple[ServerState, ClientState, Any],
                   images: tuple[int, ...], *, layout: device_mesh.Layout,
                   rows: int, store: str, together: int = 1
@@ -154,8 +154,7 @@ def compile_round(config: ml_collections.ConfigDict, nets: networks.Nets,
   A run that begins with arrays of these shapes does not compile it again.
 
   Args:
-    config: the whole config.
-    nets: the networks.
+    recipe: of the federation.
     state: what `round_program.shapes` returns.
     images: [N, H, W, C] of a client, padded to the largest.
     layout: of the clients that train at once.
@@ -177,22 +176,21 @@ def compile_round(config: ml_collections.ConfigDict, nets: networks.Nets,
   server, client, rng = state
   server, rng = jax.tree.map(of_all, (server, rng))
   clients = jax.tree.map(stacked, client)
-  arrays = ClientArrays(step_cost.examples(config, images, stacked),
+  arrays = ClientArrays(step_cost.examples(recipe, images, stacked),
                         stacked(jax.ShapeDtypeStruct((), jnp.int32)))
   if store == 'device':
     return round_program.compile_round(
-        config, nets, server, clients, arrays, rng, layout=layout)
+        recipe, server, clients, arrays, rng, layout=layout)
   return clients_streamed.compile_slice(
-      config, nets, server, clients, arrays, arrays.num_examples, rng,
+      recipe, server, clients, arrays, arrays.num_examples, rng,
       layout=layout)[0]
 
 
-def _memory(config, state, sizes, here, images) -> tuple[int, str]:
+def _memory(recipe: Recipe, state, sizes, here, images) -> tuple[int, str]:
   """Compiles a device's round, and reads what it takes there, in bytes.
 
   Of several groups two are enough: each does what any other does.
   """
-  nets = registry.bind(config, 'model')()
   groups, reduced = min(sizes.groups, 2), 0
   note = 'of one device' if sizes.groups == 1 else 'of one of several devices'
   if groups * sizes.group > len(jax.devices()):
@@ -204,10 +202,10 @@ def _memory(config, state, sizes, here, images) -> tuple[int, str]:
   layout = device_mesh.layout(
       str(groups * sizes.group), groups * here,
       devices_per_client=sizes.group)
-  compiled = compile_round(config, nets, state, images, layout=layout,
+  compiled = compile_round(recipe, state, images, layout=layout,
                            rows=groups * here, store=sizes.store)
   peak = cost_model.peak_memory(compiled)
-  if not registry.takes(config, 'aggregation', 'add'):
+  if not recipe.in_sums:
     # Each device gathers all clients, of which two groups' are in the program.
     peak += (sizes.groups - groups) * sizes.at_once * sizes.state
   return peak + reduced, note

@@ -4,15 +4,14 @@ from collections.abc import Sequence
 import pathlib
 import time
 
-import ml_collections
 import numpy as np
 
 from fedu_jax.core.state import Online
 from fedu_jax.data.lazy_arrays import Images
-from fedu_jax.models import networks
 from fedu_jax.runtime import host_memory
 from fedu_jax.runtime import multihost
 from fedu_jax.training.engine import placement
+from fedu_jax.training.engine.recipe import Recipe
 from fedu_jax.training.engine import round_program
 from fedu_jax.training import forecast
 
@@ -20,9 +19,8 @@ from fedu_jax.training import forecast
 _COMPILER = 2**28
 
 
-def check(config: ml_collections.ConfigDict, nets: networks.Nets,
-          online: Online, images: Images,
-          parts: Sequence[list[np.ndarray]],
+def check(recipe: Recipe, where: placement.Place, online: Online,
+          images: Images, parts: Sequence[list[np.ndarray]],
           folders: Sequence[pathlib.Path]) -> float:
   """Refuses federations that do not fit the memory here.
 
@@ -32,8 +30,8 @@ def check(config: ml_collections.ConfigDict, nets: networks.Nets,
   round is compiled.
 
   Args:
-    config: of all of them, but for the seed.
-    nets: the networks.
+    recipe: of all of them.
+    where: they are to run.
     online: what a server sends out first.
     images: [N, H, W, C] u8.
     parts: of each federation, for each client its rows of `images`.
@@ -43,14 +41,12 @@ def check(config: ml_collections.ConfigDict, nets: networks.Nets,
     The seconds that it took to compile.
 
   Raises:
-    BadInput: they do not fit, or the devices cannot be had.
+    BadInput: they do not fit.
   """
-  where = placement.choose(config, nets, online, images, parts[0],
-                           num_members=len(parts))
   alike = len({max(map(len, own)) for own in parts}) == 1
   together = len(parts) if (alike and where.store == 'device'
                             and not where.layout.mesh) else 1
-  placement.check(config, where, together=together)
+  placement.check(recipe, where, together=together)
   if multihost.several() or any((folder / 'checkpoints').exists()
                                 for folder in folders):
     return 0.0
@@ -61,8 +57,8 @@ def check(config: ml_collections.ConfigDict, nets: networks.Nets,
   shape, sizes = images.shape[1:], where.sizes
   drawn = where.store == 'device' and sizes.cohort < sizes.clients
   compiled = forecast.compile_round(
-      config, nets, round_program.shapes(config, nets, online, shape),
+      recipe, round_program.shapes(recipe, online, shape),
       (max(map(len, parts[0])), *shape), layout=where.layout, store=where.store,
       rows=sizes.clients if drawn else where.layout.padded, together=together)
-  placement.check(config, where, compiled, together=together)
+  placement.check(recipe, where, compiled, together=together)
   return time.perf_counter() - began

@@ -1,14 +1,14 @@
 """What a run is made of: data, clients, networks and what scores them."""
 
 import pathlib
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from fedu_jax.core.state import Array, Labelled, Online, PyTree, ServerState
+from fedu_jax.core.state import Labelled, Online, PyTree
 from fedu_jax.core import trees
 from fedu_jax.data import reading_progress
 from fedu_jax.data import sources
@@ -19,16 +19,10 @@ from fedu_jax.runtime import host_memory
 from fedu_jax.training.config.config_dict import Config
 from fedu_jax.training.config import contracts
 from fedu_jax.training.config import registry
+from fedu_jax.training.engine.federation import Start
 from fedu_jax.training.engine import round_program
 
 _LARGE = 2**14  # units of a layer, below which networks fit anywhere
-
-
-class Run(NamedTuple):
-  """The whole state of a run: what a checkpoint holds."""
-  server: ServerState
-  clients: Any  # stacked [K, ...], or what stands for them: see `store`
-  rng: Array  # the run's key
 
 
 class Member(NamedTuple):
@@ -40,6 +34,11 @@ class Member(NamedTuple):
   seed: int
   scorer: Scorer | None
   console: Console
+
+  @property
+  def start(self) -> Start:
+    """What the engine needs of it."""
+    return Start(self.online, self.parts, self.seed)
 
 
 def data_of(config: Config, *, lazy: bool = False,

@@ -9,13 +9,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
 from fedu_jax.core import communication
-from fedu_jax.core.state import Metrics, Online
-from fedu_jax.data import sources
-from fedu_jax.models import networks
+from fedu_jax.core.state import Metrics, Online, PyTree
 from fedu_jax.runtime.checkpoint import Checkpoints
 from fedu_jax.runtime import durable_files
 from fedu_jax.runtime.errors import BadInput, Diverged, Unsaved
@@ -27,7 +24,9 @@ from fedu_jax.training import collapse
 from fedu_jax.training.engine import client_store
 from fedu_jax.training.engine import clients_on_device
 from fedu_jax.training.engine import clients_streamed
+from fedu_jax.training.engine.federation import Federation, Run
 from fedu_jax.training.engine import placement
+from fedu_jax.training.engine.recipe import Recipe
 from fedu_jax.training.engine import round_program
 from fedu_jax.training import prepare
 from fedu_jax.training import round_report
@@ -41,9 +40,9 @@ class Ended(NamedTuple):
   unsaved: str  # what could not be written in the end; '' if all was
 
 
-def federate(members: Sequence[prepare.Member], *,
-             config: ml_collections.ConfigDict, nets: networks.Nets,
-             data: sources.Dataset, compiling: float = 0.0) -> list[Ended]:
+def federate(members: Sequence[prepare.Member], *, recipe: Recipe,
+             where: placement.Place, examples: PyTree,
+             compiling: float = 0.0) -> list[Ended]:
   """Runs all rounds, or what is left of them.
 
   Federations whose arrays have the same shapes and that have done as many
@@ -52,34 +51,30 @@ def federate(members: Sequence[prepare.Member], *,
 
   Args:
     members: the federations.
-    config: of all of them, but for the seed.
-    nets: likewise.
-    data: whose rows they own.
+    recipe: of all of them.
+    where: they run, as `placement.choose` found it.
+    examples: the data whose rows they own: images u8 [N, H, W, C], or Labelled.
     compiling: seconds that went into compiling their round before.
 
   Returns:
     For each what came of it.
 
   Raises:
-    BadInput: the learner needs labels and the data has none; or what an
-      earlier start left is not sound, or no longer fits in; or a round does
-      not fit the memory.
+    BadInput: what an earlier start left is not sound, or no longer fits in; or
+      a round does not fit the memory.
     Diverged: a round's numbers went wrong for all clients, or for the server.
     Interrupted: a signal came in a round, which is saved.
     Unsaved: a signal came, and what it ended could not be saved.
   """
-  examples = prepare.examples_of(config, data)
-  where = placement.choose(config, nets, members[0].online, data.train_images,
-                           members[0].parts, num_members=len(members))
-  server, client, _ = round_program.shapes(config, nets, members[0].online,
-                                           data.train_images.shape[1:])
-  sent = round_program.sent(config, server, client, len(members[0].parts))
+  server, client, _ = round_program.shapes(
+      recipe, members[0].online, jax.tree.leaves(examples)[0].shape[1:])
+  sent = round_program.sent(recipe, server, client, len(members[0].parts))
   with contextlib.ExitStack() as stack:
     saved = [stack.enter_context(contextlib.closing(Checkpoints(
-        m.folder / 'checkpoints', keep=config.checkpoint.keep)))
+        m.folder / 'checkpoints', keep=recipe.checkpoint_keep)))
         for m in members]
     for m, own in zip(members, saved):
-      _check_begun(m.folder, own, where.store, config)
+      _check_begun(m.folder, own, where.store, recipe)
     for own in saved:
       own.tidy()
     # What must be equal: the largest client, and the rounds that are done.
@@ -92,19 +87,20 @@ def federate(members: Sequence[prepare.Member], *,
     for first in range(0, len(members), size):
       some = slice(first, first + size)
       begin = functools.partial(
-          clients_on_device.Resident, members[some], saved[some]
+          clients_on_device.ClientsOnDevice, [m.start for m in members[some]],
+          saved[some]
       ) if where.store == 'device' else functools.partial(
-          clients_streamed.Travelling, members[first], saved[first],
+          clients_streamed.ClientsStreamed, members[first].start, saved[first],
           make_store=_stores(members[first])[where.store])
       ended += _rounds(members[some], saved[some], begin(
-          config=config, nets=nets, examples=examples, layout=where.layout),
-          config, sent, where, compiling)
+          recipe=recipe, examples=examples, layout=where.layout),
+          recipe, sent, where, compiling)
       compiling = 0.0
   return ended
 
 
 def _check_begun(folder: pathlib.Path, own: Checkpoints, store_: str,
-                 config: ml_collections.ConfigDict) -> None:
+                 recipe: Recipe) -> None:
   """Refuses to go on in a way by which what is there would be lost."""
   if own.latest() is not None:
     if store_ == 'disk' and not workdir_lock.on_disk(folder):
@@ -115,7 +111,7 @@ def _check_begun(folder: pathlib.Path, own: Checkpoints, store_: str,
     return
   # One that has not saved yet has not done more rounds than this.
   path = folder / 'metrics.jsonl'
-  if (rounds := metrics_log.last(path)) > config.checkpoint.every:
+  if (rounds := metrics_log.last(path)) > recipe.checkpoint_every:
     raise BadInput(
         f'{path} tells of {rounds} rounds, and there is no checkpoint: put '
         f'{folder / "checkpoints"} back, or remove that file to begin anew')
@@ -128,9 +124,7 @@ def _stores(member: prepare.Member
 
 
 def _rounds(members: Sequence[prepare.Member], saved: Sequence[Checkpoints],
-            federation: (clients_on_device.Resident
-                         | clients_streamed.Travelling),
-            config: ml_collections.ConfigDict,
+            federation: Federation, recipe: Recipe,
             sent: communication.Sent, where: placement.Place,
             compiling: float) -> list[Ended]:
   """Runs what is left of federations at the same round."""
@@ -142,33 +136,33 @@ def _rounds(members: Sequence[prepare.Member], saved: Sequence[Checkpoints],
   unsaved = [''] * len(members)
   with contextlib.ExitStack() as stack:
     reports = [stack.enter_context(round_report.RoundReport(
-        m.folder, m.console, m.name, done=done, rounds=config.rounds)
+        m.folder, m.console, m.name, done=done, rounds=recipe.rounds)
         if multihost.first() else round_report.NoReport()) for m in members]
     watched = [collapse.Collapse() for _ in members]
     for member, own, reported in zip(members, saved, reports):
-      if text := _begins(done, config.rounds, own, reported):
+      if text := _begins(done, recipe.rounds, own, reported):
         terminal.say(member.console, f'{member.name}: {text}')
-    if done < config.rounds:
+    if done < recipe.rounds:
       began = time.perf_counter()
       federation.compile()
       compile_seconds += time.perf_counter() - began
-      placement.check(config, where, federation.compiled, together=len(members),
+      placement.check(recipe, where, federation.compiled, together=len(members),
                       begun=True)
       say(f'compiled{federation.where} in {compile_seconds:.0f} s' + (
           f', {len(members)} seeds as one program' if members[1:] else ''))
       stack.enter_context(signals.held_back())
-    while done < config.rounds:
+    while done < recipe.rounds:
       began = time.perf_counter()
       metrics = federation.advance()
       seconds = time.perf_counter() - began
       done = federation.done
-      last = done == config.rounds
+      last = done == recipe.rounds
       # Whose server was told nothing that it could use.
       unheard = [i for i, own in enumerate(metrics) if not own['sound'].any()]
       for i, member in enumerate(members):
-        row = _row(done, metrics[i], seconds, config, sent)
-        if member.scorer and config.evaluation.every and (
-            last or done % config.evaluation.every == 0):
+        row = _row(done, metrics[i], seconds, recipe, sent)
+        if member.scorer and recipe.evaluation_every and (
+            last or done % recipe.evaluation_every == 0):
           row['knn_accuracy'] = member.scorer.knn(federation.online(i).encoder)
         reports[i].add(row)
         if warning := watched[i].warning(row):
@@ -177,7 +171,7 @@ def _rounds(members: Sequence[prepare.Member], saved: Sequence[Checkpoints],
       def save():
         return [_save(i, federation, own, reports[i], member)
                 for i, (own, member) in enumerate(zip(saved, members))]
-      if due := last or unheard or done % config.checkpoint.every == 0:
+      if due := last or unheard or done % recipe.checkpoint_every == 0:
         unsaved = save()
       if unheard:
         kept = unsaved[unheard[0]] or (
@@ -193,7 +187,7 @@ def _rounds(members: Sequence[prepare.Member], saved: Sequence[Checkpoints],
           raise Unsaved(f'interrupted, and the {max(unsaved)}; '
                         f'{durable_files.advice(max(unsaved))}, and start '
                         'again')
-        raise signals.interrupted(f'after round {done} of {config.rounds}')
+        raise signals.interrupted(f'after round {done} of {recipe.rounds}')
   return [Ended(federation.online(i), _sums(reported)
                 | {'compile_seconds': compile_seconds}, unsaved[i])
           for i, reported in enumerate(reports)]
@@ -216,8 +210,7 @@ def _begins(done: int, rounds: int, own: Checkpoints,
   return text
 
 
-def _save(i: int,
-          federation: clients_on_device.Resident | clients_streamed.Travelling,
+def _save(i: int, federation: Federation,
           own: Checkpoints, reported: round_report.NoReport,
           member: prepare.Member) -> str:
   """Saves a federation; returns what is unsaved, if that fails, or ''.
@@ -230,7 +223,7 @@ def _save(i: int,
     run = federation.state(i)  # where clients lie on disk, it writes them
     _check_server(run, own)
     multihost.together(reported.settle)  # first: what is done is not run again
-    own.save(done, run, federation.named(i))
+    own.save(done, run, federation.files())
   except OSError as error:
     before = own.latest()
     unsaved = (f'checkpoint of round {done} could not be saved '
@@ -240,11 +233,11 @@ def _save(i: int,
     terminal.say(member.console,
                  f'{member.name}: {unsaved}; trying again at the next')
     return unsaved
-  federation.saved(own.oldest())
+  federation.keep_from(own.oldest())
   return ''
 
 
-def _check_server(run: prepare.Run, own: Checkpoints) -> None:
+def _check_server(run: Run, own: Checkpoints) -> None:
   """Refuses to save what no run can go on from.
 
   What clients send is sound (see `rounds`), but what becomes of it may be a
@@ -268,7 +261,7 @@ def _sums(reported: round_report.NoReport) -> dict[str, float]:
 
 
 def _row(done: int, metrics: Metrics, seconds: float,
-         config: ml_collections.ConfigDict,
+         recipe: Recipe,
          sent: communication.Sent) -> round_report.Row:
   """Sorts a round's metrics into what is the round's and what a client's."""
   per_client = dict(metrics)
@@ -284,7 +277,7 @@ def _row(done: int, metrics: Metrics, seconds: float,
     with np.errstate(invalid='ignore', over='ignore'):
       # Not finite, if nobody's is.
       mean = {'loss': np.mean(per_client['loss'][counted])}
-  images = int(per_client['steps'].sum()) * config.batch_size
+  images = int(per_client['steps'].sum()) * recipe.batch_size
   return {
       'round': done, **mean,
       'divergence_min': drift.min(), 'divergence_max': drift.max(),

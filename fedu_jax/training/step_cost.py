@@ -9,14 +9,13 @@ from typing import Any
 import jax
 from jax.extend.core import Literal
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
 from fedu_jax.core.state import ClientState, Labelled, PyTree
 from fedu_jax.models import networks
 from fedu_jax.runtime.errors import BadInput
-from fedu_jax.training.config import registry
 from fedu_jax.training.engine import placement
+from fedu_jax.training.engine.recipe import Recipe
 from fedu_jax.training.engine import round_program
 
 
@@ -66,58 +65,58 @@ def _inner(params: dict[str, Any]) -> list[Any]:
           if hasattr(getattr(x, 'jaxpr', x), 'eqns')]
 
 
-def examples(config: ml_collections.ConfigDict, shape: tuple[int, ...],
+def examples(recipe: Recipe, shape: tuple[int, ...],
              make: Callable[..., Any] = lambda x: x) -> PyTree:
   """What a learner trains on, abstract: images, with labels if it needs them.
 
   Args:
-    config: the whole config.
+    recipe: of the federation.
     shape: [N, H, W, C].
     make: what becomes of each array's shape and dtype.
   """
   images = make(jax.ShapeDtypeStruct(shape, jnp.uint8))
   return Labelled(images, make(jax.ShapeDtypeStruct(
-      shape[:1], jnp.int32))) if registry.labelled(config) else images
+      shape[:1], jnp.int32))) if recipe.labelled else images
 
 
-def per_image(config: ml_collections.ConfigDict, client: ClientState,
+def per_image(recipe: Recipe, client: ClientState,
               shape: tuple[int, ...]) -> float:
   """Counts the operations of a step, for one image.
 
   Args:
-    config: the whole config.
+    recipe: of the federation.
     client: the shapes of one client's state.
     shape: [H, W, C] of its images.
   """
-  learner = round_program.make_learner(config, registry.bind(config, 'model')())
-  images = examples(config, (config.batch_size, *shape))
+  learner = recipe.learner
+  images = examples(recipe, (recipe.batch_size, *shape))
   found = jax.make_jaxpr(lambda client, images, rng: learner.step(
       learner.init(client, jnp.int32(0)), images, rng))(
           client, images, jax.eval_shape(lambda: jax.random.key(0)))
-  return operations(found) / config.batch_size
+  return operations(found) / recipe.batch_size
 
 
-def measured(config: ml_collections.ConfigDict, shape: tuple[int, ...],
-             work: float) -> float:
-  """Times steps of a config's own on one device here: operations a second.
+def measured(recipe: Recipe, shape: tuple[int, ...], work: float, *,
+             seed: int) -> float:
+  """Times steps of a recipe on one device here: operations a second.
 
   Args:
-    config: the whole config.
+    recipe: of the federation.
     shape: [H, W, C] of its images.
     work: what `per_image` counts.
+    seed: of the weights and images.
 
   Raises:
     BadInput: a step does not fit this device.
   """
-  nets = registry.bind(config, 'model')()
-  learner = round_program.make_learner(config, nets)
-  rng, steps = jax.random.key(config.seed), 2
+  learner = recipe.learner
+  rng, steps = jax.random.key(seed), 2
 
   @jax.jit
   def start(rng):
-    online = networks.init_online(nets, rng, jnp.zeros((2, *shape)))
-    _, clients = round_program.init_state(config, nets, online, np.ones(1), rng,
-                                    jnp.zeros((1, *shape)))
+    online = networks.init_online(recipe.nets, rng, jnp.zeros((2, *shape)))
+    _, clients = round_program.init_state(
+        recipe, online, np.ones(1), rng, jnp.zeros((1, *shape)))
     client = jax.tree.map(lambda x: x[0], clients)
     return learner.init(client, jnp.int32(0))
 
@@ -126,7 +125,7 @@ def measured(config: ml_collections.ConfigDict, shape: tuple[int, ...],
     return jax.lax.scan(lambda state, x: learner.step(state, *x), state,
                         (images, rngs))
   rngs = jax.random.split(rng, steps)
-  of_step = functools.partial(examples, config, (config.batch_size, *shape))
+  of_step = functools.partial(examples, recipe, (recipe.batch_size, *shape))
   stacked = of_step(lambda x: jax.ShapeDtypeStruct((steps, *x.shape), x.dtype))
   compiled = run.lower(jax.eval_shape(start, rng), stacked, rngs).compile()
   needed: Any = compiled.memory_analysis()
@@ -146,4 +145,4 @@ def measured(config: ml_collections.ConfigDict, shape: tuple[int, ...],
     began = time.perf_counter()
     jax.block_until_ready(compiled(state, images, rngs))
     took.append(time.perf_counter() - began)
-  return steps * config.batch_size * work / min(took[1:])
+  return steps * recipe.batch_size * work / min(took[1:])

@@ -5,6 +5,7 @@ Reads the data and partitions it, runs the rounds, scores, and reports.
 
 from collections.abc import Sequence
 import contextlib
+import dataclasses
 import pathlib
 import time
 from typing import Any, NamedTuple
@@ -23,10 +24,12 @@ from fedu_jax.runtime import host_memory
 from fedu_jax.runtime import multihost
 from fedu_jax.runtime import prng
 from fedu_jax.runtime import terminal
+from fedu_jax.training.config import build
 from fedu_jax.training.config import registry
 from fedu_jax.training import config_changes
 from fedu_jax.training import data_record
 from fedu_jax.training.engine import placement
+from fedu_jax.training.engine.recipe import Recipe
 from fedu_jax.training import preflight
 from fedu_jax.training import prepare
 from fedu_jax.training import round_loop
@@ -113,14 +116,15 @@ def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
   configs = [_changed(config, seed=seed) for seed in seeds]
   folders = [workdir_lock.claim(pathlib.Path(workdir), own, extend=extend)
              for workdir, own in zip(workdirs, configs)]
-  asked, config = config, _as_begun(config, folders)
   data = prepare.data_of(config, lazy=multihost.several(), console=consoles[0])
-  prepare.examples_of(config, data)  # that there are labels, if they are needed
+  examples = prepare.examples_of(config, data)
   parts = [prepare.parts_of(own, data) for own in configs]
   drawn = [prepare.networks_of(own, data) for own in configs]
-  whose = placement.choose(
-      config, *drawn[0], data.train_images, parts[0],
-      num_members=len(seeds)).layout.hosts() if multihost.several() else []
+  nets, online = drawn[0]
+  recipe = _as_begun(build.recipe(config), folders)
+  where = placement.choose(recipe, online, data.train_images, parts[0],
+                           num_members=len(seeds))
+  whose = where.layout.hosts() if multihost.several() else []
   digests = [data_record.digests(data, mine, whose) for mine in parts]
   for folder, mine, found in zip(folders, parts, digests):
     data_record.check(folder, data, mine, found, name='--config.data.source')
@@ -128,11 +132,11 @@ def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
     if multihost.first():
       data_record.show(data, mine, console)
   # Refuses what cannot be before a folder is touched.
-  compiling = preflight.check(config, *drawn[0], data.train_images, parts,
-                              folders)
+  compiling = preflight.check(recipe, where, online, data.train_images,
+                              parts, folders)
   multihost.barrier('all folders are claimed')
   members = []
-  for own, folder, mine, images, (nets, online), console in zip(
+  for own, folder, mine, images, (_, online), console in zip(
       configs, folders, parts, digests, drawn, consoles):
     if multihost.first():
       for line in holds.enter_context(
@@ -147,18 +151,20 @@ def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
         'federation', folder, mine, online, own.seed, scorer, console))
   multihost.barrier('all folders are written')
 
-  def federate(members, config, compiling=0.0):
-    return round_loop.federate(members, config=config, nets=nets, data=data,
-                               compiling=compiling)
-  ended = federate(members, config, compiling)
-  # Who is alone has nobody to lose an upload to.
-  by_itself = _changed(asked, **{
-      'participation.dropout': 0., 'participation.stragglers': 0.})
+  ended = round_loop.federate(members, recipe=recipe, where=where,
+                              examples=examples, compiling=compiling)
+  # A client alone has nobody to lose an upload to.
+  by_itself = dataclasses.replace(build.recipe(config), dropout=0.0,
+                                  stragglers=0.0)
   alone = []
   for k in range(config.evaluation.alone):
     them = [m._replace(name=f'client {k} alone', folder=m.folder / f'alone{k}',
                        parts=[m.parts[k]]) for m in members]
-    alone.append(federate(them, _as_begun(by_itself, [m.folder for m in them])))
+    its = _as_begun(by_itself, [m.folder for m in them])
+    alone.append(round_loop.federate(
+        them, recipe=its, examples=examples, where=placement.choose(
+            its, them[0].online, data.train_images, them[0].parts,
+            num_members=len(them))))
   trained = []
   for i, member in enumerate(members):
     every = [ended[i], *(own[i] for own in alone)]
@@ -177,11 +183,10 @@ def _joined(unsaved: list[str]) -> str:
   return '; '.join(filter(None, unsaved))
 
 
-def _as_begun(config: ml_collections.ConfigDict,
-              folders: Sequence[pathlib.Path]) -> ml_collections.ConfigDict:
+def _as_begun(recipe: Recipe, folders: Sequence[pathlib.Path]) -> Recipe:
   """Makes of a store that is `auto` what it was when these runs began."""
-  return _changed(config, store='disk') if any(
-      map(workdir_lock.on_disk, folders)) else config
+  return dataclasses.replace(recipe, store='disk') if any(
+      map(workdir_lock.on_disk, folders)) else recipe
 
 
 def _changed(config: ml_collections.ConfigDict,

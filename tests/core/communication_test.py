@@ -9,6 +9,7 @@ from configs import methods
 import fedu_jax
 from fedu_jax.core import communication
 from fedu_jax.core import method
+from fedu_jax.training.config import build
 from fedu_jax.training.config import registry
 from fedu_jax.training.engine import cost_model
 from fedu_jax.training.engine import round_program
@@ -36,12 +37,13 @@ def shapes(config):
   nets = registry.bind(config, 'model')()
   online = jax.eval_shape(lambda: fedu_jax.init_online(
       nets, jax.random.key(0), jnp.zeros((2, 8, 8, 3))))
-  return round_program.shapes(config, nets, online, (8, 8, 3))
+  return round_program.shapes(build.recipe(config), online, (8, 8, 3))
 
 
 def sent(config):
   server, client, _ = shapes(config)
-  return round_program.sent(config, server, client, config.clients)
+  return round_program.sent(build.recipe(config), server, client,
+                            config.clients)
 
 
 def head(inputs, features, layers):

@@ -14,6 +14,7 @@ from fedu_jax.core import rounds
 from fedu_jax.core.state import Batches
 from fedu_jax.learners import byol
 from fedu_jax.learners import moco
+from fedu_jax.training.config import build
 from fedu_jax.training.config import registry
 from fedu_jax.training.engine import round_program
 from tests.faults import attack
@@ -41,7 +42,8 @@ class _Rounds:
     self.arrays = fedu_jax.client_arrays(np.asarray(images), parts)
     self.rng = jax.random.key(1)
     self.server, self.clients = round_program.init_state(
-        config, nets, online, self.arrays.num_examples, self.rng, images[:1])
+        build.recipe(config), online, self.arrays.num_examples, self.rng,
+        images[:1])
     made = moco.moco(
         nets, _noise, make_tx=_sgd, queue_size=config.learner.queue_size
     ) if learner == 'moco' else byol.byol(nets, _noise, make_tx=_sgd)

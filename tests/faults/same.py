@@ -43,7 +43,7 @@ _STEPS, _TERMS = 2 * _ROUNDS, 8 * 8 * 3
 BROKEN = {
     'twice in a process': attack.Break(
         'fedu_jax/training/engine/clients_on_device.py',
-        'rng = jax.random.key(member.seed)',
+        'rng = jax.random.key(start.seed)',
         "rng = jax.random.key(__import__('time').time_ns() % 2**31)"),
     'in two processes': attack.Break(
         'fedu_jax/training/prepare.py',

@@ -19,6 +19,7 @@ from rich.console import Console
 from fedu_jax.core import local_training
 from fedu_jax.data.sources import Dataset
 from fedu_jax.runtime import checkpoint
+from fedu_jax.training.config import build
 from fedu_jax.training.config import registry
 from fedu_jax.training.engine import device_mesh
 from fedu_jax.training.engine import round_program
@@ -51,8 +52,9 @@ def _rounds(count, group, clients, aggregation, alone):
   registry.check(config)
   images = np.random.RandomState(0).randint(
       0, 256, (clients * 40, 8, 8, 3)).astype(np.uint8)
-  nets, online = prepare.networks_of(config, Dataset(images))
+  _, online = prepare.networks_of(config, Dataset(images))
   parts = np.split(np.arange(len(images)), clients)
+  recipe = build.recipe(config)
 
   def end(share, each):
     layout = device_mesh.layout(str(share), clients, devices_per_client=each)
@@ -62,11 +64,11 @@ def _rounds(count, group, clients, aggregation, alone):
         images, parts + [parts[0][:0]] * (layout.padded - clients), by_client)
     rng = jax.device_put(jax.random.key(1), everywhere)
     server, states = jax.device_put(round_program.init_state(
-        config, nets, online, np.asarray(arrays.num_examples),
+        recipe, online, np.asarray(arrays.num_examples),
         jax.random.key(1), np.zeros((1, 8, 8, 3), np.float32)),
         (everywhere, by_client))
     one_round = round_program.compile_round(
-        config, nets, server, states, arrays, rng, layout=layout)
+        recipe, server, states, arrays, rng, layout=layout)
     for _ in range(2):
       with jax.transfer_guard('disallow_explicit'):
         server, states, metrics = one_round(server, states, arrays, rng)

@@ -45,12 +45,12 @@ def note_reads():
     found['rows'] |= set(np.arange(len(self))[rows].reshape(-1).tolist())
     return read(self, rows)
 
-  def compiling(config, nets, server, clients, arrays, rng, **more):
+  def compiling(recipe, server, clients, arrays, rng, **more):
     for x in jax.tree.leaves((clients, arrays)):
       for shard in x.addressable_shards:
         at = shard.index[0]
         found['clients'] |= set(range(*at.indices(len(x))))
-    return compile_round(config, nets, server, clients, arrays, rng, **more)
+    return compile_round(recipe, server, clients, arrays, rng, **more)
   lazy_arrays.Lazy.__getitem__, round_program.compile_round = noting, compiling
   return found
 

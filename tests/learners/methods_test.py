@@ -19,7 +19,7 @@ from fedu_jax.learners import simclr
 from fedu_jax.learners import supervised
 from fedu_jax.models import layers as layers_lib
 from fedu_jax.models import networks
-from fedu_jax.training.engine import round_program
+from fedu_jax.training.config import build
 from tests.helpers import small
 
 QUEUE = 32
@@ -403,7 +403,7 @@ def test_the_schedules():
   config.optimizer.momentum = 0.
   config.optimizer.weight_decay = 0.
   def rate(round_):
-    learner = round_program.make_learner(config, small.NETS)
+    learner = build.learner(config, small.NETS)
     tx = learner.step.keywords['make_tx'](jnp.float32(round_))
     params = {'w': jnp.zeros(1)}
     update, _ = tx.update({'w': jnp.ones(1)}, tx.init(params), params)

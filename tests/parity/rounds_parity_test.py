@@ -21,7 +21,7 @@ from fedu_jax.core import trees
 from fedu_jax.core import update_rules
 from fedu_jax.models import layers
 from fedu_jax.models import networks
-from fedu_jax.training.engine import round_program
+from fedu_jax.training.config import build
 
 torch = pytest.importorskip(
     'torch', reason="parity needs PyTorch: pip install -e '.[parity]'")
@@ -127,9 +127,9 @@ def aggregate(server, clients):
 def round_fn(moving_average, stop_gradient):
   """A round of three clients: the learner and the schedule are the product's.
   """
-  made = round_program.make_learner(config_of(
+  made = build.learner(config_of(
       first_target='alias', ema=moving_average, stop_gradient=stop_gradient),
-                                    NETS)
+                       NETS)
 
   def init(client, round_):
     state = made.init(client, round_)

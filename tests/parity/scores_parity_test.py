@@ -17,7 +17,7 @@ from fedu_jax.evaluation import probes
 from fedu_jax.evaluation import semi_supervised
 from fedu_jax.models import layers
 from fedu_jax.models import networks
-from fedu_jax.training.engine import round_program
+from fedu_jax.training.config import build
 from tests.helpers import small
 
 NEAR = 1e-8
@@ -279,7 +279,7 @@ def test_the_schedule():
   config = cifar10.get_config()
   config.rounds = 5
   chosen = config.optimizer
-  make_tx = round_program.make_learner(
+  make_tx = build.learner(
       config, networks.resnet6(width=2)).step.keywords['make_tx']
   draw = np.random.RandomState(7)
   w = start = draw.randn(4)

@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks import plan_check
 from fedu_jax.runtime.errors import BadInput
+from fedu_jax.training.config import build
 from fedu_jax.training.config import registry
 from fedu_jax.training.engine import cost_model
 from fedu_jax.training.engine import memory_needs
@@ -72,7 +73,7 @@ def test_devices_that_are_not_here(chips, groups, at_once, monkeypatch):
   compiled = []
   monkeypatch.setattr(
       forecast.round_program, 'compile_round',
-      lambda config, nets, server, clients, *_, layout: compiled.append(
+      lambda recipe, server, clients, *_, layout: compiled.append(
           clients.num_examples.shape))
   monkeypatch.setattr(cost_model, 'peak_memory', lambda _: 10**6)
   found = look(config_of(clients=8), chips)
@@ -123,8 +124,9 @@ def test_a_step_is_eight_passes_of_the_network():
   predict = 2 * 2 * hidden * features
   passes = 2 * (3 * (encode + head + predict) + encode + head - first)
   crops = 2 * 2 * 2 * side * side * side * 3
-  client = forecast.shapes(config, (side, side, 3))[1]
-  found = step_cost.per_image(config, client, (side, side, 3))
+  client = forecast.shapes(build.recipe(config), (side, side, 3))[1]
+  found = step_cost.per_image(
+      build.recipe(config), client, (side, side, 3))
   assert found == pytest.approx(passes + crops, rel=0.02)
 
 
@@ -229,7 +231,7 @@ def test_what_cannot_fit_is_not_compiled(monkeypatch):
 def test_a_step_that_does_not_fit_here_is_not_timed(monkeypatch):
   monkeypatch.setattr(placement, 'device_bytes', lambda: 10**5)
   with pytest.raises(BadInput, match='give its speed with --rate'):
-    step_cost.measured(config_of(), (8, 8, 3), 1e6)
+    step_cost.measured(build.recipe(config_of()), (8, 8, 3), 1e6, seed=0)
 
 
 def ask(folder, *flags):

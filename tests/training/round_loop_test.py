@@ -12,6 +12,8 @@ import pytest
 from rich.console import Console
 
 from fedu_jax.core import communication
+from fedu_jax.training.config import build
+from fedu_jax.training.engine import federation
 from fedu_jax.training import finished_run
 from fedu_jax.training import prepare
 from fedu_jax.training import round_loop
@@ -106,7 +108,7 @@ def test_a_clock_that_is_set_back_changes_no_duration(tmp_path, monkeypatch):
   clock = itertools.count(2e9, -3600)
   monkeypatch.setattr(time, 'time', lambda: next(clock))
 
-  class Rounds:
+  class Rounds(federation.Federation):
     """Two rounds, of which nothing is computed."""
     done, where, compiled = 0, '', None
 
@@ -121,23 +123,18 @@ def test_a_clock_that_is_set_back_changes_no_duration(tmp_path, monkeypatch):
               'loss': np.ones(2), 'divergence': np.ones(2)}]
 
     def state(self, i):
-      return prepare.Run({'round': np.int32(self.done + i)}, (), ())
+      return federation.Run({'round': np.int32(self.done + i)}, (), ())
 
     def online(self, i):
       return i
-
-    def named(self, i):
-      return [i]
-
-    def saved(self, oldest):
-      pass
   saved = types.SimpleNamespace(damaged={}, save=lambda *_: None,
                                 oldest=lambda: 0)
   member = prepare.Member('federation', tmp_path, [], None, 0, None,
                           Console(quiet=True))
   monkeypatch.setattr(round_loop.placement, 'check', lambda *_, **__: None)
-  ended, = round_loop._rounds([member], [saved], Rounds(), config_of(),
-                              communication.Sent(1, 1), None, 0.0)
+  ended, = round_loop._rounds(
+      [member], [saved], Rounds(), build.recipe(config_of()),
+      communication.Sent(1, 1), None, 0.0)
   assert 0 < ended.speed['seconds'] < 60
   assert ended.speed['images_per_second'] > 0
   assert 0 <= ended.speed['compile_seconds'] < 60

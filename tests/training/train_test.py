@@ -24,6 +24,7 @@ from configs import smoke
 from fedu_jax.runtime.checkpoint import Checkpoints
 from fedu_jax.runtime.errors import BadInput
 from fedu_jax.runtime import terminal
+from fedu_jax.training.config import build
 from fedu_jax.training.config import registry
 from fedu_jax.training import train
 
@@ -458,9 +459,8 @@ def test_methods_that_no_other_test_trains(name, tmp_path):
 def test_the_rate_is_the_cosine_of_the_reference(round_, rate):
   """Facts B1's table of the rate, read off a step of the bound optimiser."""
   from fedu_jax.models import networks
-  from fedu_jax.training.engine import round_program
   config = cifar10.get_config()
-  learner = round_program.make_learner(config, networks.resnet10(width=1))
+  learner = build.learner(config, networks.resnet10(width=1))
   make_tx = learner.step.keywords['make_tx']
   tx = make_tx(np.float32(round_))
   exact = 0.5 * 0.032 * (np.cos(np.pi * round_ / 100) + 1)

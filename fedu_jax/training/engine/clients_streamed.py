@@ -1,4 +1,4 @@
-"""A federation whose clients lie in a store, and come to the devices to train.
+"""A federation whose clients are kept in a store, and come to train.
 
 What is on the devices does not depend on how many clients there are. A cohort
 may come in slices. While one slice trains, the one before goes back to the
@@ -12,21 +12,19 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
-from fedu_jax.core import aggregation
 from fedu_jax.core import local_training
 from fedu_jax.core.state import (
     Array, ClientArrays, ClientState, Metrics, Online, PyTree, ServerState)
 from fedu_jax.core import trees
-from fedu_jax.models import networks
 from fedu_jax.runtime.checkpoint import Checkpoints
-from fedu_jax.training.config import registry
 from fedu_jax.training.engine.client_store import Store
 from fedu_jax.training.engine import device_mesh
+from fedu_jax.training.engine.federation import Federation, Run, Start
+from fedu_jax.training.engine import partial_sums
+from fedu_jax.training.engine.recipe import Recipe
 from fedu_jax.training.engine import round_program
-from fedu_jax.training import prepare
 
 
 class _Slice(NamedTuple):
@@ -37,20 +35,18 @@ class _Slice(NamedTuple):
   arrays: ClientArrays | None
 
 
-class Travelling:
-  """One federation; see `clients_on_device.Resident`, which does the same."""
+class ClientsStreamed(Federation):
+  """One federation, whose number is 0."""
 
-  def __init__(self, member: prepare.Member, saved: Checkpoints, *,
-               config: ml_collections.ConfigDict, nets: networks.Nets,
+  def __init__(self, start: Start, saved: Checkpoints, *, recipe: Recipe,
                examples: PyTree, layout: device_mesh.Layout,
                make_store: Callable[..., Store], overlap: bool = True):
     """Restores a federation, or makes one that has not trained yet.
 
     Args:
-      member: the federation.
+      start: of the federation.
       saved: its checkpoints.
-      config: of it.
-      nets: its networks.
+      recipe: of the federation.
       examples: the data whose rows it owns: images u8 [N, H, W, C], or
         Labelled. They stay on the host.
       layout: of a slice: as many clients as train at once.
@@ -58,16 +54,17 @@ class Travelling:
       overlap: move clients while others train; False is for measuring what
         that hides.
     """
-    self._config, self._nets, self._layout = config, nets, layout
-    self._examples, self._parts = examples, member.parts
-    self._most = max(map(len, member.parts))
+    self._recipe, self._layout = recipe, layout
+    self._examples, self._parts = examples, start.parts
+    self._most = max(map(len, start.parts))
     self._overlap = overlap
-    self._sizes = np.array([len(part) for part in member.parts], np.float32)
-    self._sample = jax.jit(round_program.make_sampling(config))
+    self._sizes = np.array([len(part) for part in start.parts], np.float32)
+    self._sample = jax.jit(functools.partial(
+        round_program.draw_cohort, recipe))
     self._slices = functools.lru_cache(maxsize=2)(self._draw)
-    rng = jax.random.key(member.seed)
+    rng = jax.random.key(start.seed)
     server, one = round_program.init_state(
-        config, nets, member.online, self._sizes[:1], rng,
+        recipe, start.online, self._sizes[:1], rng,
         jnp.zeros((1, *jax.tree.leaves(examples)[0].shape[1:])))
     self._everywhere = layout.sharding(device_mesh.EVERYWHERE)
     self._by_client = layout.sharding(device_mesh.BY_CLIENT)
@@ -83,19 +80,17 @@ class Travelling:
     self.done = int(self._server.round)
 
   def compile(self) -> None:
-    """Makes the programs that `advance` runs."""
     first = self._ahead = self.fetch(self._slices(self.done)[0])
     assert first.arrays is not None
-    aggregate = registry.bind(self._config, 'aggregation')
-    in_sums = registry.takes(self._config, 'aggregation', 'add')
+    aggregate = self._recipe.aggregation.fn
     self.compiled, sums = compile_slice(
-        self._config, self._nets, self._server, first.clients, first.arrays,
-        first.ids, self._rng, layout=self._layout)
+        self._recipe, self._server, first.clients, first.arrays, first.ids,
+        self._rng, layout=self._layout)
 
     def finish(server, uploads):
-      if in_sums:
+      if self._recipe.in_sums:
         one = jax.tree.map(lambda x: jnp.asarray(x)[None], self._client)
-        return aggregation.conclude(aggregate, server, one, uploads)
+        return partial_sums.conclude(aggregate, server, one, uploads)
       # The padding of a cohort that is on several devices stays out.
       return aggregate(server, jax.tree.map(
           lambda x: x[:self._layout.num_clients], uploads))
@@ -119,16 +114,14 @@ class Travelling:
 
   @property
   def where(self) -> str:
-    """A few words for the console."""
     mesh, size = self._layout.mesh, self._layout.num_clients
     return (f' for {size} of {len(self._parts)} clients at once'
             + (f' on {mesh.size} devices' if mesh else ''))
 
   def advance(self) -> list[Metrics]:
-    """Does a round; returns its metrics, [M] each, as the only federation's."""
     here = self._slices(self.done)
     after = (self._slices(self.done + 1)[0]
-             if self.done + 1 < self._config.rounds else None)
+             if self.done + 1 < self._recipe.rounds else None)
     uploads = self._nothing()
     found: list[Any] = []
     for following in [*here[1:], after]:
@@ -152,34 +145,23 @@ class Travelling:
     self.done += 1
     return [jax.tree.map(lambda *x: np.concatenate(x), *parts)]
 
-  def state(self, i: int) -> prepare.Run:
-    """What a checkpoint holds.
-
-    Raises:
-      OSError: some clients lie on disk, and could not be written.
-    """
-    del i
+  def state(self, i: int) -> Run:
     self.put_back()
-    return prepare.Run(self._server, self._store.snapshot(), self._rng)
-
-  def named(self, i: int) -> Sequence[pathlib.Path]:
-    """The files beside a checkpoint that it needs."""
-    del i
-    return self._store.named()
-
-  def saved(self, oldest: int) -> None:
-    """Learns that no checkpoint is left of fewer rounds than `oldest`."""
-    self._store.keep_from(oldest)
+    return Run(self._server, self._store.snapshot(), self._rng)
 
   def online(self, i: int) -> Online:
-    """The global network, on one device, which scores it."""
-    del i
     return jax.device_put(self._server.online, jax.devices()[0])
+
+  def files(self) -> Sequence[pathlib.Path]:
+    return self._store.named()
+
+  def keep_from(self, rounds: int) -> None:
+    self._store.keep_from(rounds)
 
   def _draw(self, round_: int) -> list[np.ndarray]:
     """Who trains in a round, as many at once as the layout has room for."""
     ids = np.arange(len(self._parts))
-    if round_program.is_sampled(self._config, len(ids)):
+    if self._recipe.is_sampled(len(ids)):
       ids = np.asarray(self._sample(self._rng, np.int32(round_), self._sizes))
     size = self._layout.num_clients
     return [ids[i:i + size] for i in range(0, len(ids), size)]
@@ -224,8 +206,7 @@ class Travelling:
     self._stored = True
 
 
-def compile_slice(config: ml_collections.ConfigDict, nets: networks.Nets,
-                  server: ServerState, clients: ClientState,
+def compile_slice(recipe: Recipe, server: ServerState, clients: ClientState,
                   arrays: ClientArrays, ids: Array, rng: Array, *,
                   layout: device_mesh.Layout
                   ) -> tuple[jax.stages.Compiled, PyTree]:
@@ -235,8 +216,7 @@ def compile_slice(config: ml_collections.ConfigDict, nets: networks.Nets,
   over the slices before; it consumes `clients` and those sums.
 
   Args:
-    config: the whole config.
-    nets: the networks.
+    recipe: of the federation.
     server: the server.
     clients: the slice, and padding.
     arrays: its images.
@@ -248,42 +228,40 @@ def compile_slice(config: ml_collections.ConfigDict, nets: networks.Nets,
     The program, and the shapes of the sums; () for an aggregation that takes
     none.
   """
-  aggregate = registry.bind(config, 'aggregation')
   sums: PyTree = ()
-  if registry.takes(config, 'aggregation', 'add'):
-    sums = jax.eval_shape(functools.partial(aggregation.collect, aggregate),
-                          server, clients)
+  if recipe.in_sums:
+    sums = jax.eval_shape(
+        functools.partial(partial_sums.collect, recipe.aggregation.fn),
+        server, clients)
   everywhere = layout.sharding(device_mesh.EVERYWHERE)
   start = jax.tree.map(lambda x: jax.ShapeDtypeStruct(
       x.shape, x.dtype, sharding=everywhere), sums)
-  return _jitted(ml_collections.FrozenConfigDict(config), nets, layout,
-                 registry.functions(config)).lower(
-                     server, clients, arrays, ids, rng, start).compile(), sums
+  return _jitted(recipe, layout).lower(
+      server, clients, arrays, ids, rng, start).compile(), sums
 
 
 @functools.lru_cache(maxsize=32)
-def _jitted(config: ml_collections.FrozenConfigDict, nets: networks.Nets,
-            layout: device_mesh.Layout, functions: tuple[Callable, ...]
-            ) -> jax.stages.Wrapped:
+def _jitted(recipe: Recipe, layout: device_mesh.Layout) -> jax.stages.Wrapped:
   """A slice, which JAX traces and compiles once for arguments like these."""
-  del functions  # another function of the same name is another slice
-  aggregate = registry.bind(config, 'aggregation')
-  in_sums = registry.takes(config, 'aggregation', 'add')
   mesh = layout.mesh
-  training = round_program.make_training(config, nets, meshed=mesh is not None)
+  add = functools.partial(trees.weighted_sum,
+                          axis=device_mesh.AXIS if mesh else None)
 
   def train(server, clients, arrays, ids, rng, sums):
-    clients, seen, metrics = training(server, clients, arrays, ids, rng)
-    uploads = aggregation.collect(
-        aggregate, server, seen, sums, add=functools.partial(
-            trees.weighted_sum, axis=device_mesh.AXIS if mesh else None)
-    ) if in_sums else seen
+    def keep(server, seen):
+      """Keeps of the uploads what the server's aggregation will need."""
+      return partial_sums.collect(
+          recipe.aggregation.fn, server, seen, sums, add=add
+      ) if recipe.in_sums else seen
+    uploads, clients, metrics = round_program.run_part(
+        recipe, server, clients, arrays, ids, rng, aggregate=keep,
+        meshed=mesh is not None)
     return clients, metrics, uploads
   if mesh:
     each, all_ = device_mesh.BY_CLIENT, device_mesh.EVERYWHERE
     train = device_mesh.over_clients(
         train, mesh,
         in_specs=(all_, each, each, each, all_, all_),
-        out_specs=(each, each, all_ if in_sums else each))
-  # As in `program`: what is consumed is donated, though it may be unused.
+        out_specs=(each, each, all_ if recipe.in_sums else each))
+  # As in `round_program`: what is consumed is donated, though it may be unused.
   return jax.jit(train, donate_argnums=(1, 5), keep_unused=True)

@@ -7,15 +7,14 @@ and `fedu_jax.plan`.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import ml_collections
 import numpy as np
 
 from fedu_jax.core.state import ClientState, ServerState
 from fedu_jax.core import trees
 from fedu_jax.runtime.errors import BadInput
 from fedu_jax.runtime import host_memory
-from fedu_jax.training.config import registry
 from fedu_jax.training.engine import cost_model
+from fedu_jax.training.engine.recipe import Recipe
 from fedu_jax.training.engine import round_program
 
 # Share of a memory that a federation may take where another store is at hand:
@@ -30,13 +29,13 @@ class Machine(NamedTuple):
   shared_by: int = 0  # devices that have no memory but the host's: CPUs
 
 
-def sizes_of(config: ml_collections.ConfigDict, server: ServerState,
+def sizes_of(recipe: Recipe, server: ServerState,
              client: ClientState, lengths: Sequence[int], *, image: int,
              data: int, groups: int, at_once: int) -> cost_model.Sizes:
   """Puts together what the costs of a federation depend on, but its store.
 
   Args:
-    config: the whole config.
+    recipe: of the federation.
     server: the server, or its shapes.
     client: one client, or its shapes.
     lengths: how many images each client has.
@@ -45,32 +44,33 @@ def sizes_of(config: ml_collections.ConfigDict, server: ServerState,
     groups: of devices that train together.
     at_once: clients that train at once on each group, if there are as many.
   """
-  clients, batch = len(lengths), config.batch_size
-  sampled = round_program.is_sampled(config, clients)
-  cohort = config.cohort if sampled else clients
+  clients, batch = len(lengths), recipe.batch_size
+  sampled = recipe.is_sampled(clients)
+  cohort = recipe.cohort if sampled else clients
   share = -(-cohort // groups)
-  steps = [config.local_epochs * (length // batch) for length in lengths]
-  if config.execution == 'vmap':  # a skipped step costs what a step does
+  steps = [recipe.local_epochs * (length // batch) for length in lengths]
+  worked: float
+  if recipe.execution == 'vmap':  # a skipped step costs what a step does
     worked = share * max(steps)
   elif sampled:
     worked = share * float(np.mean(steps))
   else:
     worked = max(sum(steps[i:i + share]) for i in range(0, clients, share))
-  sent = round_program.sent(config, server, client, clients)
+  sent = round_program.sent(recipe, server, client, clients)
   return cost_model.Sizes(
-      clients, cohort, groups, config.devices_per_client, share,
+      clients, cohort, groups, recipe.devices_per_client, share,
       min(at_once, share), '', trees.num_bytes(client), sent.up, sent.down,
       trees.num_bytes(server.online), trees.num_bytes(server),
-      max(lengths) * image, data, batch * worked, worked, config.rounds,
-      config.checkpoint.keep, config.checkpoint.every)
+      max(lengths) * image, data, batch * worked, worked, recipe.rounds,
+      recipe.checkpoint_keep, recipe.checkpoint_every)
 
 
-def store_of(config: ml_collections.ConfigDict, sizes: cost_model.Sizes,
+def store_of(recipe: Recipe, sizes: cost_model.Sizes,
              machine: Machine) -> str:
   """Chooses where clients lie: 'device', 'host' or 'disk'.
 
   Args:
-    config: of the federation.
+    recipe: of the federation.
     sizes: of the federation.
     machine: where it is to run.
 
@@ -80,25 +80,25 @@ def store_of(config: ml_collections.ConfigDict, sizes: cost_model.Sizes,
   """
   sampled = sizes.cohort < sizes.clients
   sliced = sizes.at_once < sizes.share
-  if sliced and not registry.takes(config, 'aggregation', 'add'):
-    raise BadInput(f'config.clients_per_device is {config.clients_per_device}, '
-                   f'but aggregation {config.aggregation.name} needs a whole '
+  if sliced and not recipe.in_sums:
+    raise BadInput(f'config.clients_per_device is {recipe.clients_per_device}, '
+                   f'but aggregation {recipe.aggregation_name} needs a whole '
                    'cohort at once: set it to 0')
   travels = sliced or (sampled and sizes.groups * sizes.group > 1)
-  if config.store == 'device' and travels:
+  if recipe.store == 'device' and travels:
     raise BadInput(
         'config.store is device, but a cohort that is drawn runs on one '
         'device there, and at once: set store to auto, or devices to 1 and '
         'clients_per_device to 0')
-  if config.store in ('device', 'disk'):
-    return config.store
+  if recipe.store in ('device', 'disk'):
+    return recipe.store
   here = cost_model.device_memory(sizes._replace(store='device'))
-  if config.store == 'auto' and not travels and (
+  if recipe.store == 'auto' and not travels and (
       not sampled or here.value <= _SHARE * machine.device):
     return 'device'
   there = cost_model.host_memory(sizes._replace(store='host', data=0)).value
   if there > _SHARE * machine.host:
-    if config.store == 'auto':
+    if recipe.store == 'auto':
       return 'disk'
     raise BadInput(
         f'the state of {sizes.clients} clients takes '
@@ -133,7 +133,7 @@ def lacking(sizes: cost_model.Sizes, machine: Machine, program: int = 0, *,
   return cost_model.exceeded(each, machine.host)
 
 
-def check(config: ml_collections.ConfigDict, sizes: cost_model.Sizes,
+def check(recipe: Recipe, sizes: cost_model.Sizes,
           machine: Machine, program: int = 0, *, together: int = 1) -> None:
   """Refuses a federation that does not fit. Arguments as in `lacking`.
 
@@ -143,10 +143,10 @@ def check(config: ml_collections.ConfigDict, sizes: cost_model.Sizes,
   if short := lacking(sizes, machine, program, together=together):
     raise BadInput('a round needs more memory than there is: '
                    f'{"" if program else "at least "}{", ".join(short)}: '
-                   f'{change(config, sizes, machine, program, together)}')
+                   f'{change(recipe, sizes, machine, program, together)}')
 
 
-def change(config: ml_collections.ConfigDict, sizes: cost_model.Sizes,
+def change(recipe: Recipe, sizes: cost_model.Sizes,
            machine: Machine, program: int = 0, together: int = 1) -> str:
   """Says what makes a round smaller, what helps most before the rest.
 
@@ -162,19 +162,19 @@ def change(config: ml_collections.ConfigDict, sizes: cost_model.Sizes,
   if drawn and on_device and sizes.cohort < sizes.clients / 2:
     found.append('set config.store to host or disk')
   if sizes.at_once > 1:
-    if registry.takes(config, 'aggregation', 'add'):
+    if recipe.in_sums:
       found.append('set config.clients_per_device below '
                    f'{sizes.at_once}, with config.store host or disk')
-    if config.execution == 'vmap':
+    if recipe.execution == 'vmap':
       found.append('set config.execution to map')
     if not machine.shared_by:  # more CPUs have no more memory
       found.append('use more devices')
     found.append('lower config.cohort' if drawn else 'draw a config.cohort')
   model = 'choose a smaller config.model'
-  if config.learner.name in ('moco', 'fedca'):
+  if recipe.has_queue:
     model += ' or learner.queue_size'
   batch = 'lower config.batch_size'
-  if config.model.dtype != 'bfloat16':
+  if recipe.dtype != 'bfloat16':
     batch += ', or set config.model.dtype to bfloat16'
   found += [batch, model] if program else [model]
   return '; or '.join(found)

@@ -3,18 +3,17 @@
 from typing import NamedTuple
 
 import jax
-import ml_collections
 import numpy as np
 
 from fedu_jax.core.state import Online
 from fedu_jax.data.lazy_arrays import Images, Lazy
-from fedu_jax.models import networks
 from fedu_jax.runtime.errors import BadInput
 from fedu_jax.runtime import host_memory
 from fedu_jax.runtime import multihost
 from fedu_jax.training.engine import cost_model
 from fedu_jax.training.engine import device_mesh
 from fedu_jax.training.engine import memory_needs
+from fedu_jax.training.engine.recipe import Recipe
 from fedu_jax.training.engine import round_program
 
 
@@ -25,17 +24,15 @@ class Place(NamedTuple):
   sizes: cost_model.Sizes
 
 
-def choose(config: ml_collections.ConfigDict, nets: networks.Nets,
-           online: Online, images: Images, parts: list[np.ndarray], *,
-           num_members: int) -> Place:
+def choose(recipe: Recipe, online: Online, images: Images,
+           parts: list[np.ndarray], *, num_members: int) -> Place:
   """Chooses for a federation, or for several that begin together.
 
   Clients stay on the device if all of them train each round, at once, or if one
   device has room for all of them. Else they lie on the host.
 
   Args:
-    config: of the federation.
-    nets: its networks.
+    recipe: of the federation.
     online: what the server sends out first.
     images: [N, H, W, C] u8.
     parts: for each client, its rows of `images`.
@@ -47,41 +44,41 @@ def choose(config: ml_collections.ConfigDict, nets: networks.Nets,
       devices have no room for clients that must all be there.
   """
   num_clients = len(parts)
-  sampled = round_program.is_sampled(config, num_clients)
-  cohort = config.cohort if sampled else num_clients
+  sampled = recipe.is_sampled(num_clients)
+  cohort = recipe.cohort if sampled else num_clients
   # Several share a device, rather than that each is spread over all.
-  wanted = '1' if config.devices == 'auto' and num_members > 1 else (
-      config.devices)
+  wanted = '1' if recipe.devices == 'auto' and num_members > 1 else (
+      recipe.devices)
   layout = device_mesh.layout(wanted, cohort,
-                          clients_per_device=config.clients_per_device,
-                          devices_per_client=config.devices_per_client)
+                              clients_per_device=recipe.clients_per_device,
+                              devices_per_client=recipe.devices_per_client)
   travels = layout.num_clients < cohort or (sampled and layout.mesh is not None)
-  if multihost.several() and (travels or config.store in ('host', 'disk')):
+  if multihost.several() and (travels or recipe.store in ('host', 'disk')):
     raise BadInput('clients that come and go are for one host: set cohort and '
                    'clients_per_device to 0, and store to auto')
   groups = layout.mesh.shape[device_mesh.AXIS] if layout.mesh else 1
   shape = images.shape[1:]
-  server, client, _ = round_program.shapes(config, nets, online, shape)
+  server, client, _ = round_program.shapes(recipe, online, shape)
   sizes = memory_needs.sizes_of(
-      config, server, client, [len(part) for part in parts],
+      recipe, server, client, [len(part) for part in parts],
       image=int(np.prod(shape)),
       data=0 if isinstance(images, Lazy) else images.size,
       groups=groups, at_once=layout.padded // groups)
   here = machine(layout)
-  sizes = sizes._replace(store=memory_needs.store_of(config, sizes, here))
+  sizes = sizes._replace(store=memory_needs.store_of(recipe, sizes, here))
   found = Place(sizes.store, layout, sizes)
   if sizes.store == 'device':
-    check(config, found, together=1)
+    check(recipe, found, together=1)
   return found
 
 
-def check(config: ml_collections.ConfigDict, where: Place,
+def check(recipe: Recipe, where: Place,
           compiled: jax.stages.Compiled | None = None, *, together: int,
           begun: bool = False) -> None:
   """Refuses a federation that does not fit the memory here.
 
   Args:
-    config: of the federation.
+    recipe: of the federation.
     where: it is to run.
     compiled: its round, if that has been compiled; else only what every
       compiler must make room for is asked of the devices.
@@ -98,9 +95,9 @@ def check(config: ml_collections.ConfigDict, where: Place,
     there += here.shared_by * cost_model.arguments(compiled)
     there += sizes.clients * sizes.state * (sizes.store == 'host')
   here = here._replace(host=min(here.host, host_memory.free_bytes() + there))
-  memory_needs.check(config, sizes, here,
-             cost_model.peak_memory(compiled) if compiled else 0,
-             together=together)
+  memory_needs.check(recipe, sizes, here,
+                     cost_model.peak_memory(compiled) if compiled else 0,
+                     together=together)
 
 
 def machine(layout: device_mesh.Layout) -> memory_needs.Machine:

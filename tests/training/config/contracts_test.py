@@ -16,6 +16,7 @@ from fedu_jax.evaluation import semi_supervised
 from fedu_jax.models.networks import Nets
 from fedu_jax.runtime.errors import BadInput
 from fedu_jax.runtime import terminal
+from fedu_jax.training.config import build
 from fedu_jax.training.config import contracts
 from fedu_jax.training.config import pieces
 from fedu_jax.training.engine import round_program
@@ -157,7 +158,8 @@ def test_a_sampling_that_breaks_the_contract():
   config.sampling.name = 'tests.helpers.strangers:wrong_sampling'
   config.cohort = 2
   with pytest.raises(BadInput, match='must return 2 whole numbers'):
-    round_program.make_sampling(config)(jax.random.key(0), 0, jnp.ones(5))
+    round_program.draw_cohort(
+        build.recipe(config), jax.random.key(0), 0, jnp.ones(5))
 
 
 @pytest.mark.parametrize('nets', [

@@ -16,6 +16,7 @@ from fedu_jax.runtime import checkpoint
 from fedu_jax.runtime import durable_files
 from fedu_jax.runtime.errors import BadInput
 from fedu_jax.runtime import host_memory
+from fedu_jax.training.config import build
 from fedu_jax.training.config import registry
 from fedu_jax.training.engine import client_store
 from fedu_jax.training.engine import memory_needs
@@ -256,7 +257,8 @@ def choose(monkeypatch, *, device, host, **changes):
   monkeypatch.setattr(placement, 'device_bytes', lambda: device)
   monkeypatch.setattr(host_memory, 'host_bytes', lambda: host)
   return placement.choose(
-      config, *prepare.networks_of(config, data), data.train_images,
+      build.recipe(config), prepare.networks_of(config, data)[1],
+      data.train_images,
       prepare.parts_of(config, data), num_members=1)
 
 

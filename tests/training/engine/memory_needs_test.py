@@ -10,6 +10,7 @@ from configs import cifar10
 from fedu_jax.runtime import checkpoint
 from fedu_jax.runtime.errors import BadInput
 from fedu_jax.runtime import host_memory
+from fedu_jax.training.config import build
 from fedu_jax.training.config import registry
 from fedu_jax.training.engine import clients_on_device
 from fedu_jax.training.engine import cost_model
@@ -34,18 +35,19 @@ def config_of(module=tiny, **changes):
 
 def needs(config, shape=(32, 32, 3), examples=10_000, groups=1):
   """The sizes of a federation of equal clients, and that of the state."""
-  server, client, _ = forecast.shapes(config, shape)
+  recipe = build.recipe(config)
+  server, client, _ = forecast.shapes(recipe, shape)
   sizes = memory_needs.sizes_of(
-      config, server, client, [examples] * config.clients,
+      recipe, server, client, [examples] * config.clients,
       image=shape[0] * shape[1] * 3, data=0, groups=groups,
       at_once=config.clients_per_device or config.clients)
   return sizes._replace(store=memory_needs.store_of(
-      config, sizes, memory_needs.Machine(80e9, 2e12)))
+      recipe, sizes, memory_needs.Machine(80e9, 2e12)))
 
 
 def refusal(config, sizes, device=80e9, host=2e12, shared_by=0, **more):
   with pytest.raises(BadInput) as found:
-    memory_needs.check(config, sizes,
+    memory_needs.check(build.recipe(config), sizes,
                        memory_needs.Machine(device, host, shared_by), **more)
   return str(found.value)
 
@@ -61,8 +63,9 @@ def test_256_clients_of_the_paper_do_not_fit_80_gb():
   for words in ('clients_per_device below 256', 'config.cohort',
                 'more devices', 'smaller config.model'):
     assert words in said
-  memory_needs.check(config, needs(config_of(cifar10, clients=100)),
-                     memory_needs.Machine(80e9, 2e12))
+  memory_needs.check(
+      build.recipe(config), needs(config_of(cifar10, clients=100)),
+      memory_needs.Machine(80e9, 2e12))
 
 
 @pytest.mark.parametrize('changes, groups, fits', [
@@ -94,7 +97,8 @@ def test_the_compilers_figure_counts_once_it_is_known():
 def test_seeds_that_run_together_take_as_many_times_as_much():
   config = config_of(cifar10, clients=60)
   sizes = needs(config)
-  memory_needs.check(config, sizes, memory_needs.Machine(80e9, 2e12))
+  memory_needs.check(build.recipe(config), sizes,
+                     memory_needs.Machine(80e9, 2e12))
   assert 'run fewer seeds together' in refusal(config, sizes, together=3)
 
 
@@ -107,7 +111,8 @@ def test_devices_without_memory_of_their_own_share_the_hosts():
   assert not memory_needs.lacking(sizes, memory_needs.Machine(10e9, 2e12))
   assert 'memory of the host' in refusal(
       config, sizes, device=10e9, host=4 * each, shared_by=8)
-  memory_needs.check(config, sizes, memory_needs.Machine(10e9, 9 * each, 8))
+  memory_needs.check(build.recipe(config), sizes,
+                     memory_needs.Machine(10e9, 9 * each, 8))
 
 
 def test_a_host_without_room_for_the_store():
@@ -119,8 +124,8 @@ def test_a_host_without_room_for_the_store():
 
 def member(config, folder):
   data = prepare.data_of(config)
-  nets, online = prepare.networks_of(config, data)
-  return data, nets, prepare.Member(
+  _, online = prepare.networks_of(config, data)
+  return data, prepare.Member(
       'federation', folder, prepare.parts_of(config, data), online, config.seed,
       None, Console(quiet=True))
 
@@ -128,17 +133,18 @@ def member(config, folder):
 def test_a_round_is_compiled_once_and_is_no_smaller_than_the_formula(tmp_path):
   """The run finds the program by which its memory was checked."""
   config = config_of(**{'model.hidden': 512, 'model.features': 256})
-  data, nets, one = member(config, tmp_path)
-  where = placement.choose(config, nets, one.online, data.train_images,
+  data, one = member(config, tmp_path)
+  recipe = build.recipe(config)
+  where = placement.choose(recipe, one.online, data.train_images,
                            one.parts, num_members=1)
   shape = data.train_images.shape[1:]
   foreseen = forecast.compile_round(
-      config, nets, round_program.shapes(config, nets, one.online, shape),
+      recipe, round_program.shapes(recipe, one.online, shape),
       (max(map(len, one.parts)), *shape), layout=where.layout, rows=len(
           one.parts), store='device')
   saved = checkpoint.Checkpoints(tmp_path / 'checkpoints', keep=1)
-  run = clients_on_device.Resident(
-      [one], [saved], config=config, nets=nets, examples=data.train_images,
+  run = clients_on_device.ClientsOnDevice(
+      [one.start], [saved], recipe=recipe, examples=data.train_images,
       layout=where.layout)
   run.compile()
   saved.close()
@@ -177,7 +183,7 @@ def test_memory_that_runs_out_in_a_round_leaves_a_run(tmp_path, monkeypatch):
   """In one line with a code of its own; what was saved is as it was."""
   folder = tmp_path / 'run'
   config = config_of(rounds=2)
-  advance = clients_on_device.Resident.advance
+  advance = clients_on_device.ClientsOnDevice.advance
 
   def runs_out(self):
     if self.done == 1:
@@ -185,7 +191,7 @@ def test_memory_that_runs_out_in_a_round_leaves_a_run(tmp_path, monkeypatch):
           'RESOURCE_EXHAUSTED: Out of memory allocating 12345 bytes.')
     return advance(self)
   with monkeypatch.context() as patched:
-    patched.setattr(clients_on_device.Resident, 'advance', runs_out)
+    patched.setattr(clients_on_device.ClientsOnDevice, 'advance', runs_out)
     with pytest.raises(host_memory.OutOfMemory, match='ran out .*12345 bytes.*'
                        'what is saved stays'):
       train.train(config, str(folder), console=Console(quiet=True))

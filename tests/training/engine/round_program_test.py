@@ -11,7 +11,7 @@ import fedu_jax
 from fedu_jax.core import aggregation
 from fedu_jax.core import local_training
 from fedu_jax.core.state import ServerState
-from fedu_jax.training.config import registry
+from fedu_jax.training.config import build
 from fedu_jax.training.engine import round_program
 from fedu_jax.training import round_report
 from fedu_jax.training import train
@@ -19,26 +19,26 @@ from tests.helpers import small
 from tests.helpers import tiny
 
 
-def draw(dtype='float32'):
-  """The tiny config, its networks, and a round's arguments for two clients."""
+def draw(**changes):
+  """The tiny config's recipe, and a round's arguments for two clients."""
   config = tiny.get_config()
-  config.model.dtype = dtype
-  nets = registry.bind(config, 'model')()
+  config.update_from_flattened_dict(changes)
+  recipe = build.recipe(config)
   images = np.random.RandomState(0).randint(0, 256, (72, 8, 8, 3))
   parts = np.split(np.arange(72), [32])
   arrays = fedu_jax.client_arrays(images.astype(np.uint8), parts)
-  online = fedu_jax.init_online(nets, jax.random.key(0),
+  online = fedu_jax.init_online(recipe.nets, jax.random.key(0),
                                 jnp.zeros((2, 8, 8, 3)))
   args = (ServerState(online, jnp.int32(0)),
           fedu_jax.init_clients(online, arrays.num_examples), arrays,
           jax.random.key(1))
-  return config, nets, args
+  return recipe, args
 
 
 def test_a_round_consumes_its_state_and_leaves_the_host_alone():
-  config, nets, (server, clients, arrays, rng) = draw()
+  recipe, (server, clients, arrays, rng) = draw()
   one_round = round_program.compile_round(
-      config, nets, server, clients, arrays, rng)
+      recipe, server, clients, arrays, rng)
   text = one_round.as_text()
   for word in ('callback', 'infeed', 'outfeed', 'send(', 'recv('):
     assert word not in text
@@ -69,9 +69,8 @@ def test_equal_rounds_are_traced_once(monkeypatch):
   round_program._jitted.cache_clear()
 
   def weights(rate):
-    config, nets, args = draw()
-    config.optimizer.learning_rate = rate
-    server, _, _ = round_program.compile_round(config, nets, *args)(*args)
+    recipe, args = draw(**{'optimizer.learning_rate': rate})
+    server, _, _ = round_program.compile_round(recipe, *args)(*args)
     return jax.tree.leaves(server.online.encoder.params)[-1]
   first, second, other = weights(0.1), weights(0.1), weights(0.2)
   assert len(traced) == 2
@@ -117,9 +116,8 @@ def test_one_compilation_serves_all_rounds(tmp_path, monkeypatch):
 
 
 def test_absent_clients_are_untouched():
-  config, nets, (server, clients, arrays, rng) = draw()
-  config.cohort = 1
-  one_round = jax.jit(round_program.make_round(config, nets, 2))
+  recipe, (server, clients, arrays, rng) = draw(cohort=1)
+  one_round = jax.jit(round_program.make_round(recipe, 2))
   seen = set()
   for _ in range(4):
     server, after, metrics = one_round(server, clients, arrays, rng)
@@ -137,8 +135,8 @@ def test_absent_clients_are_untouched():
     ('float32', 'f32'), ('bfloat16', 'bf16')])
 def test_the_same_round_lowers_for_accelerators(platform, dtype, element):
   """With XLA's convolutions, in the config's dtype, and without the host."""
-  config, nets, args = draw(dtype)
-  text = jax.jit(round_program.make_round(config, nets, 2)).trace(*args).lower(
+  recipe, args = draw(**{'model.dtype': dtype})
+  text = jax.jit(round_program.make_round(recipe, 2)).trace(*args).lower(
       lowering_platforms=(platform,)).as_text()
   convolutions = [line for line in text.splitlines()
                   if 'stablehlo.convolution' in line]

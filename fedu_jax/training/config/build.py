@@ -1,0 +1,91 @@
+"""From a checked config to the bound functions and numbers of a federation."""
+
+from collections.abc import Callable
+import functools
+from typing import Any
+
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+import ml_collections
+import optax
+
+from fedu_jax.core.state import Array, Learner
+from fedu_jax.models import networks
+from fedu_jax.training.config import contracts
+from fedu_jax.training.config import registry
+from fedu_jax.training.engine.recipe import Recipe
+
+
+def recipe(config: ml_collections.ConfigDict) -> Recipe:
+  """Binds what a config says of a federation.
+
+  Equal configs give the same functions, so that their rounds compile once. The
+  seed does not count: it is no part of a recipe.
+
+  Args:
+    config: a whole config that has been checked.
+  """
+  plain = ml_collections.ConfigDict(config.to_dict())
+  plain.seed = 0
+  return _recipe(ml_collections.FrozenConfigDict(plain),
+                 registry.functions(config))
+
+
+@functools.lru_cache(maxsize=32)
+def _recipe(config: Any, functions: tuple[Callable[..., Any], ...]) -> Recipe:
+  """The same, for a config that can be hashed."""
+  del functions  # another function of the same name makes another recipe
+  nets = registry.bind(config, 'model')()
+  return Recipe(
+      nets=nets, learner=learner(config, nets),
+      rule=registry.rule(config),
+      aggregation=registry.aggregation(config),
+      labelled=registry.labelled(config),
+      divergence=registry.bind(config, 'divergence'),
+      rounds=config.rounds, local_epochs=config.local_epochs,
+      batch_size=config.batch_size, execution=config.execution,
+      cohort=config.cohort, sample=_sampling(config), **config.participation,
+      devices=config.devices, devices_per_client=config.devices_per_client,
+      clients_per_device=config.clients_per_device, store=config.store,
+      checkpoint_every=config.checkpoint.every,
+      checkpoint_keep=config.checkpoint.keep,
+      evaluation_every=config.evaluation.every,
+      aggregation_name=config.aggregation.name,
+      has_queue=config.learner.name in ('moco', 'fedca'),
+      dtype=config.model.dtype)
+
+
+def learner(config: ml_collections.ConfigDict, nets: networks.Nets) -> Learner:
+  """Binds the SSL method and its optimiser: SGD at the round's rate.
+
+  Args:
+    config: a whole config that has been checked.
+    nets: the networks.
+  """
+  def make_tx(round_: ArrayLike) -> optax.GradientTransformation:
+    chosen = config.optimizer
+    rate = learning_rate(chosen.learning_rate, chosen.schedule, config.rounds,
+                         round_)
+    return optax.chain(optax.add_decayed_weights(chosen.weight_decay),
+                       optax.sgd(rate, momentum=chosen.momentum))
+  return registry.bind(
+      config, 'learner', make_tx=make_tx,
+      loss=registry.bind(config, 'loss'))(nets, registry.view(config))
+
+
+def learning_rate(highest: float, schedule: str, rounds: int,
+                  round_: ArrayLike) -> ArrayLike:
+  """The learning rate of a round, counted from 0."""
+  if schedule == 'cosine':
+    return 0.5 * highest * (1 + jnp.cos(jnp.pi * round_ / rounds))
+  return highest
+
+
+def _sampling(config: Any) -> Callable[..., Array]:
+  """Binds what draws cohorts, and checks what it returns."""
+  sample = registry.bind(config, 'sampling', size=config.cohort)
+
+  def checked(rng: Array, num_examples: Array, *, size: int) -> Array:
+    return contracts.cohort(sample(rng, num_examples),
+                            name=config.sampling.name, size=size)
+  return checked
