@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from fedu_jax.data import lazy_arrays
 from fedu_jax.data.lazy_arrays import Images
+from fedu_jax.data import npz
 from fedu_jax.runtime import durable_files
 from fedu_jax.runtime import machine
 
@@ -90,7 +90,7 @@ def mapped(beside: pathlib.Path, name: str, state: str, kind: type[Arrays],
   def load(path):
     with np.load(path, allow_pickle=False) as file:
       labels = {x: file[x] for x in file.files if not x.endswith('images')}
-      return kind(**labels, **{x: lazy_arrays.member(path, x)
+      return kind(**labels, **{x: npz.member(path, x)
                                for x in file.files if x not in labels})
   found = _found(beside.resolve(), name, state, load, fits)
   return read() if found is None else found

@@ -2,14 +2,9 @@
 
 from collections.abc import Callable
 import math
-import pathlib
-import struct
 from typing import Any
-import zipfile
 
 import numpy as np
-
-_LOCAL_HEADER = 30  # bytes of a zip member's header, before its name
 
 
 class Lazy:
@@ -58,54 +53,3 @@ def each(fn: Callable[[np.ndarray], np.ndarray], images: Images) -> Images:
   one = fn(images[:1])
   return Lazy((len(images), *one.shape[1:]), one.dtype,
               lambda rows: fn(images[rows]))
-
-
-def member(path: pathlib.Path | str, name: str) -> Lazy:
-  """Opens an array in an npz file, as np.savez writes it.
-
-  The array is mapped into memory. A compressed array cannot be mapped: each
-  reading decompresses it up to the last row that is needed.
-
-  Args:
-    path: the file.
-    name: the name of the array, which needs at least one axis.
-
-  Returns:
-    The array.
-
-  Raises:
-    ValueError: it is no plain array in C order, or it is cut short.
-    KeyError: the file has no array of this name.
-    OSError, zipfile.BadZipFile: the file cannot be read.
-  """
-  with zipfile.ZipFile(path) as archive:
-    info = archive.getinfo(f'{name}.npy')
-    with archive.open(info) as file:
-      version = np.lib.format.read_magic(file)
-      header = (np.lib.format.read_array_header_1_0 if version == (1, 0)
-                else np.lib.format.read_array_header_2_0)
-      shape, fortran, dtype = header(file)
-      start = file.tell()
-  if fortran or dtype.hasobject or not shape:
-    raise ValueError(f'{name} is not a plain array in C order')
-  # In Python's integers: NumPy's would overflow on a damaged header.
-  size = dtype.itemsize * math.prod(shape[1:])
-  if start + size * shape[0] != info.file_size:
-    raise ValueError(f'{name} is not as long as its shape {shape} says')
-  if info.compress_type == zipfile.ZIP_STORED:
-    with open(path, 'rb') as raw:
-      raw.seek(info.header_offset)
-      lengths = struct.unpack('<HH', raw.read(_LOCAL_HEADER)[-4:])
-    mapped = np.memmap(
-        path, dtype, 'r', shape=shape,
-        offset=info.header_offset + _LOCAL_HEADER + sum(lengths) + start)
-    return Lazy(shape, dtype, lambda rows: np.asarray(mapped[rows]))
-  def read(rows):
-    wanted, places = np.unique(rows, return_inverse=True)
-    found = np.empty((len(wanted), *shape[1:]), dtype)
-    with zipfile.ZipFile(path) as archive, archive.open(info) as file:
-      for i, row in enumerate(wanted):
-        file.seek(start + int(row) * size)  # reads all bytes up to there
-        found[i] = np.frombuffer(file.read(size), dtype).reshape(shape[1:])
-    return found[places.reshape(-1)]
-  return Lazy(shape, dtype, read)

@@ -22,8 +22,8 @@ from fedu_jax.data import decoded_cache
 from fedu_jax.data.image_files import How
 from fedu_jax.data import image_folders
 from fedu_jax.data import lazy_arrays as lazy_lib
-from fedu_jax.data.lazy_arrays import Lazy
-from fedu_jax.data import reading_report
+from fedu_jax.data import npz
+from fedu_jax.data import own_source
 from fedu_jax.runtime.errors import BadInput
 from fedu_jax.runtime import host_memory
 from fedu_jax.runtime import paths
@@ -85,23 +85,15 @@ def load(source: str, *, data_dir: str = '', image_size: int = 0,
   elif own:
     offered = dict(choices or {}) | {
         'dir': data_dir, 'image_size': image_size, 'lazy': lazy}
-    data = _own(source, own, {name: value for name, value in offered.items()
-                              if name in taken})
+    data = own_source.read(source, own, {
+        name: value for name, value in offered.items() if name in taken})
   else:
     data = _SOURCES[kind](what, data_dir, image_size, lazy)
   data = data._replace(
       train_labels=dataset.class_labels(data.train_labels, 'training', source),
       test_labels=dataset.class_labels(data.test_labels, 'test', source))
-  if image_size and data.train_images.shape[1:3] != (image_size,) * 2:
-    if not lazy:
-      host_memory.refuse(
-          len(data.train_images) * image_size**2 * 3,
-          f'{source} at {image_size} pixels',
-          'choose a smaller data.image_size or data.max_examples')
-    sized = functools.partial(resize, size=image_size)
-    data = data._replace(train_images=lazy_lib.each(sized, data.train_images))
-    if data.test_images is not None:
-      data = data._replace(test_images=lazy_lib.each(sized, data.test_images))
+  if image_size:
+    data = _resized(data, source, image_size, lazy)
   return dataset.first(data, max_examples) if max_examples else data
 
 
@@ -120,25 +112,10 @@ def function(source: str) -> Callable[..., Any] | None:
     BadInput: the function cannot be imported, or has arguments that are neither
       keyword-only nor have a default.
   """
-  path, _, name = source.partition(':')
-  if path in _KINDS or not known(source):
+  kind = source.partition(':')[0]
+  if kind in _KINDS or not known(source):
     return None
-  try:
-    found = getattr(importlib.import_module(path), name)
-    parameters = inspect.signature(found).parameters.values()
-  # A researcher's module can raise any error, and a script may exit.
-  except (Exception, SystemExit) as error:
-    raise BadInput(f'data.source is {source!r}, which cannot be imported as a '
-                   f'function ({type(error).__name__}: {error}): use {CHOICES}'
-                   ) from error
-  for parameter in parameters:
-    if (parameter.kind in (parameter.POSITIONAL_ONLY,
-                           parameter.POSITIONAL_OR_KEYWORD)
-        and parameter.default is parameter.empty):
-      raise BadInput(f'data.source is {source!r}, which needs the argument '
-                     f'{parameter.name}: choices are keyword arguments behind '
-                     'a *')
-  return found
+  return own_source.function(source, CHOICES)
 
 
 def absolute(source: str) -> str:
@@ -166,6 +143,21 @@ def resize(images: np.ndarray, size: int) -> np.ndarray:
   """Resizes [N, H, W, 3] u8 bilinearly, antialiased, as torchvision on PIL."""
   return np.stack([np.asarray(Image.fromarray(image).resize(
       (size, size), Image.Resampling.BILINEAR)) for image in images])
+
+
+def _resized(data: Dataset, source: str, size: int, lazy: bool) -> Dataset:
+  """Resizes the images of a data set if they have another size."""
+  if data.train_images.shape[1:3] == (size, size):
+    return data
+  if not lazy:
+    host_memory.refuse(
+        len(data.train_images) * size**2 * 3, f'{source} at {size} pixels',
+        'choose a smaller data.image_size or data.max_examples')
+  sized = functools.partial(resize, size=size)
+  data = data._replace(train_images=lazy_lib.each(sized, data.train_images))
+  if data.test_images is not None:
+    data = data._replace(test_images=lazy_lib.each(sized, data.test_images))
+  return data
 
 
 def _digits(what: str, data_dir: str, image_size: int, lazy: bool) -> Dataset:
@@ -201,65 +193,9 @@ def _tfds(what: str, data_dir: str, image_size: int, lazy: bool) -> Dataset:
 
 
 def _npz(what: str, data_dir: str, image_size: int, lazy: bool) -> Dataset:
-  """An npz file with the arrays of `dataset.checked`, or with Keras's names."""
+  """An npz file."""
   del data_dir, image_size
-  names = {'train_images': 'x_train', 'train_labels': 'y_train',
-           'test_images': 'x_test', 'test_labels': 'y_test',
-           'owners': 'owners', 'owner_names': 'owner_names'}
-  if not pathlib.Path(what).is_file():  # opening a pipe could wait for ever
-    raise BadInput(f'data.source npz: there is no file {what}')
-  try:
-    with open(what, 'rb') as raw, np.load(raw, allow_pickle=False) as file:
-      found = {ours: ours if ours in file.files else keras
-               for ours, keras in names.items()
-               if ours in file.files or keras in file.files}
-      host_memory.refuse(sum(
-          file.zip.getinfo(f'{theirs}.npy').file_size
-          for ours, theirs in found.items()
-          if not (lazy and ours.endswith('images'))), what)
-      arrays: dict[str, Any] = {
-          ours: lazy_lib.member(what, theirs)
-          if lazy and ours.endswith('images') else file[theirs]
-          for ours, theirs in found.items()}
-      other = tuple(
-          f'{reading_report.shown(name)} (not a name of an array that is read)'
-          for name in file.files if name not in found.values())
-    if any(isinstance(x, bytes) for x in arrays.values()):
-      raise ValueError('a file in it has the name of an array and is none')
-  except BadInput:
-    raise
-  except Exception as error:  # a damaged file can raise any error
-    raise BadInput(f'data.source npz: {what} is not a readable npz of plain '
-                   f'arrays ({type(error).__name__}: {error})') from error
-  if 'train_images' not in arrays:
-    raise BadInput(f'data.source npz: {what} has no train_images (or x_train)')
-  return dataset.checked(arrays, what, 'npz')._replace(skipped=other)
-
-
-def _own(source: str, own: Callable[..., Any],
-         choices: dict[str, Any]) -> Dataset:
-  """Calls a researcher's function, which returns a mapping or a `Dataset`."""
-  try:
-    found = own(**choices)
-    found = dict(found._asdict() if hasattr(found, '_asdict') else found)
-    skipped = found.pop('skipped', None) or ()
-    found.pop('files', None)  # for folders of images alone
-    arrays = {name: x if isinstance(x, Lazy) else np.asarray(x)
-              for name, x in found.items() if x is not None}
-  except BadInput:
-    raise
-  except (Exception, SystemExit) as error:
-    raise BadInput(f'data.source {source} failed, or returned no mapping of '
-                   f'arrays ({type(error).__name__}: {error})') from error
-  if 'owner_names' in arrays and not arrays['owner_names'].size:
-    del arrays['owner_names']
-  if other := sorted(map(str, arrays.keys() - set(Dataset._fields))):
-    raise BadInput(f'data.source {source} returned {", ".join(other)}; it '
-                   f'may return {", ".join(Dataset._fields[:-1])}')
-  if 'train_images' not in arrays:
-    raise BadInput(f'data.source {source} returned no train_images')
-  return dataset.checked(arrays, source, 'function')._replace(
-      skipped=tuple(map(str, skipped)))
+  return npz.read(what, lazy)
 
 
 def _folder(what: str, how: How, leave_out: str, lazy: bool,

@@ -33,11 +33,11 @@ BROKEN = {
         'if not 0 <= labels.min() <= labels.max() < MOST_CLASSES:',
         'if not 0 <= labels.min():'),
     'npz files with bytes changed': attack.Break(
-        'fedu_jax/data/sources.py',
+        'fedu_jax/data/npz.py',
         'except Exception as error:  # a damaged file can',
         'except OSError as error:  # a damaged file can'),
     'pickles in npz files': attack.Break(
-        'fedu_jax/data/sources.py', 'allow_pickle=False', 'allow_pickle=True'),
+        'fedu_jax/data/npz.py', 'allow_pickle=False', 'allow_pickle=True'),
     'caches damaged or swapped': attack.Break(
         'fedu_jax/data/decoded_cache.py', 'and fits(found := load(path)):',
         'and (found := load(path)):'),
@@ -47,7 +47,7 @@ BROKEN = {
         'except KeyError as error:\n    raise '
         "BadInput(\n        f'data.source tfds: {builder.name} in"),
     "sources of one's own": attack.Break(
-        'fedu_jax/data/sources.py',
+        'fedu_jax/data/own_source.py',
         "dataset.checked(arrays, source, 'function')", 'Dataset(**arrays)')}
 
 
