@@ -1,1 +1,1 @@
-"""From a config to a trained run, its folder, and what a person sees of it."""
+"""Training: from a config to a trained run, its workdir and its console."""

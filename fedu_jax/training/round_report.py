@@ -1,4 +1,4 @@
-"""A run's rounds on the console, in metrics.jsonl and in TensorBoard."""
+"""Reports the rounds of a run: console, metrics.jsonl and TensorBoard."""
 
 from collections.abc import Sequence
 import pathlib
@@ -13,11 +13,11 @@ from fedu_jax.runtime import metrics_log
 from fedu_jax.runtime.metrics_log import Row
 from fedu_jax.runtime import terminal
 
-# What depends on the clock, of a round's row and of a summary: all else is the
-# same to the bit, however often a run was stopped.
+# The fields of rows and summaries that depend on the clock. All other fields
+# have the same bits, however often a run was stopped.
 CLOCK = 'seconds', 'images_per_second', 'compile_seconds', 'wall_seconds'
 
-_CURVES = 100  # clients in TensorBoard, the first; metrics.jsonl has all
+_CURVES = 100  # the first clients are in TensorBoard; metrics.jsonl has all
 
 
 def megabytes(count: int) -> str:
@@ -26,26 +26,30 @@ def megabytes(count: int) -> str:
 
 
 def names(clients: Sequence[int]) -> str:
-  """Names clients by their ids: 'clients 3, 7'; of many, the first few."""
+  """Names clients by their ids: 'clients 3, 7'; at most eight of them."""
   shown = ', '.join(str(x) for x in clients[:8])
   more = f' and {len(clients) - 8:,} more' if len(clients) > 8 else ''
   return f"client{'s' if len(clients) > 1 else ''} {shown}{more}"
 
 
 class NoReport:
-  """Sums up rounds, which another host reports. A context manager.
+  """Sums up rounds without reporting them. A context manager.
+
+  All hosts but the first use it.
 
   Attributes:
-    seconds: of all rounds.
-    images: that were trained on.
-    left_out: trainings whose numbers went wrong, each client's counted.
+    seconds: the time of all rounds.
+    images: the number of images trained on.
+    left_out: the number of local trainings with numbers that were not finite.
+    beyond: the last round that will be run and written again.
+    missing: the number of completed rounds without a row.
   """
 
   def __init__(self) -> None:
-    # Not the rows: a long run would keep all that it ever measured.
+    # Rows are not kept: a long run would need too much memory.
     self.seconds, self.images, self.left_out = 0.0, 0, 0
-    self.beyond = 0  # the last round that will be run and written again
-    self.missing = 0  # rounds that are done and have no row
+    self.beyond = 0
+    self.missing = 0
 
   def __enter__(self) -> 'NoReport':
     return self
@@ -54,24 +58,24 @@ class NoReport:
     pass
 
   def add(self, row: Row) -> None:
-    """Takes the row of a round."""
+    """Adds the row of a round to the sums."""
     self.seconds += row['seconds']
     self.images += row['images']
-    self.left_out += len(row.get('left_out', ()))  # older rows have none
+    self.left_out += len(row.get('left_out', ()))  # earlier versions had none
 
   def settle(self) -> None:
     """Returns when all rows are on disk.
 
     Raises:
-      OSError: they cannot be written; they wait in memory.
+      OSError: they cannot be written, and wait in memory.
     """
 
 
 class RoundReport(NoReport):
-  """One line a round on the console, in metrics.jsonl and in TensorBoard.
+  """Reports each round on the console, in metrics.jsonl and in TensorBoard.
 
-  A context manager. Rounds that `metrics.jsonl` holds beyond `done` were lost
-  with the state that they led to, and will be run and written again.
+  A context manager. Rounds after `done` in metrics.jsonl have no checkpoint.
+  They will be run and written again.
   """
 
   def __init__(self, folder: pathlib.Path, console: Console, name: str, *,
@@ -104,8 +108,8 @@ class RoundReport(NoReport):
     """Reports a round.
 
     Args:
-      row: 'round', numbers under flat names, and under 'clients' a dict from
-        a metric's name to its values, one for each client of the cohort.
+      row: 'round'; numbers by flat names; and under 'clients' a dict from a
+        metric's name to its values, one for each client of the cohort.
     """
     row = json_files.plain(row)
     super().add(row)

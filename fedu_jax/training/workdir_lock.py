@@ -1,4 +1,4 @@
-"""To which config the folder of a run belongs, and which process holds it."""
+"""Locks a run's folder for one process, and checks that its config matches."""
 
 from collections.abc import Iterator
 import contextlib
@@ -18,24 +18,26 @@ from fedu_jax.training.config.config_dict import Config
 from fedu_jax.training.config import registry
 from fedu_jax.training import config_changes
 
-_LOCK = '.lock'  # held by the process of the run, and left behind
-# What may be there of a start that was killed before it wrote its config.
+_LOCK = '.lock'  # locked by the process of the run; the file stays
+# Files of a start that was killed before it wrote its config.
 _FIRST = _LOCK, 'config.json' + durable_files.PART
 
 
 def claim(folder: pathlib.Path, config: Config, *,
           extend: bool = False) -> pathlib.Path:
-  """Makes sure that a folder is this config's, wherever it runs, or nobody's.
+  """Checks that a folder is free, or belongs to a run of this config.
+
+  Fields that say where a run runs may differ.
 
   Args:
-    folder: the run's, which may be absent.
-    config: the run's.
-    extend: whether it may have more rounds than the run had before.
+    folder: the run's folder; it may be absent.
+    config: the run's config.
+    extend: whether the config may have more rounds than the run had before.
 
   Raises:
-    BadInput: it is another's, or another process is at it; or it cannot be
-      made or written to; or its name has characters by which files cannot be
-      found again.
+    BadInput: the folder belongs to another config or another process; it cannot
+      be created or written; or its name has characters that TensorStore takes
+      for a pattern.
   """
   if wrong := sorted(set(str(folder.absolute())) & set('[]*?\\')):
     raise BadInput(f'--workdir {folder} has {" ".join(wrong)} in its name, '
@@ -50,22 +52,28 @@ def claim(folder: pathlib.Path, config: Config, *,
 
 
 def on_disk(folder: pathlib.Path) -> bool:
-  """Whether the clients of the run in a folder lie in files."""
+  """Whether the clients of the run in a folder are stored in files."""
   return (folder / 'clients').is_dir()
 
 
 @contextlib.contextmanager
 def held(folder: pathlib.Path, config: Config, *,
          extend: bool = False) -> Iterator[list[str]]:
-  """Holds a folder as this config's: no other process may.
+  """Locks a folder for a run of this config.
 
-  Yields lines that say what of the config is other than before.
+  Args:
+    folder: the run's folder.
+    config: the run's config.
+    extend: as in `claim`.
+
+  Yields:
+    Lines that say which values of the config have changed.
 
   Raises:
-    BadInput: as `claim`, or it cannot be written to.
+    BadInput: as in `claim`, or the folder cannot be written.
   """
   with _locked(folder, signed=True):
-    before = _check(folder, config, extend)  # somebody may have been faster
+    before = _check(folder, config, extend)  # another process may have begun
     own, lines = _own(config), []
     try:
       if before:
@@ -99,10 +107,11 @@ def _locked(folder: pathlib.Path, *, signed: bool) -> Iterator[None]:
 
 def _check(folder: pathlib.Path, config: Config,
            extend: bool) -> config_changes.Flat | None:
-  """Does what `claim` does, but for other processes.
+  """Does the checks of `claim` except for the lock.
 
   Returns:
-    What of the config that is there is no place; None if there is none.
+    The config in the folder, without the fields of `registry.PLACES`; None if
+    there is none.
   """
   path = folder / 'config.json'
   theirs = None
@@ -134,10 +143,10 @@ def _check(folder: pathlib.Path, config: Config,
 
 
 def _see_it_can_be_made(folder: pathlib.Path) -> None:
-  """Refuses at once what could not be made, or written to, later.
+  """Checks that a folder can be created and written.
 
   Raises:
-    BadInput: a file is in the way, or the right to write is missing.
+    BadInput: a file is in the way, or the permission to write is missing.
   """
   top = folder.absolute()
   while not os.path.lexists(top):
@@ -153,12 +162,12 @@ def _see_it_can_be_made(folder: pathlib.Path) -> None:
 
 
 def _own(config: Config) -> dict[str, Any]:
-  """What of a config is the same wherever the run goes on."""
+  """The flat config without the fields that say where a run runs."""
   return _kept(registry.flatten(config))
 
 
 def _kept(flat: dict[str, Any]) -> dict[str, Any]:
-  """What of a flat config is no place; its data wherever we stand."""
+  """A flat config without `registry.PLACES`, and with an absolute source."""
   kept = {name: value for name, value in flat.items()
           if name not in registry.PLACES}
   if isinstance(source := kept.get('data.source'), str):

@@ -1,1 +1,1 @@
-"""Config fields, their checks, and the functions that their names stand for."""
+"""Config fields, their checks, and the functions that the config names."""

@@ -1,7 +1,7 @@
-"""Which values of a config cannot stand together, each right by itself.
+"""Checks of values of a config that are valid alone but not together.
 
-What needs the data or the devices to be known is checked where they are at
-hand, before anything is written.
+Checks that need the data or the devices are made later, where these are known,
+and before anything is written.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,17 +15,17 @@ KINDS = ('learner', 'aggregation', 'rule')  # the sections that make a method
 def check(flat: dict[str, Any], *, labelled: bool,
           belongs: Mapping[str, Sequence[str]],
           suits: Callable[[Mapping[str, Any]], None]) -> None:
-  """Checks what fields ask of each other.
+  """Checks that the values of a config fit together.
 
   Args:
-    flat: from dotted names to values, each of which is right by itself.
+    flat: values by dotted names; each is valid alone.
     labelled: whether the learner trains on labels.
-    belongs: from the names of learner, aggregation and rule to the sections
-      that must all have the name; none for a piece that goes with any other.
+    belongs: for the names of learner, aggregation and rule, the sections that
+      must all have this name; empty for a piece that goes with any other.
     suits: the method's own check of `flat`, see `Method.check`.
 
   Raises:
-    BadInput: naming the first fields that do not go together.
+    BadInput: fields do not fit together; the message names the first ones.
   """
   _sizes(flat)
   _method(flat, belongs)
@@ -34,7 +34,7 @@ def check(flat: dict[str, Any], *, labelled: bool,
 
 
 def _sizes(flat: dict[str, Any]) -> None:
-  """Clients, cohorts, batches and devices."""
+  """Checks the numbers of clients, cohorts, batches and devices."""
   clients = flat['clients']
   if flat['cohort'] > clients:
     raise BadInput(f"config.cohort is {flat['cohort']}, but there are "
@@ -54,7 +54,7 @@ def _sizes(flat: dict[str, Any]) -> None:
 
 def _method(flat: dict[str, Any], belongs: Mapping[str, Sequence[str]]
             ) -> None:
-  """Learner, aggregation and rule."""
+  """Checks that learner, aggregation and rule are of one method."""
   parts = [flat[f'{kind}.name'] for kind in KINDS]
   for name in sorted(belongs):
     own = belongs[name]
@@ -66,7 +66,7 @@ def _method(flat: dict[str, Any], belongs: Mapping[str, Sequence[str]]
 
 def _suits(flat: dict[str, Any], suits: Callable[[Mapping[str, Any]], None]
            ) -> None:
-  """What the method asks of other values."""
+  """Runs the method's own check."""
   try:
     suits(flat)
   except ValueError as error:
@@ -78,11 +78,11 @@ def _suits(flat: dict[str, Any], suits: Callable[[Mapping[str, Any]], None]
 
 
 def _data(flat: dict[str, Any], labelled: bool) -> None:
-  """What partition and learner ask of the kind of source."""
+  """Checks that the source has the owners or labels that are needed."""
   source, partition = flat['data.source'], flat['partition.name']
   kind = source.partition(':')[0]
-  owned = kind == 'folder'  # by clients; and it has no labels
-  # What an npz or a researcher's function has shows when it is read.
+  owned = kind == 'folder'  # it has owners, and no labels
+  # An npz or a researcher's function must be read to know what it has.
   if partition == 'natural' and kind in ('digits', 'tfds'):
     raise BadInput(f'partition natural needs owners, and {source} has none: '
                    'set --config.partition.name=iid')

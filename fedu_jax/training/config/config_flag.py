@@ -1,4 +1,4 @@
-"""The flag --config: a file with get_config(), and changes to its fields."""
+"""The flag --config: a file with get_config(), and flags for its fields."""
 
 from collections.abc import Iterator
 import functools
@@ -20,7 +20,7 @@ from fedu_jax.runtime import suggest
 from fedu_jax.training.config.fields import FIELDS
 from fedu_jax.training.config import registry
 
-_MODULE = 'config_file'  # what a config file is called as a module
+_MODULE = 'config_file'  # the module name of a config file
 
 
 def define() -> flags.FlagHolder:
@@ -38,7 +38,7 @@ def define() -> flags.FlagHolder:
 
 
 class _Parser(flags.ArgumentParser):
-  """Loads a config file; says in one line what is wrong with it."""
+  """Loads a config file; an error becomes one line."""
 
   loaded: Any = None
 
@@ -46,7 +46,7 @@ class _Parser(flags.ArgumentParser):
     """Returns the config of '<name or path>[:<choice>]'.
 
     Raises:
-      BadInput: there is no such file, or it fails, or gives no config.
+      BadInput: the file is missing, fails, or returns no config.
     """
     name, *choice = argument.split(':', 1)
     file = str(configs.find(name))
@@ -59,7 +59,7 @@ class _Parser(flags.ArgumentParser):
       sys.modules[_MODULE] = module = importlib.util.module_from_spec(spec)
       loader.exec_module(module)
       found = module.get_config(*choice)
-    except Exception as error:  # a config file is code, and can raise anything
+    except Exception as error:  # a config file is code, and can raise any error
       lines = [x.lineno for x in traceback.extract_tb(error.__traceback__)
                if x.filename == file]
       where = f', line {lines[-1]}' if lines else ''
@@ -77,7 +77,7 @@ class _Parser(flags.ArgumentParser):
     return found
 
   def flag_type(self) -> str:
-    """As help shows it."""
+    """The type's name in the help."""
     return 'a config'
 
 
@@ -87,9 +87,9 @@ def parse(argv: list[str], config: flags.FlagHolder, *, about: str | None,
 
   Args:
     argv: the command line.
-    config: what `define` returned.
+    config: the flag that `define` returned.
     about: see `cli.parse`.
-    **needed: further flags that must be given, each with an example.
+    **needed: other flags that must be given, each with an example value.
 
   Returns:
     The program's name.
@@ -104,10 +104,10 @@ def parse(argv: list[str], config: flags.FlagHolder, *, about: str | None,
 
 
 def _fields(whole: bool) -> str:
-  """What help says of fields.
+  """The help's text on fields.
 
   Args:
-    whole: list them.
+    whole: whether to list all fields.
   """
   if not whole:
     return ('Any field of a config is changed with --config.<field>=<value>, '
@@ -120,7 +120,7 @@ def _fields(whole: bool) -> str:
 
 
 def _explained(argv: list[str], error: Exception) -> str:
-  """Says what is wrong with --config and --config.<field>, or ''."""
+  """Explains an error in --config or --config.<field>; '' for others."""
   if isinstance(error.__context__, BadInput):
     return str(error.__context__)
   if isinstance(error, flags.UnrecognizedFlagError):
@@ -151,7 +151,7 @@ def _explained(argv: list[str], error: Exception) -> str:
 
 def _unfilled(config: ml_collections.ConfigDict,
               prefix: str = 'config.') -> Iterator[str]:
-  """The fields that are placeholders, which nothing has filled."""
+  """The fields that are placeholders without a value."""
   for name in config:
     try:
       value = config[name]
@@ -167,7 +167,7 @@ def _is_name(field: str) -> bool:
 
 
 def _changes(argv: list[str]) -> Iterator[tuple[str, str | None]]:
-  """The fields that flags change, and to what; None, where nothing follows."""
+  """The fields that flags set, with their values; None if there is no value."""
   argv = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
   for i, flag in enumerate(argv):
     if found := re.match(r'--?(?:no)?config\.([^=]*)(=?)(.*)', flag, re.DOTALL):

@@ -1,6 +1,7 @@
-"""Checks that a researcher's own pieces keep to what docs/swapping.md asks.
+"""Checks that a researcher's own pieces keep the contract of docs/swapping.md.
 
-Each check is for what a piece returned, and names the field that chose it.
+Each check takes what a piece returned. Its message names the config field that
+chose the piece.
 """
 
 from collections.abc import Callable
@@ -17,18 +18,18 @@ from fedu_jax.runtime.errors import BadInput
 
 def parts(found: Any, *, name: str, num_clients: int, num_examples: int
           ) -> list[np.ndarray]:
-  """Returns a partition as arrays of example numbers, one a client.
+  """Checks a partition; returns an array of example numbers for each client.
 
-  Clients may share examples, and some may be no one's.
+  Clients may share examples, and an example may belong to no client.
 
   Args:
-    found: what the partition returned.
+    found: the result of the partition.
     name: config.partition.name.
     num_clients: K.
     num_examples: N.
 
   Raises:
-    BadInput: it is no such list.
+    BadInput: the result is no list of K arrays of numbers from 0 to N - 1.
   """
   def wrong(what: str) -> BadInput:
     return BadInput(f'partition {name} returned {what}; it must return a list '
@@ -55,21 +56,21 @@ def parts(found: Any, *, name: str, num_clients: int, num_examples: int
 
 
 def online(nets: Any, rng: Array, images: Array, *, name: str) -> Online:
-  """Draws the first network, if `nets` is what a network function must return.
+  """Checks the result of a network function, and draws the first network.
 
   Args:
-    nets: what the function returned.
+    nets: the result of the function.
     rng: a key.
-    images: [B, H, W, C] f32, for their shape alone.
+    images: [B, H, W, C] f32; only their shape is used.
     name: config.model.name.
 
   Raises:
-    BadInput: it is no pair of modules that can be called as (x, train=...), or
-      one of them does not put out one row an image.
+    BadInput: the result is no pair of modules that can be called as (x,
+      train=...), or a module does not return one row for each image.
   """
   what = ('it must return fedu_jax.networks.Nets(encoder, predictor), Flax '
           'modules that are called as (x, train=True or False)')
-  if ':' not in name:  # one of ours, which need not be traced twice
+  if ':' not in name:  # one of ours needs no check
     return networks.init_online(nets, rng, images)
   try:
     shapes = jax.eval_shape(
@@ -86,15 +87,15 @@ def online(nets: Any, rng: Array, images: Array, *, name: str) -> Online:
 
 def divergence(measure: Callable[[PyTree, PyTree], Array], params: PyTree, *,
                name: str) -> None:
-  """Checks that a divergence can measure a network, and gives one number.
+  """Checks that a divergence accepts the network and returns one number.
 
   Args:
     measure: the divergence.
-    params: the encoder's.
+    params: the encoder's parameters.
     name: config.divergence.name.
 
   Raises:
-    BadInput: it cannot, or gives another shape.
+    BadInput: it fails, or returns another shape or dtype.
   """
   try:
     found = jax.eval_shape(measure, params, params)
@@ -108,15 +109,15 @@ def divergence(measure: Callable[[PyTree, PyTree], Array], params: PyTree, *,
 
 
 def cohort(ids: Array, *, name: str, size: int) -> Array:
-  """Returns a sampling's cohort [M] as i32.
+  """Checks the result of a sampling; returns the cohort's ids, [M] i32.
 
   Args:
-    ids: what the sampling returned.
+    ids: the result of the sampling.
     name: config.sampling.name.
     size: M.
 
   Raises:
-    BadInput: it is no array of so many whole numbers.
+    BadInput: the result is no array of M whole numbers.
   """
   ids = jnp.asarray(ids)
   if ids.shape != (size,) or not jnp.issubdtype(ids.dtype, jnp.integer):

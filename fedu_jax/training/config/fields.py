@@ -1,8 +1,8 @@
-"""Every field of a config, and what its value must be.
+"""All fields of a config, each with a check of its value.
 
-Every number has an upper bound, so that none overflows the int32 or float32
-that it becomes, and what no machine holds is refused before it is tried. What
-can be known only with the data or the devices at hand is checked there.
+Each number has an upper bound, so that it does not overflow int32 or float32,
+and so that sizes that fit no machine are refused at once. Checks that need the
+data or the devices are made later, where these are known.
 """
 
 from collections.abc import Callable
@@ -19,18 +19,18 @@ from fedu_jax.models import convolution
 
 SCHEDULES = ('cosine', 'constant')  # of the learning rate, over the rounds
 
-Check = Callable[[Any], str]  # what the value must be, if it is not; else ''
+Check = Callable[[Any], str]  # '' for a right value; else what it must be
 
-_MANY = 10**9  # of what is counted in int32
-_CLIENTS = 10**6  # of which each has a row in tables, and a folder or file
-_UNITS = 2**17  # of a layer; more are a slip of the keyboard
-_FACTOR = 1e6  # of what scales a float32
+_MANY = 10**9  # the largest count, which fits int32
+_CLIENTS = 10**6  # the most clients; each has a row in tables and files
+_UNITS = 2**17  # the most units of a layer; more are likely a typing error
+_FACTOR = 1e6  # the largest factor of a float32
 
 
 def _number(kind: type, low: float, high: float, above: bool = False) -> Check:
   def check(value):
     right = isinstance(value, (int, float) if kind is float else int)
-    # Not a number is neither above nor below anything.
+    # The comparisons are False for NaN.
     if isinstance(value, bool) or not right or not (
         (low < value if above else low <= value) and value <= high):
       noun = 'a whole number' if kind is int else 'a number'
@@ -71,7 +71,7 @@ def _digits(text: str, most: int) -> bool:
   return len(text) < 10 and text.isdecimal() and 0 < int(text) <= most
 
 
-def _devices(value):  # a text, since a flag keeps the type of what it changes
+def _devices(value):  # a text, because a flag cannot change a field's type
   right = isinstance(value, str) and (
       value == 'auto' or _digits(value, _CLIENTS))
   return '' if right else (
@@ -169,7 +169,7 @@ FIELDS: dict[str, Check] = {
     'evaluation.every': _count(0, _MANY),
     'evaluation.alone': _count(0, _CLIENTS),
     'evaluation.knn_neighbours': _count(1, _MANY),
-    # exp(1 / temperature) is a neighbour's weight, and must not overflow.
+    # A neighbour's weight, exp(1 / temperature), must not overflow.
     'evaluation.knn_temperature': _real(0.02, _FACTOR),
     'evaluation.probe_epochs': _count(1, 10**6),
     'evaluation.probe_batch_size': _count(1, _MANY),

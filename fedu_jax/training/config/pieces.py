@@ -1,8 +1,8 @@
-"""What a name in a config stands for: a function, or a record of a method.
+"""Finds the piece that a config names: a function, or a record of a method.
 
-A name is one of ours, in a dict of its kind, or a researcher's own as
-'package.module:name'. The keyword arguments of such a function are fields of
-its section.
+A name is one of ours, in a dict of its section, or a researcher's own as
+'package.module:name'. The keyword arguments of its function are fields of its
+section.
 """
 
 from collections.abc import Callable, Mapping
@@ -44,21 +44,21 @@ SECTIONS = {
 _RECORDS: dict[str, Callable[..., Any]] = {
     'learner': method.method_of, 'aggregation': method.aggregation_of,
     'rule': method.rule_of}
-# How the other members of a record are called.
+# The arguments of the other members of a record.
 _MEMBERS = {'learner': {'check': 'config'},
             'aggregation': {'upload': 'client, cohort', 'memory': 'clients'},
             'rule': {'download': 'server', 'memory': 'online'}}
 
 
 def choices(section: str) -> dict[str, Any]:
-  """Our names of a section -> what is in the dict; whole methods at the end."""
+  """Returns our pieces of a section by name; whole methods at the end."""
   whole = {name: piece for name, piece in METHODS.items()
            if len(belongs(piece)) > 1 and section in belongs(piece)}
   return {**SECTIONS[section].ours, **whole}
 
 
 def belongs(piece: Any) -> tuple[str, ...]:
-  """The sections that must all name a piece if one does: a method's own."""
+  """Returns the sections that must all name a piece if one of them does."""
   if not isinstance(piece, Method):
     return ()
   own = {'learner': piece.learner, 'aggregation': piece.aggregation,
@@ -67,7 +67,7 @@ def belongs(piece: Any) -> tuple[str, ...]:
 
 
 def raw(section: str, name: str) -> Any:
-  """Returns what a section's name stands for, as its author wrote it.
+  """Returns the piece of a name as its author wrote it.
 
   Raises:
     BadInput: there is none; the message names the nearest and all choices.
@@ -82,7 +82,7 @@ def raw(section: str, name: str) -> Any:
   path, _, attribute = name.partition(':')
   try:
     return getattr(importlib.import_module(path), attribute)
-  except Exception as error:  # a researcher's module can raise anything
+  except Exception as error:  # a researcher's module can raise any error
     raise _no_function(section, name, error) from error
 
 
@@ -94,7 +94,7 @@ def find(section: str, name: str) -> Any:
     the other sections.
 
   Raises:
-    BadInput: there is none, or it cannot be called as it must.
+    BadInput: there is none, or it does not take the arguments of its section.
   """
   piece = _part(section, raw(section, name))
   if piece is None:

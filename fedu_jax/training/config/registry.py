@@ -1,8 +1,7 @@
-"""Checks a config before anything is touched, and binds its pieces to it.
+"""Checks a config, and binds the functions that it names to its values.
 
-A name in the config stands for a piece, see `pieces`. The keyword arguments
-that its function takes are fields of its section, so a new one needs no change
-here.
+A name in the config stands for a piece, see `pieces`. The keyword arguments of
+its function are fields of its section, so a new argument needs no change here.
 """
 
 from collections.abc import Callable
@@ -21,20 +20,20 @@ from fedu_jax.training.config import compatibility
 from fedu_jax.training.config.fields import FIELDS
 from fedu_jax.training.config import pieces
 
-# Where a run runs, which changes what it computes by rounding at most; and what
-# stands there for one that is read from its folder.
+# The fields that say where a run runs. They change results by rounding at most.
+# The values are those of a run that is read from its folder.
 PLACES = {'data.dir': '', 'devices': 'auto', 'devices_per_client': 1,
           'clients_per_device': 0, 'store': 'auto',
           'distributed.coordinator': '',
           'distributed.processes': 0, 'distributed.process': -1,
           'distributed.timeout': 100}
-# A field that a later version added -> the value that every run had before it,
-# which may differ from today's default: a run that began earlier goes on.
+# A field that a later version added -> the value that all earlier runs had. It
+# may differ from today's default; earlier runs can therefore resume.
 ADDED: dict[str, Any] = {
     'data.fit': 'crop', 'data.depth': 0, 'data.colours': 'stored',
     'data.leave_out': '',
     'view.eight_bit': False, 'model.convolution': 'fast'}
-# What `program` binds to a section's function, beside its fields.
+# The arguments of a section's function that code binds, not fields.
 _BOUND = {'learner': ('make_tx', 'loss'), 'sampling': ('size',),
           'aggregation': ('add',)}
 
@@ -51,19 +50,20 @@ def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-  """Checks every field: its name, type, range, and whether they fit together.
+  """Checks all fields: names, types, ranges, and whether they fit together.
 
-  Nothing is read for it but a researcher's own modules.
+  It reads no data, and imports a researcher's own modules.
 
   Raises:
-    BadInput: naming the first field that is wrong, and what it must be.
+    BadInput: a field is wrong; the message names the first, and what it must
+      be.
   """
   if not isinstance(config, ml_collections.ConfigDict):
     raise BadInput(f'the config is {_shown(config)}, not a ConfigDict: start '
                    'from configs/cifar10.py')
   try:
     flat = flatten(config)
-  except Exception as error:  # a placeholder that was not filled, a circle
+  except Exception as error:  # a placeholder without a value, or a cycle
     raise BadInput(f'the config cannot be read ({type(error).__name__}: '
                    f'{error})') from error
   for name in FIELDS:
@@ -91,7 +91,7 @@ def check(config: ml_collections.ConfigDict) -> None:
 
 
 def _own_fields(flat: dict[str, Any]) -> set[str]:
-  """The fields that functions take, a researcher's own among them."""
+  """The fields that the config's functions take, a researcher's own too."""
   fields = set()
   for section in pieces.SECTIONS:
     chosen = flat[f'{section}.name']
@@ -130,19 +130,19 @@ def labelled(config: ml_collections.ConfigDict) -> bool:
 
 
 def functions(config: ml_collections.ConfigDict) -> tuple[Callable, ...]:
-  """What the names of a config stand for now: a module may be reloaded."""
+  """Returns the functions that the config names, as they are imported now."""
   return tuple(pieces.function(section, config[section].name)
                for section in pieces.SECTIONS)
 
 
 def bind(config: ml_collections.ConfigDict, section: str,
          **more: Any) -> Callable[..., Any]:
-  """Binds a section's function to those of its fields that it takes.
+  """Binds a section's function to the fields that it takes as arguments.
 
   Args:
     config: the whole config.
-    section: such as 'rule'.
-    **more: keyword arguments that are not fields; bound if it takes them.
+    section: a section, such as 'rule'.
+    **more: keyword arguments that are no fields; bound if it takes them.
   """
   function = pieces.function(section, config[section].name)
   offered = dict(config[section]) | more
@@ -170,23 +170,23 @@ def takes(config: ml_collections.ConfigDict, section: str, name: str) -> bool:
 
 
 def view(config: ml_collections.ConfigDict) -> Callable[..., Any]:
-  """Binds the distribution of views."""
+  """Binds the view to the fields of config.view."""
   return augment.make_view(**dict(config.view))
 
 
 def complete(flat: dict[str, Any]) -> dict[str, Any]:
-  """Adds the fields that a flat config of an earlier version lacks."""
+  """Adds the fields that an earlier version's flat config lacks."""
   return ADDED | flat
 
 
 def differing(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
-  """The names of the values in which two flat configs differ, in order."""
+  """Returns the names of values that differ between flat configs, sorted."""
   return [name for name in sorted(a.keys() | b.keys())
           if _told(a, name) != _told(b, name)]
 
 
 def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
-  """Says field by field how two flat configs differ: 'rounds (3, not 5)'."""
+  """Describes each difference between flat configs: 'rounds (3, not 5)'."""
   return [f'{name} ({_told(a, name)}, not {_told(b, name)})'
           for name in differing(a, b)]
 
@@ -197,16 +197,16 @@ def _told(flat: dict[str, Any], name: str) -> Any:
 
 
 def _plain(value: Any) -> bool:
-  """Whether a value of a researcher's own field can be kept with a run."""
+  """Whether config.json can hold a value of a researcher's own field."""
   if isinstance(value, (tuple, list)):
     return all(map(_plain, value))
   return value is None or isinstance(value, (int, float, str))
 
 
 def _shown(value: Any) -> str:
-  """A value as Python writes it, unless that is long or cannot be."""
+  """A value as Python prints it, shortened to 60 characters."""
   try:
     text = repr(value)
-  except Exception:  # whole numbers of thousands of digits, and objects
+  except Exception:  # integers of thousands of digits, and some objects
     text = f'a {type(value).__name__}'
   return text if len(text) <= 60 else text[:60] + '...'

@@ -1,1 +1,1 @@
-"""The compiled round, and where the clients' state and images are kept."""
+"""The compiled round, and the storage of clients' states and images."""

@@ -1,7 +1,7 @@
-"""Where the state of clients lies that do not train now: memory, or files.
+"""Stores for the states of clients, in the host's memory or in files.
 
-A store holds K clients as NumPy arrays, hands out copies of some, and takes
-them back when they have trained. What of it a checkpoint must hold, it says.
+A store holds K clients as NumPy arrays. It returns copies of a cohort, and
+takes the trained cohort back. `snapshot` is its part of a checkpoint.
 """
 
 from collections.abc import Sequence
@@ -19,40 +19,40 @@ from fedu_jax.runtime.errors import BadInput
 
 
 class Store(Protocol):
-  """What either store does; ids are [M], each once."""
+  """The interface of both stores. `ids` are [M], each at most once."""
 
   def take(self, ids: np.ndarray) -> ClientState:
     """Copies some clients, stacked [M, ...]."""
 
   def put(self, ids: np.ndarray, rows: ClientState) -> None:
-    """Replaces some clients by what they have become."""
+    """Replaces some clients by new states, [M, ...]."""
 
   def snapshot(self) -> PyTree:
-    """What a checkpoint holds of the clients, not a copy.
+    """Returns the store's part of a checkpoint, not a copy.
 
     Raises:
-      OSError: what it names could not be written.
+      OSError: a file that it names could not be written.
     """
 
   def named(self) -> Sequence[pathlib.Path]:
-    """The files, sealed, that the last `snapshot` names."""
+    """Returns the sealed files that the last `snapshot` names."""
 
   def restore(self, saved: PyTree) -> None:
-    """Goes back to what a checkpoint holds."""
+    """Restores the clients of a checkpoint's `snapshot`."""
 
   def keep_from(self, rounds: int) -> None:
-    """Lets go of what no checkpoint needs that has so many rounds or more."""
+    """Removes files that no checkpoint of `rounds` rounds or more needs."""
 
 
 class InMemory:
-  """All clients in the host's memory; a checkpoint holds them all."""
+  """Keeps all clients in the host's memory and in each checkpoint."""
 
   def __init__(self, client: ClientState, num_examples: np.ndarray):
-    """Makes clients that have not trained.
+    """Makes K clients that have not trained.
 
     Args:
-      client: one of them, without a leading axis.
-      num_examples: [K] f32, their data sizes.
+      client: one client, without a leading axis.
+      num_examples: the clients' data sizes, [K] f32.
     """
     self._clients = jax.tree.map(
         lambda x: np.repeat(x[None], len(num_examples), 0), client
@@ -73,52 +73,52 @@ class InMemory:
     return ()
 
   def restore(self, saved: ClientState) -> None:
-    self._clients = jax.tree.map(np.array, saved)  # which may be written to
+    self._clients = jax.tree.map(np.array, saved)  # copies are writable
 
   def keep_from(self, rounds: int) -> None:
     del rounds
 
 
 class OnDisk:
-  """One file for each client that has trained, and for each time it has.
+  """Keeps each client in files, one for each round that it trained in.
 
-  A checkpoint then holds no more than when each client last trained, and its
-  cost does not grow with the clients' networks: their files are there already,
-  and stay as long as a checkpoint names them. Clients that have not trained
-  take no space. Those whose files could not be written stay in memory, until
-  they can be.
+  A checkpoint then holds only each client's last round, so its cost does not
+  grow with the clients' networks. A client's file stays as long as a checkpoint
+  names it. Clients that have not trained take no space. A client stays in
+  memory until its file can be written.
   """
 
   def __init__(self, client: ClientState, num_examples: np.ndarray,
                folder: pathlib.Path):
-    """Makes clients that have not trained; arguments as for `InMemory`.
+    """Makes K clients that have not trained.
 
     Args:
-      client: one of them, without a leading axis.
-      num_examples: [K] f32, their data sizes.
-      folder: of the files; those of an earlier start stay until `restore`.
+      client: one client, without a leading axis.
+      num_examples: the clients' data sizes, [K] f32.
+      folder: the folder of the files. Those of an earlier start stay until
+        `restore`.
     """
     self._client, self._num_examples = client, num_examples
     self._folder = folder
     try:
-      folder.mkdir(parents=True, exist_ok=True)  # tells what kind of run it is
+      folder.mkdir(parents=True, exist_ok=True)  # marks a run with this store
     except OSError as error:
       raise BadInput(f'{folder} cannot be made ({error.strerror}): choose '
                      'another --workdir') from error
     self._last = np.full(len(num_examples), -1, np.int32)  # rounds
     self._unwritten: dict[pathlib.Path, bytes] = {}
-    self._unsynced: set[pathlib.Path] = set()  # the power could take them
-    # Files that a later one replaces, by the round that wrote the later one.
+    self._unsynced: set[pathlib.Path] = set()  # a power failure may lose them
+    # Files that a later one replaces, with the round of the later one.
     self._replaced: list[tuple[int, pathlib.Path]] = []
-    # Of rounds beyond the checkpoint that this start goes on from.
+    # Files of rounds after the checkpoint that this start resumed from.
     self._beyond: set[pathlib.Path] = set()
 
   def _path(self, client: int, round_: int) -> pathlib.Path:
-    # At most a thousand files a folder, or some file systems crawl.
+    # Few files in a folder: some file systems are slow with many.
     return self._folder / str(client // 250) / f'{client}-{round_}.msgpack'
 
   def _is_ours(self, path: pathlib.Path) -> bool:
-    """Whether a file has a name of ours; a copy is not used, nor removed."""
+    """Whether a file has a name of ours; other files stay untouched."""
     client, _, round_ = path.stem.partition('-')
     return (client.isdecimal() and round_.isdecimal()
             and int(client) < len(self._last)
@@ -146,12 +146,12 @@ class OnDisk:
       path = self._path(client, int(row.last_round))
       before = self._path(client, self._last[client])
       if 0 <= self._last[client] < row.last_round and (
-          self._unwritten.pop(before, None) is None):  # or nobody names it
+          self._unwritten.pop(before, None) is None):  # else it has no file
         self._replaced.append((int(row.last_round), before))
       self._beyond.discard(path)
       self._unwritten[path] = serialization.to_bytes(row)
       self._last[client] = row.last_round
-    with contextlib.suppress(OSError):  # `snapshot` tries again, and says so
+    with contextlib.suppress(OSError):  # `snapshot` tries again and reports it
       self._write()
 
   def _write(self) -> None:
@@ -163,10 +163,10 @@ class OnDisk:
 
   def snapshot(self) -> np.ndarray:
     self._write()
-    # With the names of folders that may be new.
+    # Their folders too, whose names may be new.
     for path in {x for path in self._unsynced
                  for x in (path, *path.parents[:3])}:
-      if path.exists():  # not one that has been replaced since
+      if path.exists():  # it may have been replaced since
         durable_files.sync(path)
     self._unsynced = set()
     return self._last
@@ -176,10 +176,10 @@ class OnDisk:
             for client in np.flatnonzero(self._last >= 0).tolist()]
 
   def restore(self, saved: np.ndarray) -> None:
-    """Goes back to what a checkpoint holds.
+    """Restores the clients of a checkpoint's `snapshot`.
 
-    Files of later rounds stay until there is a checkpoint anew, lest one that
-    is only unreadable today should miss them.
+    Files of later rounds stay until there is a new checkpoint, because a later
+    checkpoint that cannot be read now may be readable again.
     """
     self._last = np.array(saved)
     self._unwritten, self._replaced = {}, []

@@ -1,8 +1,8 @@
-"""The arithmetic of a round: its bytes and seconds.
+"""Formulas for the bytes and seconds of a round.
 
-Exact where it counts bytes of arrays; a model where it divides by a rate.
-`benchmarks/SCALING.md` explains the formulas and compares them with what was
-measured.
+Bytes of arrays are exact. Seconds are a model: work divided by a rate.
+`benchmarks/SCALING.md` explains the formulas and compares them with
+measurements.
 """
 
 from typing import Any, NamedTuple
@@ -13,48 +13,45 @@ ROUND, ALL_ROUNDS = 'a round', 'all rounds'  # sums of other lines
 
 
 class Sizes(NamedTuple):
-  """A federation, as far as its costs depend on it; sizes in bytes."""
+  """The sizes that the costs of a federation depend on; S to D in bytes."""
   clients: int  # K
-  cohort: int  # M, that train in a round
-  groups: int  # n, of devices that train together
-  group: int  # g, devices of a group, which share a client's batches
+  cohort: int  # M, clients that train in a round
+  groups: int  # n, groups of devices
+  group: int  # g, devices of a group; they share each batch of a client
   share: int  # clients of a cohort that a group trains in a round
-  at_once: int  # those that lie on a group's devices together
-  store: str  # device, host or disk: where the others lie
-  state: int  # S, of a client
-  upload: int  # U, that a client sends
-  download: int  # V, that it receives
+  at_once: int  # m, clients that are on a group's devices at once
+  store: str  # device, host or disk: where clients are kept
+  state: int  # S, a client's networks
+  upload: int  # U, what a client sends
+  download: int  # V, what a client receives
   network: int  # O, the online network
-  server: int  # J
-  images: int  # D, of a client, padded to the largest
-  data: int  # of all images
-  images_trained: float  # that a group trains on in a round
-  steps: float  # that it makes in a round
+  server: int  # J, the server's state
+  images: int  # D, a client's images, padded to the largest client
+  data: int  # bytes of all images
+  images_trained: float  # images that a group trains on in a round
+  steps: float  # steps of a group in a round
   rounds: int
-  checkpoints: int  # c, that are kept
-  every: int  # rounds between them
+  checkpoints: int  # c, checkpoints that are kept
+  every: int  # rounds between checkpoints
 
 
 class Rates(NamedTuple):
-  """How fast things are, in operations or bytes a second."""
-  compute: float  # R, of a device
-  link: float  # L, between the host and its devices, or the disk
-  network: float  # N, between devices
-  uplink: float  # P, of a client that is a real one
+  """Rates in operations or bytes a second."""
+  compute: float  # R, operations of a device
+  link: float  # L, bytes between the host, or its disk, and its devices
+  network: float  # N, bytes between devices
+  uplink: float  # P, bytes that a real client sends
 
 
 class Line(NamedTuple):
-  """One figure: what it is of, and how it comes about."""
+  """One line of a plan: a name, a number, and its formula."""
   what: str
   value: float
   how: str
 
 
 def peak_memory(compiled: jax.stages.Compiled) -> int:
-  """Bytes that a program holds at once: arguments, results and its own.
-
-  On each device, where it runs on several.
-  """
+  """Bytes that a program needs on a device: arguments, results, temporaries."""
   found: Any = compiled.memory_analysis()
   return (found.argument_size_in_bytes + found.output_size_in_bytes
           - found.alias_size_in_bytes + found.temp_size_in_bytes)
@@ -67,11 +64,11 @@ def arguments(compiled: jax.stages.Compiled) -> int:
 
 
 def program_at_least(sizes: Sizes) -> int:
-  """Bytes that a round's program holds on a device, but the working memory.
+  """Bytes that a round's program needs on a device, without temporaries.
 
-  The server, and the clients with their images; of those that train, new states
-  as well, which are written beside the old ones, and uploads. A cohort drawn
-  from clients on the device is copied, with its images.
+  These are the server, the clients with their images, and, for the clients that
+  train, new states and uploads. A cohort that is drawn from clients on the
+  device is copied, with its images.
   """
   drawn = sizes.store == 'device' and sizes.cohort < sizes.clients
   copied = sizes.at_once * (sizes.state + sizes.images) if drawn else 0
@@ -81,15 +78,15 @@ def program_at_least(sizes: Sizes) -> int:
 
 
 def device_memory(sizes: Sizes, program: int = 0) -> Line:
-  """What a device holds while a round's program, of so many bytes, runs.
+  """The memory of a device while a round runs.
 
-  The network that the server sent out first stays, to be scored; of clients in
-  a store, those that come next are there already.
+  Besides the program there is the server's first network, which is scored at
+  the end. If clients are streamed, the next ones are already on the device.
 
   Args:
     sizes: the federation.
-    program: what `peak_memory` says of it; 0: `program_at_least`, before the
-      program is compiled.
+    program: the `peak_memory` of the round's program; 0 before it is compiled,
+      for `program_at_least`.
   """
   if not program:
     line = device_memory(sizes, program_at_least(sizes))
@@ -103,10 +100,10 @@ def device_memory(sizes: Sizes, program: int = 0) -> Line:
 
 
 def host_memory(sizes: Sizes) -> Line:
-  """What the host holds, beside Python, JAX and the compiler."""
+  """The memory of the host, without Python, JAX and the compiler."""
   slice_ = sizes.groups * sizes.at_once
   if sizes.store == 'device':
-    # Stacked once before the first round; copied for each checkpoint.
+    # Images are stacked once; states are copied for each checkpoint.
     return Line('memory of the host', sizes.data + sizes.clients * max(
         sizes.images, sizes.state), 'all images + K max(S, D)')
   moved = slice_ * (2 * sizes.state + sizes.images)
@@ -121,15 +118,15 @@ def host_memory(sizes: Sizes) -> Line:
 def saved(sizes: Sizes) -> int:
   """Bytes of a checkpoint, before compression."""
   if sizes.store == 'disk':
-    return sizes.server + 4 * sizes.clients  # when each last trained
+    return sizes.server + 4 * sizes.clients  # the last round of each client
   return sizes.server + sizes.clients * sizes.state
 
 
 def disk(sizes: Sizes) -> Line:
-  """What checkpoints take, before compression, and the clients' files."""
+  """The space of checkpoints, before compression, and of clients' files."""
   keep = min(sizes.checkpoints, -(-sizes.rounds // sizes.every))
   if sizes.store == 'disk':
-    # Files stay that a checkpoint names, besides each client's last.
+    # Each client's last file, and files that a checkpoint names.
     files = min(sizes.clients + keep * sizes.every * sizes.cohort,
                 sizes.rounds * sizes.cohort)
     return Line('disk', keep * saved(sizes) + files * sizes.state,
@@ -139,12 +136,12 @@ def disk(sizes: Sizes) -> Line:
 
 
 def traffic(sizes: Sizes, *, in_sums: bool = True) -> list[Line]:
-  """What a round sends, in bytes.
+  """The traffic of a round, in bytes.
 
   Args:
     sizes: the federation.
-    in_sums: whether the aggregation is of sums, so that a device sends one and
-      not its clients' uploads.
+    in_sums: whether the aggregation needs only sums, so that a device sends a
+      sum and not all uploads of its clients.
   """
   n, moved = sizes.groups, 0
   if sizes.store != 'device':
@@ -168,16 +165,15 @@ def traffic(sizes: Sizes, *, in_sums: bool = True) -> list[Line]:
 
 def seconds(sizes: Sizes, rates: Rates, per_image: float,
             sent: list[Line]) -> list[Line]:
-  """What a round takes here, in seconds; what takes none is left out.
+  """The time of a round, in seconds, without lines of 0.
 
-  Clients come and go while others train, so that of both times the longer one
-  counts.
+  Clients are moved while others train, so the longer of both times counts.
 
   Args:
     sizes: the federation.
-    rates: of the devices.
-    per_image: operations of a step, for one image.
-    sent: what `traffic` returns.
+    rates: the rates of the devices.
+    per_image: the operations of a step for one image.
+    sent: the result of `traffic`.
   """
   _, _, reduced, moved, shared = (line.value for line in sent)
   rows = [
@@ -187,7 +183,7 @@ def seconds(sizes: Sizes, rates: Rates, per_image: float,
       Line('shared batches', shared / rates.network, 'bytes / N'),
       Line('clients come and go', moved / rates.link,
            'bytes / L, while others train'),
-      # Files of clients that are on disk are written as they come back.
+      # Files of clients on disk are written when clients come back.
       Line('a share of a checkpoint', saved(sizes) / sizes.every / rates.link,
            '(J + K S) / L, every some rounds')]
   training, reduce_, share, move, save = (row.value for row in rows)
@@ -198,7 +194,7 @@ def seconds(sizes: Sizes, rates: Rates, per_image: float,
 
 
 def deployed(sizes: Sizes, rates: Rates) -> list[Line]:
-  """What a round would add in seconds if clients were elsewhere, for real."""
+  """The seconds that a round would take in addition with real clients."""
   return [
       Line('a client uploads', sizes.upload / rates.uplink, 'U / P'),
       Line('the server takes in all uploads', sizes.cohort * sizes.upload
@@ -206,13 +202,13 @@ def deployed(sizes: Sizes, rates: Rates) -> list[Line]:
 
 
 def exceeded(line: Line, limit: float) -> list[str]:
-  """Says that a memory does not suffice, if it does not."""
+  """Returns a text on a memory that is too small; an empty list if it fits."""
   return [f'{line.what} ({of_bytes(line.value)} of {of_bytes(limit)})'
           ] if line.value > limit else []
 
 
 def longest(lines: list[Line]) -> str:
-  """Names the line that takes longest."""
+  """Names the line with the longest time."""
   line = max(lines, key=lambda line: line.value)
   return f'{line.what} ({of_seconds(line.value)})'
 

@@ -1,4 +1,4 @@
-"""Clients spread over devices: a mesh, and where a federation's arrays lie."""
+"""The mesh of devices, and the sharding of a federation's arrays over it."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,28 +13,28 @@ EVERYWHERE, BY_CLIENT = PartitionSpec(), PartitionSpec(AXIS)
 
 
 class Layout(NamedTuple):
-  """How many clients there are, or train at once, and their devices.
+  """The number of clients, all or those that train at once, and their devices.
 
-  A mesh has the axes AXIS, of groups of devices that share the clients, and
-  DATA, of the devices of a group, which share each batch of a client.
+  A mesh has two axes. Clients are sharded over AXIS, the groups of devices.
+  Each batch of a client is sharded over DATA, the devices of a group.
   """
   num_clients: int
-  mesh: Mesh | None  # None: all on the first device
+  mesh: Mesh | None  # None: everything is on the first device
 
   @property
   def padded(self) -> int:
-    """The clients that arrays have room for: as many on each group."""
+    """The length of the clients' axis: the same number on each group."""
     share = self.mesh.shape[AXIS] if self.mesh else 1
     return -(-self.num_clients // share) * share
 
   def sharding(self, spec: PartitionSpec) -> jax.sharding.Sharding:
-    """Where an array lies: EVERYWHERE, or BY_CLIENT along its first axis."""
+    """The sharding of arrays: EVERYWHERE, or BY_CLIENT on the first axis."""
     if self.mesh is None:
       return jax.sharding.SingleDeviceSharding(jax.devices()[0])
     return NamedSharding(self.mesh, spec)
 
   def hosts(self) -> list[int]:
-    """The host that has each client's images; the first, where several do."""
+    """The host that has each client's images; the first if several have."""
     found = [-1] * self.padded
     places: Any = self.sharding(BY_CLIENT).devices_indices_map((self.padded,))
     for device, (rows,) in places.items():
@@ -45,10 +45,10 @@ class Layout(NamedTuple):
 
 
 def spread(num_clients: int, most: int) -> tuple[int, int]:
-  """Spreads clients evenly over at most so many groups of devices.
+  """Divides clients evenly over at most `most` groups of devices.
 
   Returns:
-    How many groups have clients, and how many each has at most.
+    The number of groups with clients, and the most clients of a group.
   """
   share = -(-num_clients // most)
   return -(-num_clients // share), share
@@ -56,21 +56,20 @@ def spread(num_clients: int, most: int) -> tuple[int, int]:
 
 def layout(devices: str, num_clients: int, *, clients_per_device: int = 0,
            devices_per_client: int = 1) -> Layout:
-  """Chooses the devices for clients that are to train.
+  """Chooses the devices for clients that train.
 
   Args:
-    devices: how many at most, as a text; 'auto', all that are visible. None is
-      left without a client.
-    num_clients: how many train in a round.
-    clients_per_device: how many at once on each device, or group of them; 0,
-      as many as it takes.
-    devices_per_client: how many form a group.
+    devices: the most devices, as a text; 'auto' for all that are visible.
+      Devices without a client are not used.
+    num_clients: the number of clients that train in a round.
+    clients_per_device: the clients at once on each group of devices; 0 for all.
+    devices_per_client: the devices of a group.
 
   Returns:
-    The layout of those that train at once.
+    The layout of the clients that train at once.
 
   Raises:
-    BadInput: more devices are wanted than there are, or than can share.
+    BadInput: there are too few devices, or hosts cannot share the clients.
   """
   own = [[d for d in jax.devices() if d.process_index == i]
          for i in range(jax.process_count())]
@@ -84,7 +83,7 @@ def layout(devices: str, num_clients: int, *, clients_per_device: int = 0,
                    f'there are {count} devices: at most that')
   most = count // devices_per_client
   groups, share = spread(num_clients, most)
-  # Each host has a part in rounds, if only of padding, and the same.
+  # Each host must have the same number of groups, some maybe of padding alone.
   while groups * devices_per_client % hosts and groups < most:
     groups += 1
   here, left = divmod(groups * devices_per_client, hosts)
@@ -101,17 +100,16 @@ def layout(devices: str, num_clients: int, *, clients_per_device: int = 0,
 
 def over_clients(fn: Callable[..., Any], mesh: Mesh, *, in_specs: Any,
                  out_specs: Any) -> Callable[..., Any]:
-  """Makes `fn` what each group of devices does with its own clients.
+  """Makes each group of devices run `fn` on its own clients.
 
-  What a group does is spread over its devices by the compiler, as the sharding
-  of its batches has it.
+  Within a group, the compiler shards the work as the batches are sharded.
   """
-  # Not checked, since scans start from constants, which do not vary.
+  # No check of varying values: scans start from constants, which do not vary.
   return jax.shard_map(fn, mesh=mesh, check_vma=False, axis_names={AXIS},
                        in_specs=in_specs, out_specs=out_specs)
 
 
 def by_data(index: jax.Array) -> jax.Array:
-  """Spreads batches [..., B] over a group's devices, within `over_clients`."""
+  """Shards batches [..., B] over a group's devices, within `over_clients`."""
   spec = PartitionSpec(*(None,) * (index.ndim - 1), DATA)
   return jax.lax.with_sharding_constraint(index, spec)
