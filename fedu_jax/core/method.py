@@ -56,7 +56,7 @@ class Aggregation(NamedTuple):
   client must not count. Its keyword arguments are fields of config.aggregation.
   See `core/aggregation.py` for `add`, by which it runs on many devices.
   """
-  fn: Callable[..., ServerState]  # (server, clients [M], *, ...) -> server
+  fn: Callable[..., ServerState]  # (server, clients [M], ...) -> server
   upload: Upload = upload_online  # (client, cohort) -> tree
   memory: ServerMemory = no_memory  # (clients [K]) -> tree
 
@@ -68,7 +68,7 @@ class UpdateRule(NamedTuple):
   server what `download` returns, and `round`. Its keyword arguments are fields
   of config.rule.
   """
-  fn: Callable[..., ClientState]  # (client, server, *, ...) -> client
+  fn: Callable[..., ClientState]  # (client, server, ...) -> client
   download: Download = download_online  # (server) -> tree
   memory: RuleMemory = no_memory  # (online) -> tree
 
@@ -82,7 +82,7 @@ class Method(NamedTuple):
   raises a ValueError, with a line for the user, if values of the config do not
   suit the method.
   """
-  learner: Callable[..., Learner]  # (nets, view, *, make_tx, ...) -> Learner
+  learner: Callable[..., Learner]  # (nets, view, make_tx=..., ...) -> Learner
   aggregation: Aggregation | Callable[..., ServerState] | None = None
   rule: UpdateRule | Callable[..., ClientState] | None = None
   labelled: bool = False  # whether it trains on labels; images are `Labelled`

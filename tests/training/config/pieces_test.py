@@ -100,7 +100,7 @@ def test_one_line_in_a_dict_makes_a_method_ours(monkeypatch):
   with pytest.raises(BadInput, match='whole is all three or none'):
     registry.check(config)
   config.rule.name = 'whol'
-  with pytest.raises(BadInput, match="'whole'.*fedca, fedsc, whole, or"):
+  with pytest.raises(BadInput, match="mean 'whole'.*, fedca, .*, whole, or"):
     registry.check(config)
 
 
