@@ -12,7 +12,7 @@ from fedu_jax.core import trees
 
 EXECUTIONS = ('auto', 'vmap', 'map')
 
-Made = TypeVar('Made')  # what an aggregation makes of uploads
+Made = TypeVar('Made')  # the result of an aggregation
 
 
 def map_clients(fn: Callable[..., PyTree], *,
@@ -155,24 +155,24 @@ def run_round(server: ServerState, clients: ClientState, batches: Batches,
               aggregate: Callable[[ServerState, ClientState], Made],
               arrived: Array | None = None, **training: Any
               ) -> tuple[Made, ClientState, Metrics]:
-  """Runs a round: `train_cohort`, `uploads`, and the mean of what arrives.
+  """Runs a round: `train_cohort`, `uploads`, and the aggregation.
 
   Every federation runs this function. A cohort that trains in slices runs it
   once for each slice, with an `aggregate` that only adds the slice's uploads to
-  those before; the server's aggregation follows when all slices are done.
+  the sums of earlier slices. The server's aggregation follows the last slice.
 
   Args:
     server: the server.
     clients: the cohort, or a slice of it, stacked [M, ...].
-    batches: the work orders of these clients, stacked [M, ...].
+    batches: the batches of these clients, stacked [M, ...].
     rng: the run's key.
-    aggregate: (server, clients) -> the server after the round, or what is kept
-      of a slice's uploads.
+    aggregate: (server, clients) -> the server after the round, or the sums of a
+      slice's uploads.
     arrived: [M] bool, as for `uploads`.
     **training: the keyword arguments of `train_cohort`.
 
   Returns:
-    What `aggregate` returns, the clients, and their metrics [M]: those of
+    The result of `aggregate`, the clients, and their metrics [M]: those of
     `train_cohort`, and 'arrived', bool.
   """
   clients, metrics = train_cohort(server, clients, batches, rng, **training)

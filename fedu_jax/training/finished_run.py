@@ -1,4 +1,4 @@
-"""What a run left in its folder: its config, its rounds and its networks."""
+"""Reads a run's folder: its config, its rounds and its networks."""
 
 import contextlib
 import json
@@ -28,7 +28,7 @@ def config_of(folder: pathlib.Path, data_dir: str = '',
 
   Args:
     folder: the workdir of the run.
-    data_dir: the folder of TFDS's data sets, which no run records.
+    data_dir: the folder of TFDS's data sets; runs do not record it.
     source: where the run's data is now; '' for where it was.
 
   Raises:
@@ -42,7 +42,7 @@ def config_of(folder: pathlib.Path, data_dir: str = '',
     config = config_dict.from_flat(
         flat | registry.PLACES | {'data.dir': data_dir})
   except (OSError, ValueError, TypeError, AttributeError) as error:
-    # The file is absent, is no JSON, or holds something else than a config.
+    # The file is missing, is no JSON, or is no config.
     raise BadInput(f'{folder} holds no run ({error}): give the --workdir of '
                    'one that has started') from error
   try:
@@ -56,7 +56,7 @@ def config_of(folder: pathlib.Path, data_dir: str = '',
 
 
 def rounds_of(folder: pathlib.Path, encoder: str) -> int:
-  """Returns after how many rounds a network of a run was last saved.
+  """Returns the number of rounds after which a network was last saved.
 
   Args:
     folder: the workdir of the run.
@@ -91,10 +91,10 @@ def restore(config: Config, folder: pathlib.Path,
     config: the config of the run, as `config_of` returns it.
     folder: the workdir of the run.
     encoder: 'federation', 'untrained', or 'alone0' and so on.
-    console: where to say which checkpoints are damaged.
+    console: the console for lines on damaged checkpoints.
 
   Returns:
-    What scores the network, and the network.
+    The scorer of the network, and the network.
 
   Raises:
     BadInput: there is no such checkpoint, none that is sound, or the data is
@@ -134,10 +134,10 @@ def _saved_network(where: pathlib.Path, like: Online,
 
 def _check_data(config: Config, folder: pathlib.Path,
                 data: sources.Dataset) -> None:
-  """Refuses data that the run was not trained on."""
+  """Raises BadInput if the data is not what the run was trained on."""
   try:
     parts = prepare.parts_of(config, data)
-  except BadInput as error:  # which was no error when the run began
+  except BadInput as error:  # it was no error when the run began
     raise BadInput(f'the data are no longer those that {folder} began with: '
                    f'{error}') from error
   data_record.check(folder, data, parts, data_record.digests(data, parts),

@@ -1,7 +1,7 @@
-"""What a config takes, found before it runs: of its shapes, and no data.
+"""Predicts the needs of a config from its shapes, without data.
 
-The program that a device would run is compiled for abstract arguments; nothing
-is allocated for it.
+The program of a device is compiled for abstract arguments. No arrays are
+allocated.
 """
 
 from typing import Any, NamedTuple
@@ -25,17 +25,17 @@ from fedu_jax.training.engine import round_program
 from fedu_jax.training import prepare
 from fedu_jax.training import step_cost
 
-# Training examples, pixels of a side and classes of data that is not read here.
+# Known sources -> training examples, pixels of a side, classes.
 _KNOWN = {'digits': (1438, 8, 10), 'tfds:cifar10': (50_000, 32, 10),
           'tfds:cifar100': (50_000, 32, 100)}
 
 
 class Machine(NamedTuple):
-  """What a config is planned for."""
-  chips: int  # 0: config.devices, or as many as are here
+  """The machine that a config is planned for."""
+  chips: int  # the number of devices; 0 for config.devices, or those here
   memory: float  # bytes of a device
   host_memory: float  # bytes
-  shared_by: int = 0  # devices that have no memory but the host's: CPUs
+  shared_by: int = 0  # the devices that use the host's memory, on a CPU
 
   @property
   def memories(self) -> memory_needs.Machine:
@@ -43,27 +43,27 @@ class Machine(NamedTuple):
 
 
 class Forecast(NamedTuple):
-  """What is known of a config before it runs."""
+  """The predicted needs of a config."""
   sizes: cost_model.Sizes
-  program: int  # bytes that the round's program holds on a device
-  working: int  # of these, neither networks nor images
-  per_image: float  # operations of a step, for one image
-  in_sums: bool  # whether uploads meet in sums
-  note: str  # of what the compiler found the memory; '': it was not asked
+  program: int  # bytes of the round's program on a device
+  working: int  # the part of `program` that is neither networks nor images
+  per_image: float  # operations of a step for one image
+  in_sums: bool  # whether the aggregation needs only sums
+  note: str  # what was compiled for `program`; '' if nothing was
 
 
 def data_of(config: Config, *, examples: int = 0,
             image_size: int = 0, classes: int = 0) -> sources.Dataset:
-  """Stands in for the data: as many images of the same shape, evenly labelled.
+  """Makes data of the right shape, with zero images and evenly spread labels.
 
   Args:
-    config: what it says goes before.
-    examples: training images; 0: what is known of the source.
-    image_size: pixels of a side; 0 likewise.
-    classes: 0 likewise, or 10.
+    config: the config; its values override the arguments.
+    examples: the number of training images; 0 if the source is known.
+    image_size: pixels of a side; 0 if the source is known.
+    classes: the number of classes; 0 if the source is known, or for 10.
 
   Raises:
-    BadInput: something is neither said nor known.
+    BadInput: a number is neither given nor known.
   """
   source = config.data.source
   known = _KNOWN.get(source, (0, 0, 10))
@@ -80,7 +80,7 @@ def data_of(config: Config, *, examples: int = 0,
                    f'data has {count} training examples: lower it, or 0 for '
                    'all')
   count = config.data.max_examples or count
-  images = np.broadcast_to(np.uint8(0), (count, size, size, 3))  # takes nothing
+  images = np.broadcast_to(np.uint8(0), (count, size, size, 3))  # one byte
   labels = np.arange(count, dtype=np.int32)
   return sources.Dataset(images, labels % (classes or known[2]),
                          owners=labels % config.clients)
@@ -88,15 +88,15 @@ def data_of(config: Config, *, examples: int = 0,
 
 def forecast(config: Config, data: sources.Dataset,
              machine: Machine) -> Forecast:
-  """Finds out what a config takes, without data and without any of it.
+  """Predicts the needs of a config.
 
   Args:
     config: a whole config that has been checked.
-    data: what stands in for the data.
-    machine: where it will run.
+    data: the data of `data_of`.
+    machine: the machine to plan for.
 
   Raises:
-    BadInput: what a run would refuse there, too.
+    BadInput: a run on that machine would be refused.
   """
   recipe = build.recipe(config)
   lengths = [len(part) for part in prepare.parts_of(config, data)]
@@ -121,7 +121,7 @@ def forecast(config: Config, data: sources.Dataset,
   here = config.clients if sizes.store == 'device' and sampled else (
       sizes.at_once)
   if memory_needs.lacking(sizes, machine.memories):
-    # A compiler would work in vain.
+    # It does not fit, so there is no need to compile.
     peak, note = cost_model.program_at_least(sizes), ''
   else:
     peak, note = _memory(recipe, state, sizes, here, (max(lengths), *shape))
@@ -133,10 +133,10 @@ def forecast(config: Config, data: sources.Dataset,
 
 def shapes(recipe: Recipe, shape: tuple[int, ...]
            ) -> tuple[ServerState, ClientState, Any]:
-  """The shapes of the server, of one client and of the run's key.
+  """Returns the shapes of the server, of one client and of the run's key.
 
   Args:
-    recipe: of the federation.
+    recipe: the recipe of the federation.
     shape: [H, W, C] of its images.
   """
   online = jax.eval_shape(lambda: networks.init_online(
@@ -149,18 +149,18 @@ def compile_round(recipe: Recipe,
                   images: tuple[int, ...], *, layout: device_mesh.Layout,
                   rows: int, store: str, together: int = 1
                   ) -> jax.stages.Compiled:
-  """Compiles what a device does in a round, for arrays that are not there.
+  """Compiles a round for abstract arguments.
 
-  A run that begins with arrays of these shapes does not compile it again.
+  A run with arrays of these shapes does not compile it again.
 
   Args:
-    recipe: of the federation.
-    state: what `round_program.shapes` returns.
+    recipe: the recipe of the federation.
+    state: the result of `round_program.shapes`.
     images: [N, H, W, C] of a client, padded to the largest.
-    layout: of the clients that train at once.
-    rows: clients that lie on all devices together, and padding.
-    store: device, host or disk.
-    together: federations that run as one program.
+    layout: the layout of the clients that train at once.
+    rows: the clients on all devices together, with padding.
+    store: 'device', 'host' or 'disk'.
+    together: the number of federations that run as one program.
   """
   several = (together,) if together > 1 else ()
   by_client, everywhere = map(layout.sharding, (device_mesh.BY_CLIENT,
@@ -187,9 +187,9 @@ def compile_round(recipe: Recipe,
 
 
 def _memory(recipe: Recipe, state, sizes, here, images) -> tuple[int, str]:
-  """Compiles a device's round, and reads what it takes there, in bytes.
+  """Compiles a round; returns the bytes of a device, and what was compiled.
 
-  Of several groups two are enough: each does what any other does.
+  Two groups of devices are enough, because all groups do the same.
   """
   groups, reduced = min(sizes.groups, 2), 0
   note = 'of one device' if sizes.groups == 1 else 'of one of several devices'
@@ -206,6 +206,6 @@ def _memory(recipe: Recipe, state, sizes, here, images) -> tuple[int, str]:
                            rows=groups * here, store=sizes.store)
   peak = cost_model.peak_memory(compiled)
   if not recipe.in_sums:
-    # Each device gathers all clients, of which two groups' are in the program.
+    # Each device gathers all clients; the program has those of two groups.
     peak += (sizes.groups - groups) * sizes.at_once * sizes.state
   return peak + reduced, note

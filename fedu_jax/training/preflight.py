@@ -1,4 +1,4 @@
-"""Whether a run fits this machine, asked before its folder is touched."""
+"""Checks that a run fits this machine, before its folder is written."""
 
 from collections.abc import Sequence
 import pathlib
@@ -15,30 +15,29 @@ from fedu_jax.training.engine.recipe import Recipe
 from fedu_jax.training.engine import round_program
 from fedu_jax.training import forecast
 
-# Bytes: the smallest round compiles in about as many, threads included.
+# Bytes that the compiler needs for the smallest round, with its threads.
 _COMPILER = 2**28
 
 
 def check(recipe: Recipe, where: placement.Place, online: Online,
           images: Images, parts: Sequence[list[np.ndarray]],
           folders: Sequence[pathlib.Path]) -> float:
-  """Refuses federations that do not fit the memory here.
+  """Checks that federations fit the memory of this machine.
 
-  A formula refuses first what no compiler can make room for. For runs that have
-  not begun, a round is then compiled, as the run will need it, and the compiler
-  says what it takes. Of a run that has begun, `federation` asks that once its
-  round is compiled.
+  A formula first checks the least that any compiler needs. For new runs, a
+  round is then compiled, which the run needs anyway, and the compiler's figure
+  is checked. A resumed run makes this check when its round is compiled.
 
   Args:
-    recipe: of all of them.
-    where: they are to run.
-    online: what a server sends out first.
+    recipe: the recipe of all of them.
+    where: the place of each of them.
+    online: a server's first network.
     images: [N, H, W, C] u8.
-    parts: of each federation, for each client its rows of `images`.
-    folders: of the runs.
+    parts: for each federation and client, its rows of `images`.
+    folders: the folders of the runs.
 
   Returns:
-    The seconds that it took to compile.
+    The seconds of compilation.
 
   Raises:
     BadInput: they do not fit.
@@ -50,7 +49,7 @@ def check(recipe: Recipe, where: placement.Place, online: Online,
   if multihost.several() or any((folder / 'checkpoints').exists()
                                 for folder in folders):
     return 0.0
-  # A compiler without memory aborts the process, without a word.
+  # Without memory, the compiler aborts the process without a message.
   host_memory.refuse(_COMPILER, 'compiling a round', 'end other programs, or '
                      'raise the limit (of the container, the job, or ulimit)')
   began = time.perf_counter()

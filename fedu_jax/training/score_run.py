@@ -1,4 +1,4 @@
-"""Scores the networks that a run has saved, and keeps what it computed."""
+"""Scores the saved networks of a run, and keeps the scores."""
 
 from collections.abc import Callable, Sequence
 import functools
@@ -21,7 +21,7 @@ from fedu_jax.runtime import prng
 from fedu_jax.runtime import terminal
 from fedu_jax.training import finished_run
 
-# How many rounds a network was trained for, and what loads it with its scorer.
+# The rounds that a network was trained for, and a function that loads it.
 Saved = tuple[int, Callable[[], tuple[Scorer, Online]]]
 
 _FILE = 'evaluation.json'
@@ -36,7 +36,7 @@ def ask(workdir: str | pathlib.Path, protocol: str, *,
         trained: Saved | None = None) -> dict[str, float]:
   """Scores an encoder of a run by several protocols.
 
-  Scores that `evaluation.json` holds of as many rounds are not computed again.
+  Scores in `evaluation.json` after the same number of rounds are reused.
 
   Args:
     workdir: the folder of a run.
@@ -44,15 +44,15 @@ def ask(workdir: str | pathlib.Path, protocol: str, *,
     encoder: 'federation', 'untrained', or 'alone0' and so on.
     data_dir: the folder of TFDS's data sets; '' for TFDS's default.
     source: where the run's data is now, if it was moved; '' for where it was.
-    console: where to print.
-    trained: the network, which is loaded only if a score is missing; None: that
-      of the newest checkpoint in the folder.
+    console: the console to print on.
+    trained: the network, which is loaded only if a score is missing. None means
+      that of the newest checkpoint in the folder.
 
   Returns:
     The scores by name, which are also written to `evaluation.json`.
 
   Raises:
-    BadInput: the folder holds no such run, or a protocol cannot be carried out.
+    BadInput: the folder has no such run, or a protocol fails.
     Unsaved: the scores are printed, but could not be written.
   """
   console = console or terminal.console()
@@ -67,10 +67,10 @@ def ask(workdir: str | pathlib.Path, protocol: str, *,
   known = score_file.of(before, encoder, rounds)
   missing = [own for own in asked if own.text not in known]
   unwritten = None
-  if missing or source:  # a place that is named is looked at
+  if missing or source:  # with `source`, its images are always checked
     scorer, online = load()
     if not trained and finished_run.rounds_of(folder, encoder) != rounds:
-      # It has trained on meanwhile, and what was read is of a later round.
+      # The run has gone on meanwhile, and the network is of a later round.
       return ask(folder, protocol, encoder=encoder, data_dir=data_dir,
                  source=source, console=console)
     _check_labels(missing, scorer, folder)
@@ -83,7 +83,7 @@ def ask(workdir: str | pathlib.Path, protocol: str, *,
         score_file.add(path, encoder, rounds, known, before)
         unwritten = None
       except OSError as error:
-        unwritten = error  # what is asked for is at least shown
+        unwritten = error  # the scores are still printed
   scores = {name: value for own in asked
             for name, value in known[own.text].items()}
   _show(encoder, scores, console)
@@ -96,7 +96,7 @@ def ask(workdir: str | pathlib.Path, protocol: str, *,
 
 def is_scored(workdir: str | pathlib.Path, protocol: str, *, encoder: str,
               rounds: int) -> bool:
-  """Whether `ask` would find all scores in the folder, after so many rounds.
+  """Whether the folder has all scores after so many rounds.
 
   Raises:
     BadInput: the file of scores cannot be read.
@@ -108,7 +108,7 @@ def is_scored(workdir: str | pathlib.Path, protocol: str, *, encoder: str,
 
 def _newest(folder: pathlib.Path, encoder: str, data_dir: str, source: str,
             console: Console) -> Saved:
-  """The network of the newest checkpoint; arguments as `ask`."""
+  """The network of the newest checkpoint; arguments as in `ask`."""
   config = finished_run.config_of(folder, data_dir, source)
   return finished_run.rounds_of(folder, encoder), functools.partial(
       finished_run.restore, config, folder, encoder, console)
@@ -116,7 +116,7 @@ def _newest(folder: pathlib.Path, encoder: str, data_dir: str, source: str,
 
 def _check_labels(asked: Sequence[protocols.Asked], scorer: Scorer,
                   folder: pathlib.Path) -> None:
-  """Refuses protocols that need labels which the run's data does not have."""
+  """Raises BadInput for protocols that need labels the data does not have."""
   for own in asked:
     if own.protocol.labels and not scorer.labelled:
       raise BadInput(
@@ -127,7 +127,7 @@ def _check_labels(asked: Sequence[protocols.Asked], scorer: Scorer,
 
 def _score(own: protocols.Asked, scorer: Scorer, networks: Sequence[Online],
            encoder: str, console: Console) -> dict[str, float]:
-  """Carries out one protocol; of several networks the best score counts."""
+  """Runs one protocol; the best score of several networks counts."""
   if own.protocol.score is protocols.transfer:
     sources.import_reader(own.choice)
   with console.status(Text(f'{encoder}: {own.text}')):

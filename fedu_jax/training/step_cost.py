@@ -1,4 +1,4 @@
-"""How much work a step is, in operations, and how fast it is done here."""
+"""Counts the operations of a training step, and measures their rate."""
 
 from collections.abc import Callable, Sequence
 import functools
@@ -22,14 +22,15 @@ from fedu_jax.training.engine import round_program
 def operations(jaxpr: Any, used: Sequence[bool] | None = None) -> float:
   """Counts the floating-point operations of a traced function's products.
 
-  Convolutions count as direct ones, two operations a product; a loop as often
-  as it turns; of a conditional the last branch: what an accelerator runs, and
-  a step that is not skipped. What is no product is not counted, nor what
-  nothing is made of, since the compiler leaves it out.
+  A product of numbers counts as two operations. A convolution counts as a
+  direct one. A loop counts as often as it runs. A conditional counts by its
+  last branch: the code of accelerators, and a step that is not skipped. Other
+  operations do not count, nor do products that no result needs, because the
+  compiler removes those.
 
   Args:
-    jaxpr: as `jax.make_jaxpr` makes it.
-    used: which of its results are wanted; None, all.
+    jaxpr: a result of `jax.make_jaxpr`.
+    used: for each result, whether it is needed; None for all.
   """
   jaxpr = getattr(jaxpr, 'jaxpr', jaxpr)
   total = 0.0
@@ -49,10 +50,10 @@ def operations(jaxpr: Any, used: Sequence[bool] | None = None) -> float:
     elif name == 'conv_general_dilated':
       kernel = eqn.invars[1].aval
       features = kernel.shape[params['dimension_numbers'].rhs_spec[0]]
-      # A dilated input, as a stride's gradient has, is zeros in between.
+      # A dilated input, as in the gradient of a stride, has zeros in between.
       total += (2 * eqn.outvars[0].aval.size * kernel.size / features
                 / math.prod(params['lhs_dilation']))
-    elif name in ('scan', 'while'):  # whose turns want all of each other
+    elif name in ('scan', 'while'):  # a turn needs all of the last one
       total += params.get('length', 1) * sum(map(operations, _inner(params)))
     else:
       total += sum(operations(x, wanted) for x in _inner(params)[-1:])
@@ -67,12 +68,12 @@ def _inner(params: dict[str, Any]) -> list[Any]:
 
 def examples(recipe: Recipe, shape: tuple[int, ...],
              make: Callable[..., Any] = lambda x: x) -> PyTree:
-  """What a learner trains on, abstract: images, with labels if it needs them.
+  """Makes abstract training data: images, with labels if the learner has them.
 
   Args:
-    recipe: of the federation.
+    recipe: the recipe of the federation.
     shape: [N, H, W, C].
-    make: what becomes of each array's shape and dtype.
+    make: turns each array's shape and dtype into the result.
   """
   images = make(jax.ShapeDtypeStruct(shape, jnp.uint8))
   return Labelled(images, make(jax.ShapeDtypeStruct(
@@ -81,10 +82,10 @@ def examples(recipe: Recipe, shape: tuple[int, ...],
 
 def per_image(recipe: Recipe, client: ClientState,
               shape: tuple[int, ...]) -> float:
-  """Counts the operations of a step, for one image.
+  """Counts the operations of a step for one image.
 
   Args:
-    recipe: of the federation.
+    recipe: the recipe of the federation.
     client: the shapes of one client's state.
     shape: [H, W, C] of its images.
   """
@@ -98,10 +99,10 @@ def per_image(recipe: Recipe, client: ClientState,
 
 def measured(recipe: Recipe, shape: tuple[int, ...], work: float, *,
              seed: int) -> float:
-  """Times steps of a recipe on one device here: operations a second.
+  """Times steps on one device; returns the operations a second.
 
   Args:
-    recipe: of the federation.
+    recipe: the recipe of the federation.
     shape: [H, W, C] of its images.
     work: what `per_image` counts.
     seed: of the weights and images.

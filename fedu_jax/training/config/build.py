@@ -1,4 +1,4 @@
-"""From a checked config to the bound functions and numbers of a federation."""
+"""Makes a recipe, with bound functions and numbers, from a checked config."""
 
 from collections.abc import Callable
 import functools
@@ -17,10 +17,10 @@ from fedu_jax.training.engine.recipe import Recipe
 
 
 def recipe(config: ml_collections.ConfigDict) -> Recipe:
-  """Binds what a config says of a federation.
+  """Makes the recipe of a config.
 
   Equal configs give the same functions, so that their rounds compile once. The
-  seed does not count: it is no part of a recipe.
+  seed is no part of a recipe.
 
   Args:
     config: a whole config that has been checked.
@@ -33,8 +33,8 @@ def recipe(config: ml_collections.ConfigDict) -> Recipe:
 
 @functools.lru_cache(maxsize=32)
 def _recipe(config: Any, functions: tuple[Callable[..., Any], ...]) -> Recipe:
-  """The same, for a config that can be hashed."""
-  del functions  # another function of the same name makes another recipe
+  """Makes the recipe of a config that can be hashed."""
+  del functions  # in the cache's key, because modules may be reloaded
   nets = registry.bind(config, 'model')()
   return Recipe(
       nets=nets, learner=learner(config, nets),
@@ -82,7 +82,7 @@ def learning_rate(highest: float, schedule: str, rounds: int,
 
 
 def _sampling(config: Any) -> Callable[..., Array]:
-  """Binds what draws cohorts, and checks what it returns."""
+  """Binds the sampling, and checks its results."""
   sample = registry.bind(config, 'sampling', size=config.cohort)
 
   def checked(rng: Array, num_examples: Array, *, size: int) -> Array:

@@ -1,21 +1,21 @@
-"""The type of a config, and how one is made of another or of flat values."""
+"""The type of a config, and functions that make one."""
 
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import ml_collections
 
-# With the fields of configs/cifar10.py.
+# It has the fields of configs/cifar10.py.
 Config: TypeAlias = ml_collections.ConfigDict
 
 
 def from_flat(flat: Mapping[str, Any]) -> Config:
-  """Makes a config of values by dotted names, such as data.source.
+  """Makes a config from values by dotted names, such as data.source.
 
-  Lists become tuples, since JSON has no tuples and configs have no lists.
+  Lists become tuples, because JSON has no tuples and configs have no lists.
 
   Raises:
-    AttributeError, TypeError: a name is that of a value and of a section.
+    AttributeError, TypeError: a name is both a value and a section.
   """
   nested: dict[str, Any] = {}
   for name, value in flat.items():
@@ -28,7 +28,7 @@ def from_flat(flat: Mapping[str, Any]) -> Config:
 
 
 def changed(config: Config, **changes: Any) -> Config:
-  """Copies a config with other values, which are given by dotted names."""
+  """Copies a config and changes values, given by dotted names."""
   copy = Config(config.to_dict())
   copy.update_from_flattened_dict(changes)
   return copy

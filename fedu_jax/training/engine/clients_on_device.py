@@ -17,19 +17,19 @@ from fedu_jax.training.engine import round_program
 
 
 class ClientsOnDevice(Federation):
-  """One federation, or several at the same round that run as one program."""
+  """One federation, or several in step that run as one program."""
 
   def __init__(self, starts: Sequence[Start], saved: Sequence[Checkpoints], *,
                recipe: Recipe, examples: PyTree, layout: device_mesh.Layout):
-    """Restores federations, or makes ones that have not trained yet.
+    """Restores federations, or makes new ones.
 
     Args:
-      starts: of each federation; one, if the layout has several devices.
-      saved: their checkpoints.
-      recipe: of all of them.
-      examples: the data whose rows they own: images u8 [N, H, W, C], or
-        Labelled.
-      layout: of their clients.
+      starts: the start of each federation; a layout of several devices allows
+        one only.
+      saved: the checkpoints of each federation.
+      recipe: the recipe of all of them.
+      examples: the training data: images u8 [N, H, W, C], or Labelled.
+      layout: the layout of the clients.
     """
     self._recipe, self._layout = recipe, layout
     self._federations = len(starts)
@@ -43,7 +43,7 @@ class ClientsOnDevice(Federation):
 
   def _begin(self, start: Start, saved: Checkpoints, examples: PyTree
              ) -> tuple[Run, ClientArrays]:
-    """Restores a federation or makes it; brings its images to the devices."""
+    """Restores or makes a federation; copies its images to the devices."""
     layout = self._layout
     padding = [np.array([], int)] * (layout.padded - layout.num_clients)
     by_client = layout.sharding(device_mesh.BY_CLIENT)
@@ -59,8 +59,9 @@ class ClientsOnDevice(Federation):
       return (*round_program.init_state(
           self._recipe, start.online, sizes, rng,
           jnp.zeros((1, *image.shape[2:]))), rng)
-    # Made where it is kept: no device has room for all, no host reaches all.
-    # Placed as a restored checkpoint is, or a resumed run would compile anew.
+    # Made with its final sharding: one device may not have room for all, and a
+    # host does not reach all devices. The sharding is that of a restored
+    # checkpoint, so that a resumed run needs no other program.
     first = Run(*(jax.jit(init, out_shardings=where)() if layout.mesh
                   else jax.device_put(init(), where)))
     return saved.restore(first) or first, arrays
@@ -77,7 +78,7 @@ class ClientsOnDevice(Federation):
         f' of {jax.process_count()} hosts' if multihost.several() else '')
 
   def advance(self) -> list[Metrics]:
-    # A round does not wait for the host: what would cross raises.
+    # A round must not move data between host and device: that raises here.
     with jax.transfer_guard('disallow_explicit'):
       server, clients, metrics = self.compiled(
           self._run.server, self._run.clients, self._arrays, self._run.rng)
@@ -95,6 +96,6 @@ class ClientsOnDevice(Federation):
     return multihost.own_copy(self._of(i, self._run.server.online))
 
   def _of(self, i: int, tree: PyTree) -> PyTree:
-    """What is federation `i`'s of a tree that holds all of them."""
+    """Returns the part of federation `i` of a tree with all of them."""
     return tree if self._federations == 1 else jax.tree.map(
         lambda x: x[i], tree)

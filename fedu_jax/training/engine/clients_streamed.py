@@ -1,8 +1,8 @@
-"""A federation whose clients are kept in a store, and come to train.
+"""A federation with clients in a store; a cohort is streamed to the devices.
 
-What is on the devices does not depend on how many clients there are. A cohort
-may come in slices. While one slice trains, the one before goes back to the
-store and the next is fetched.
+The memory of the devices does not depend on the number of clients. A cohort may
+train in slices. While one slice trains, the slice before it is written back to
+the store, and the next one is fetched.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,31 +28,32 @@ from fedu_jax.training.engine import round_program
 
 
 class _Slice(NamedTuple):
-  """Clients on the devices; rows beyond those of `who` are padding."""
-  who: np.ndarray  # [<= M] their ids, on the host
+  """A slice of a cohort on the devices; rows after those of `who` are padding.
+  """
+  who: np.ndarray  # [<= M] the clients' ids, on the host
   ids: Array  # [M] i32
   clients: ClientState
   arrays: ClientArrays | None
 
 
 class ClientsStreamed(Federation):
-  """One federation, whose number is 0."""
+  """One federation; its number is 0."""
 
   def __init__(self, start: Start, saved: Checkpoints, *, recipe: Recipe,
                examples: PyTree, layout: device_mesh.Layout,
                make_store: Callable[..., Store], overlap: bool = True):
-    """Restores a federation, or makes one that has not trained yet.
+    """Restores a federation, or makes a new one.
 
     Args:
-      start: of the federation.
+      start: the start of the federation.
       saved: its checkpoints.
-      recipe: of the federation.
-      examples: the data whose rows it owns: images u8 [N, H, W, C], or
-        Labelled. They stay on the host.
-      layout: of a slice: as many clients as train at once.
+      recipe: its recipe.
+      examples: the training data: images u8 [N, H, W, C], or Labelled. They
+        stay on the host.
+      layout: the layout of a slice, with the clients that train at once.
       make_store: (client, num_examples) -> the store.
-      overlap: move clients while others train; False is for measuring what
-        that hides.
+      overlap: whether to move clients while others train. False serves to
+        measure the effect.
     """
     self._recipe, self._layout = recipe, layout
     self._examples, self._parts = examples, start.parts
@@ -72,8 +73,8 @@ class ClientsStreamed(Federation):
     self._client = jax.tree.map(lambda x: x[0], jax.device_get(one))
     self._store = make_store(self._client, self._sizes)
     self._ahead: _Slice | None = None
-    self._left: _Slice | None = None  # trained last
-    self._stored = True  # whether the store has what trained last
+    self._left: _Slice | None = None  # the slice that trained last
+    self._stored = True  # whether the store has that slice
     if restored := saved.restore(self.state(0)):
       self._server, clients, self._rng = restored
       self._store.restore(clients)
@@ -91,7 +92,7 @@ class ClientsStreamed(Federation):
       if self._recipe.in_sums:
         one = jax.tree.map(lambda x: jnp.asarray(x)[None], self._client)
         return partial_sums.conclude(aggregate, server, one, uploads)
-      # The padding of a cohort that is on several devices stays out.
+      # Without the padding of a cohort on several devices.
       return aggregate(server, jax.tree.map(
           lambda x: x[:self._layout.num_clients], uploads))
 
@@ -101,7 +102,7 @@ class ClientsStreamed(Federation):
     self._nothing = jax.jit(lambda: jax.tree.map(
         lambda x: jnp.zeros(x.shape, x.dtype), sums),
         out_shardings=self._everywhere)
-    # All of it now: what is compiled in a later round would make that one slow.
+    # All programs are compiled now, so that no later round has to wait.
     *_, uploads = self.compiled.out_info
     self._finish = jax.jit(
         finish, donate_argnums=0, out_shardings=self._everywhere).lower(
@@ -159,7 +160,7 @@ class ClientsStreamed(Federation):
     self._store.keep_from(rounds)
 
   def _draw(self, round_: int) -> list[np.ndarray]:
-    """Who trains in a round, as many at once as the layout has room for."""
+    """Draws the clients of a round, in slices of the layout's size."""
     ids = np.arange(len(self._parts))
     if self._recipe.is_sampled(len(ids)):
       ids = np.asarray(self._sample(self._rng, np.int32(round_), self._sizes))
@@ -167,7 +168,7 @@ class ClientsStreamed(Federation):
     return [ids[i:i + size] for i in range(0, len(ids), size)]
 
   def fetch(self, who: np.ndarray) -> _Slice:
-    """Brings clients to the devices, as the store has them."""
+    """Copies clients from the store to the devices, with their images."""
     padding = self._layout.padded - len(who)
     blank = jax.tree.map(
         lambda x: np.repeat(np.asarray(x)[None], padding, 0),
@@ -182,7 +183,7 @@ class ClientsStreamed(Federation):
     return _Slice(who, there, jax.device_put(rows, self._by_client), arrays)
 
   def _patched(self, now: _Slice) -> _Slice:
-    """Replaces clients who were still training when they were fetched."""
+    """Replaces clients that were fetched before their last training ended."""
     left = self._left
     if left is None:
       return now
@@ -197,7 +198,7 @@ class ClientsStreamed(Federation):
         clients=self._patch(now.clients, left.clients, to, where))
 
   def put_back(self) -> None:
-    """Gives the store what trained last, if it has not got it."""
+    """Writes the slice that trained last to the store, if not done yet."""
     if self._left is None or self._stored:
       return
     count = len(self._left.who)
@@ -210,23 +211,22 @@ def compile_slice(recipe: Recipe, server: ServerState, clients: ClientState,
                   arrays: ClientArrays, ids: Array, rng: Array, *,
                   layout: device_mesh.Layout
                   ) -> tuple[jax.stages.Compiled, PyTree]:
-  """Compiles what a slice of a cohort does, for arguments like these.
+  """Compiles the round of a slice of a cohort, for arguments like these.
 
-  The compiled program takes the arguments from `server` to `rng`, and the sums
-  over the slices before; it consumes `clients` and those sums.
+  The program takes the arguments from `server` to `rng`, and the sums over
+  earlier slices. It consumes the buffers of `clients` and of those sums.
 
   Args:
-    recipe: of the federation.
+    recipe: the recipe of the federation.
     server: the server.
     clients: the slice, and padding.
-    arrays: its images.
-    ids: [M] i32, who they are.
+    arrays: the images of the slice.
+    ids: the ids of the clients, [M] i32.
     rng: the run's key.
-    layout: of a slice.
+    layout: the layout of a slice.
 
   Returns:
-    The program, and the shapes of the sums; () for an aggregation that takes
-    none.
+    The program, and the shapes of the sums; () if the aggregation takes none.
   """
   sums: PyTree = ()
   if recipe.in_sums:
@@ -242,14 +242,14 @@ def compile_slice(recipe: Recipe, server: ServerState, clients: ClientState,
 
 @functools.lru_cache(maxsize=32)
 def _jitted(recipe: Recipe, layout: device_mesh.Layout) -> jax.stages.Wrapped:
-  """A slice, which JAX traces and compiles once for arguments like these."""
+  """The round of a slice; JAX compiles it once for each set of shapes."""
   mesh = layout.mesh
   add = functools.partial(trees.weighted_sum,
                           axis=device_mesh.AXIS if mesh else None)
 
   def train(server, clients, arrays, ids, rng, sums):
     def keep(server, seen):
-      """Keeps of the uploads what the server's aggregation will need."""
+      """Keeps what the server's aggregation will need of the uploads."""
       return partial_sums.collect(
           recipe.aggregation.fn, server, seen, sums, add=add
       ) if recipe.in_sums else seen
@@ -263,5 +263,5 @@ def _jitted(recipe: Recipe, layout: device_mesh.Layout) -> jax.stages.Wrapped:
         train, mesh,
         in_specs=(all_, each, each, each, all_, all_),
         out_specs=(each, each, all_ if recipe.in_sums else each))
-  # As in `round_program`: what is consumed is donated, though it may be unused.
+  # As in `round_program`: arguments are donated even if they are unused.
   return jax.jit(train, donate_argnums=(1, 5), keep_unused=True)

@@ -1,5 +1,4 @@
-"""A federation: where it starts, what of it is saved, and what its runner does.
-"""
+"""The interface of a federation: its start, its state, and its rounds."""
 
 import abc
 from collections.abc import Sequence
@@ -13,30 +12,29 @@ from fedu_jax.core.state import Array, Metrics, Online, ServerState
 
 
 class Start(NamedTuple):
-  """What a federation starts from, besides its recipe and its data."""
-  online: Online  # the network that the server sends out first
+  """The start of a federation, besides its recipe and its data."""
+  online: Online  # the server's first network
   parts: list[np.ndarray]  # for each client, the rows of the data that it owns
-  seed: int  # of the run's key
+  seed: int  # the seed of the run's key
 
 
 class Run(NamedTuple):
-  """The whole state of a run: what a checkpoint holds."""
+  """The whole state of a run, as a checkpoint holds it."""
   server: ServerState
-  clients: Any  # stacked [K, ...], or what a store saves in their place
+  clients: Any  # stacked [K, ...], or a store's snapshot
   rng: Array  # the run's key
 
 
 class Federation(abc.ABC):
-  """Runs the rounds of one federation, or of several at the same round.
+  """Runs the rounds of one federation, or of several in step.
 
-  `ClientsOnDevice` keeps all clients on the devices that train them, and can
-  run several federations (an experiment's seeds) as one program.
-  `ClientsStreamed` keeps clients in a store, and runs one federation. Both give
-  the same bits.
+  `ClientsOnDevice` keeps all clients on the devices, and can run several
+  federations (the seeds of an experiment) as one program. `ClientsStreamed`
+  keeps clients in a store, and runs one federation. Both give the same bits.
 
   Attributes:
-    done: how many rounds are done.
-    compiled: the program of a round, or of a slice of its cohort; there after
+    done: the number of completed rounds.
+    compiled: the program of a round, or of a slice of its cohort; set by
       `compile`.
   """
   done: int
@@ -45,7 +43,7 @@ class Federation(abc.ABC):
   @property
   @abc.abstractmethod
   def where(self) -> str:
-    """The devices and hosts, in words for the console; '' if there is one."""
+    """The devices and hosts in words, for the console; '' for one device."""
 
   @abc.abstractmethod
   def compile(self) -> None:
@@ -53,11 +51,11 @@ class Federation(abc.ABC):
 
   @abc.abstractmethod
   def advance(self) -> list[Metrics]:
-    """Runs one round; returns the metrics of each federation, [M] each."""
+    """Runs one round; returns each federation's metrics, arrays [M, ...]."""
 
   @abc.abstractmethod
   def state(self, i: int) -> Run:
-    """Returns what a checkpoint of federation `i` holds.
+    """Returns the state of federation `i` for a checkpoint.
 
     Raises:
       OSError: clients are kept on disk, and some could not be written.
@@ -65,11 +63,11 @@ class Federation(abc.ABC):
 
   @abc.abstractmethod
   def online(self, i: int) -> Online:
-    """Returns the global network of federation `i`, on one device."""
+    """Returns the server's network of federation `i`, on one device."""
 
   def files(self) -> Sequence[pathlib.Path]:
-    """Returns the files that the newest `state` names and so needs."""
+    """Returns the files that the newest `state` needs."""
     return ()
 
   def keep_from(self, rounds: int) -> None:
-    """Frees what only checkpoints of fewer than `rounds` rounds need."""
+    """Removes files that only checkpoints of fewer rounds need."""

@@ -1,7 +1,7 @@
-"""What a federation needs of memory, and a refusal where there is less.
+"""Computes the memory that a federation needs, and checks that it is there.
 
-One formula serves a run before it compiles, a run that has compiled its round,
-and `fedu_jax.plan`.
+The same formulas are used before a run compiles its round, after that, and by
+`fedu_jax.plan`.
 """
 
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ from fedu_jax.training.engine import cost_model
 from fedu_jax.training.engine.recipe import Recipe
 from fedu_jax.training.engine import round_program
 
-# Share of a memory that a federation may take where another store is at hand:
-# the rest is for what the compiler adds, and for copies.
+# The share of a memory that clients may take if another store is possible. The
+# rest is for the compiler's temporaries and for copies.
 _SHARE = 0.5
 
 
@@ -26,23 +26,26 @@ class Machine(NamedTuple):
   """The memories that a federation must fit, in bytes."""
   device: float  # of one device
   host: float
-  shared_by: int = 0  # devices that have no memory but the host's: CPUs
+  shared_by: int = 0  # the devices that use the host's memory, on a CPU
 
 
 def sizes_of(recipe: Recipe, server: ServerState,
              client: ClientState, lengths: Sequence[int], *, image: int,
              data: int, groups: int, at_once: int) -> cost_model.Sizes:
-  """Puts together what the costs of a federation depend on, but its store.
+  """Collects the sizes that the costs of a federation depend on.
 
   Args:
-    recipe: of the federation.
+    recipe: the recipe of the federation.
     server: the server, or its shapes.
     client: one client, or its shapes.
-    lengths: how many images each client has.
+    lengths: the number of images of each client.
     image: bytes of an image.
     data: bytes of all images on the host.
-    groups: of devices that train together.
-    at_once: clients that train at once on each group, if there are as many.
+    groups: the number of groups of devices.
+    at_once: the most clients that train at once on each group.
+
+  Returns:
+    The sizes, with an empty `store`.
   """
   clients, batch = len(lengths), recipe.batch_size
   sampled = recipe.is_sampled(clients)
@@ -50,7 +53,7 @@ def sizes_of(recipe: Recipe, server: ServerState,
   share = -(-cohort // groups)
   steps = [recipe.local_epochs * (length // batch) for length in lengths]
   worked: float
-  if recipe.execution == 'vmap':  # a skipped step costs what a step does
+  if recipe.execution == 'vmap':  # a skipped step takes as long as any other
     worked = share * max(steps)
   elif sampled:
     worked = share * float(np.mean(steps))
@@ -67,16 +70,16 @@ def sizes_of(recipe: Recipe, server: ServerState,
 
 def store_of(recipe: Recipe, sizes: cost_model.Sizes,
              machine: Machine) -> str:
-  """Chooses where clients lie: 'device', 'host' or 'disk'.
+  """Chooses where clients are kept: 'device', 'host' or 'disk'.
 
   Args:
-    recipe: of the federation.
-    sizes: of the federation.
-    machine: where it is to run.
+    recipe: the recipe of the federation.
+    sizes: its sizes.
+    machine: the memories of the machine.
 
   Raises:
-    BadInput: the config asks for a store that cannot do what else it asks for,
-      or that has too little room.
+    BadInput: the store of the config does not fit its other choices, or has too
+      little room.
   """
   sampled = sizes.cohort < sizes.clients
   sliced = sizes.at_once < sizes.share
@@ -109,14 +112,14 @@ def store_of(recipe: Recipe, sizes: cost_model.Sizes,
 
 def lacking(sizes: cost_model.Sizes, machine: Machine, program: int = 0, *,
             together: int = 1) -> list[str]:
-  """Says which memories are too small, one text for each.
+  """Returns a text for each memory that is too small.
 
   Args:
-    sizes: the federation, with its store.
-    machine: where it is to run.
-    program: bytes of the compiled round on a device; 0: at least what the
-      formula of `cost_model.program_at_least` says.
-    together: federations that run as one program.
+    sizes: the sizes of the federation, with its store.
+    machine: the memories of the machine.
+    program: bytes of the compiled round on a device; 0 before it is compiled,
+      for `cost_model.program_at_least`.
+    together: the number of federations that run as one program.
   """
   device = cost_model.device_memory(sizes, program)
   host = cost_model.host_memory(sizes)
@@ -125,8 +128,8 @@ def lacking(sizes: cost_model.Sizes, machine: Machine, program: int = 0, *,
   if not machine.shared_by:
     return (cost_model.exceeded(device, machine.device)
             + cost_model.exceeded(host, machine.host))
-  # A store on a CPU's device is on the host; its copies are made while no
-  # round runs, and are smaller than what a round adds.
+  # On a CPU, clients on the device are in the host's memory. Copies for
+  # checkpoints are made between rounds, and are smaller than a round's needs.
   other = sizes.data if sizes.store == 'device' else host.value
   each = device._replace(what='memory of the host',
                          value=machine.shared_by * device.value + other)
@@ -135,10 +138,11 @@ def lacking(sizes: cost_model.Sizes, machine: Machine, program: int = 0, *,
 
 def check(recipe: Recipe, sizes: cost_model.Sizes,
           machine: Machine, program: int = 0, *, together: int = 1) -> None:
-  """Refuses a federation that does not fit. Arguments as in `lacking`.
+  """Checks that a federation fits the memory. Arguments as in `lacking`.
 
   Raises:
-    BadInput: it says what is needed, what there is, and what to change.
+    BadInput: it does not; the message says what is needed, what there is, and
+      what to change.
   """
   if short := lacking(sizes, machine, program, together=together):
     raise BadInput('a round needs more memory than there is: '
@@ -148,7 +152,7 @@ def check(recipe: Recipe, sizes: cost_model.Sizes,
 
 def change(recipe: Recipe, sizes: cost_model.Sizes,
            machine: Machine, program: int = 0, together: int = 1) -> str:
-  """Says what makes a round smaller, what helps most before the rest.
+  """Returns advice that makes a round smaller, the most effective first.
 
   Arguments as in `lacking`.
   """
@@ -167,7 +171,7 @@ def change(recipe: Recipe, sizes: cost_model.Sizes,
                    f'{sizes.at_once}, with config.store host or disk')
     if recipe.execution == 'vmap':
       found.append('set config.execution to map')
-    if not machine.shared_by:  # more CPUs have no more memory
+    if not machine.shared_by:  # more CPU devices do not add memory
       found.append('use more devices')
     found.append('lower config.cohort' if drawn else 'draw a config.cohort')
   model = 'choose a smaller config.model'

@@ -1,9 +1,9 @@
-"""Aggregates a cohort whose clients are never all in one place.
+"""Aggregates a cohort in slices, by partial sums.
 
-An aggregation that has an argument `add` sees its clients only through the sums
-it asks for. So it can be run on each part of a cohort with an `add` that goes
-on from the sums of the parts before, and once more, with an `add` that hands
-out the finished sums, for the server.
+An aggregation with an argument `add` uses clients only in calls of `add`. So it
+runs once for each slice, with an `add` that continues the sums of earlier
+slices. Then it runs once for the server, with an `add` that returns the
+finished sums.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,17 +16,17 @@ from fedu_jax.core.state import ClientState, ServerState
 def collect(aggregation: Callable[..., ServerState], server: ServerState,
             clients: ClientState, start: Sequence[Sum] = (), *,
             add: Callable[..., Sum] = trees.weighted_sum) -> tuple[Sum, ...]:
-  """Takes the sums that an aggregation asks for over a part of a cohort.
+  """Computes an aggregation's sums over one slice and the slices before it.
 
   Args:
-    aggregation: one that has an argument `add`.
+    aggregation: an aggregation with an argument `add`.
     server: the server before the round.
-    clients: the part, stacked [M, ...].
-    start: what this returned for the parts before; () for the first part.
-    add: as `trees.weighted_sum`.
+    clients: the slice, stacked [M, ...].
+    start: the result for the earlier slices; () for the first slice.
+    add: the weighted sum, as `trees.weighted_sum`.
 
   Returns:
-    The sums over all parts so far, in the order in which they are asked for.
+    The sums over all slices so far, in the order of the calls of `add`.
   """
   before = list(start)
   found: list[Sum] = []
@@ -41,13 +41,16 @@ def collect(aggregation: Callable[..., ServerState], server: ServerState,
 
 def conclude(aggregation: Callable[..., ServerState], server: ServerState,
              one: ClientState, sums: Sequence[Sum]) -> ServerState:
-  """Aggregates a cohort of which `collect` has taken the sums.
+  """Aggregates a cohort from the sums of `collect`.
 
   Args:
-    aggregation: the same.
+    aggregation: the same aggregation.
     server: the server before the round.
-    one: one client, stacked [1, ...], for its shapes alone.
-    sums: over the whole cohort.
+    one: one client, stacked [1, ...]; only its shapes are used.
+    sums: the sums over the whole cohort.
+
+  Returns:
+    The server after the round.
   """
   left = iter(sums)
   return aggregation(server, one, add=lambda rows, weights: next(left))

@@ -1,4 +1,4 @@
-"""Where a federation's clients lie, and on which devices they train."""
+"""Chooses the store of a federation's clients and the devices that train."""
 
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from fedu_jax.training.engine import round_program
 
 
 class Place(NamedTuple):
-  """Where clients lie, and the devices of those that train at once."""
+  """The store of the clients, and the layout of those that train at once."""
   store: str  # device, host or disk
   layout: device_mesh.Layout
   sizes: cost_model.Sizes
@@ -26,27 +26,26 @@ class Place(NamedTuple):
 
 def choose(recipe: Recipe, online: Online, images: Images,
            parts: list[np.ndarray], *, num_members: int) -> Place:
-  """Chooses for a federation, or for several that begin together.
+  """Chooses the place of a federation, or of several that start together.
 
-  Clients stay on the device if all of them train each round, at once, or if one
-  device has room for all of them. Else they lie on the host.
+  Clients are kept on the devices if all of them train at once in each round, or
+  if one device has room for all of them. Otherwise they are kept on the host.
 
   Args:
-    recipe: of the federation.
-    online: what the server sends out first.
+    recipe: the recipe of the federation.
+    online: the server's first network.
     images: [N, H, W, C] u8.
     parts: for each client, its rows of `images`.
-    num_members: how many federations.
+    num_members: the number of federations.
 
   Raises:
-    BadInput: the config asks for devices that there are not, or for a store
-      that cannot hold the clients or cannot do what else it asks for; or the
-      devices have no room for clients that must all be there.
+    BadInput: there are too few devices, the store of the config does not fit
+      its other choices, or a memory is too small.
   """
   num_clients = len(parts)
   sampled = recipe.is_sampled(num_clients)
   cohort = recipe.cohort if sampled else num_clients
-  # Several share a device, rather than that each is spread over all.
+  # Several federations share one device; none is sharded over several.
   wanted = '1' if recipe.devices == 'auto' and num_members > 1 else (
       recipe.devices)
   layout = device_mesh.layout(wanted, cohort,
@@ -54,7 +53,7 @@ def choose(recipe: Recipe, online: Online, images: Images,
                               devices_per_client=recipe.devices_per_client)
   travels = layout.num_clients < cohort or (sampled and layout.mesh is not None)
   if multihost.several() and (travels or recipe.store in ('host', 'disk')):
-    raise BadInput('clients that come and go are for one host: set cohort and '
+    raise BadInput('clients in a store need a single host: set cohort and '
                    'clients_per_device to 0, and store to auto')
   groups = layout.mesh.shape[device_mesh.AXIS] if layout.mesh else 1
   shape = images.shape[1:]
@@ -75,21 +74,22 @@ def choose(recipe: Recipe, online: Online, images: Images,
 def check(recipe: Recipe, where: Place,
           compiled: jax.stages.Compiled | None = None, *, together: int,
           begun: bool = False) -> None:
-  """Refuses a federation that does not fit the memory here.
+  """Checks that a federation fits the memory of this machine.
 
   Args:
-    recipe: of the federation.
-    where: it is to run.
-    compiled: its round, if that has been compiled; else only what every
-      compiler must make room for is asked of the devices.
-    together: federations that run as one program.
-    begun: whether the arrays that its program takes are there already.
+    recipe: the recipe of the federation.
+    where: its place.
+    compiled: its compiled round; without one, `cost_model.program_at_least`
+      counts.
+    together: the number of federations that run as one program.
+    begun: whether the arguments of the program are in memory already.
 
   Raises:
-    BadInput: it says what is needed, what there is, and what to change.
+    BadInput: it does not fit; the message says what is needed, what there is,
+      and what to change.
   """
   here, sizes = machine(where.layout), where.sizes
-  # What is there already is no longer free: the images, and what has begun.
+  # Images and arguments that are already in memory are not free any more.
   there = sizes.data
   if begun and compiled:
     there += here.shared_by * cost_model.arguments(compiled)
@@ -107,15 +107,14 @@ def machine(layout: device_mesh.Layout) -> memory_needs.Machine:
           if device.process_index == jax.process_index()]
   shared = not own_memory()
   return memory_needs.Machine(device_bytes(), host_memory.host_bytes(),
-                      max(1, len(mine)) if shared else 0)
+                              max(1, len(mine)) if shared else 0)
 
 
 def device_bytes() -> int:
-  """The memory of a device; of devices that share the host's, each one's part.
-  """
+  """The memory of a device; on a CPU, a device's share of the host's memory."""
   return own_memory() or host_memory.host_bytes() // len(jax.local_devices())
 
 
 def own_memory() -> int:
-  """The bytes of a device that JAX may take; 0 where it does not know."""
+  """The bytes of a device that JAX may take; 0 if JAX does not know."""
   return (jax.local_devices()[0].memory_stats() or {}).get('bytes_limit', 0)

@@ -1,7 +1,7 @@
-"""What a federation computes, and where it may run: all that the engine reads.
+"""The recipe of a federation: all functions and numbers that the engine needs.
 
-`training/config/build.py` makes one of a config. A script can make one by hand:
-the fields without a default are the method and its numbers.
+`training/config/build.py` makes a recipe from a config. A script can make one
+by hand: the fields without a default are the method and its numbers.
 """
 
 from collections.abc import Callable
@@ -18,44 +18,44 @@ from fedu_jax.models import networks
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
-  """A method, its numbers, and wishes for where it runs.
+  """A method, its numbers, and preferences for devices and memory.
 
   Two recipes are equal if their functions are the same objects and their
-  numbers are equal; rounds of equal recipes are compiled once.
+  numbers are equal. Rounds of equal recipes are compiled once.
 
   Attributes:
     nets: the networks' modules.
     learner: the SSL method, with its loss, views and optimiser.
-    rule: what a client makes of the download, with its choices bound.
-    aggregation: what the server makes of the uploads, with its choices bound.
-    divergence: (params, params) -> [], how far an encoder drifted.
+    rule: the update rule, with its choices bound.
+    aggregation: the aggregation, with its choices bound.
+    divergence: (params, params) -> [], the drift of an encoder.
     labelled: whether the learner trains on labels; no SSL method does.
 
-    rounds: how many rounds a run has.
-    local_epochs: how often a client sees each of its images in a round.
-    batch_size: images of a step.
-    execution: how the clients of a device share it, see `rounds.map_clients`.
+    rounds: the number of rounds of a run.
+    local_epochs: passes over a client's images in a round.
+    batch_size: images in a step.
+    execution: 'auto', 'map' or 'vmap', see `rounds.map_clients`.
 
-    cohort: how many clients train in a round; 0: all.
-    sample: (key, num_examples [K], size=M) -> ids [M], which clients these are.
+    cohort: the number of clients that train in a round; 0 for all.
+    sample: (key, num_examples [K], size=M) -> ids [M], draws the cohort.
     dropout: the probability that an upload is lost.
     stragglers: the probability that a client stops early.
     least: the smallest share of its steps that a straggler does.
 
-    devices: how many devices at most, as a text; auto: all that JAX sees.
-    devices_per_client: how many devices share each batch of a client.
-    clients_per_device: how many clients at most train at once on a device, or
-      on a group of devices that share batches; 0: as many as there are.
-    store: where clients are kept that do not train: device, host or disk; auto:
-      the first of these that has room.
+    devices: the most devices, as a text; 'auto' for all that JAX sees.
+    devices_per_client: the devices of a group, which share each batch.
+    clients_per_device: the most clients that train at once on a group of
+      devices; 0 for no limit.
+    store: where clients are kept: 'device', 'host' or 'disk'; 'auto' for the
+      first of these with room.
 
     checkpoint_every: rounds between checkpoints.
-    checkpoint_keep: how many checkpoints stay.
-    evaluation_every: rounds between readings of kNN accuracy; 0: none.
+    checkpoint_keep: the number of checkpoints that stay.
+    evaluation_every: rounds between kNN scores; 0 for none.
 
-    aggregation_name: what messages call the aggregation.
-    has_queue: whether clients keep a queue of keys; advice on memory names it.
-    dtype: of the products in the networks; advice on memory names it.
+    aggregation_name: the name of the aggregation in messages.
+    has_queue: whether clients have a queue of keys, for advice on memory.
+    dtype: the dtype of the networks' products, for advice on memory.
   """
   nets: networks.Nets
   learner: Learner
@@ -90,13 +90,12 @@ class Recipe:
 
   @property
   def in_sums(self) -> bool:
-    """Whether the aggregation needs only sums over clients.
+    """Whether the aggregation needs only sums: it has an argument `add`.
 
-    It then has an argument `add`. Clients can train in slices, and devices
-    exchange sums in place of all uploads.
+    Then clients can train in slices, and devices exchange sums and not uploads.
     """
     return 'add' in inspect.signature(self.aggregation.fn).parameters
 
   def is_sampled(self, num_clients: int) -> bool:
-    """Whether each round trains a cohort of so many clients, and not all."""
+    """Whether a round trains a drawn cohort, and not all clients."""
     return 0 < self.cohort < num_clients

@@ -1,6 +1,6 @@
-"""From a recipe to a whole round as one compiled program.
+"""Compiles a whole round of a recipe into one program.
 
-Every program here runs `core.rounds.run_round`, by way of `run_part`.
+All programs here call `core.rounds.run_round`, through `run_part`.
 """
 
 from collections.abc import Callable
@@ -22,24 +22,27 @@ from fedu_jax.core import trees
 from fedu_jax.training.engine import device_mesh
 from fedu_jax.training.engine.recipe import Recipe
 
-# Streams of the run's key: what is drawn from one never shifts another.
+# Streams of the run's key. Draws from one stream do not change another.
 (INIT, _SHUFFLE, _TRAIN, _COHORT, _MEMORY, _ARRIVAL, _STRAGGLERS) = range(7)
 
 RoundFn = Callable[[ServerState, ClientState, ClientArrays, Array],
                    tuple[ServerState, ClientState, Metrics]]
-Made = TypeVar('Made')  # what an aggregation makes of uploads
+Made = TypeVar('Made')  # the result of an aggregation
 
 
 def init_state(recipe: Recipe, online: Online, num_examples: ArrayLike,
                rng: Array, image: Array) -> tuple[ServerState, ClientState]:
-  """Makes the server and its clients, who have not trained yet.
+  """Makes the server and its clients before the first round.
 
   Args:
-    recipe: of the federation.
-    online: the server's first network; it is copied, since rounds consume it.
-    num_examples: [K], the clients' data sizes.
+    recipe: the recipe of the federation.
+    online: the server's first network. It is copied, because rounds consume it.
+    num_examples: the clients' data sizes, [K].
     rng: the run's key.
-    image: [1, H, W, C] f32, for its shape alone.
+    image: [1, H, W, C] f32; only its shape is used.
+
+  Returns:
+    The server, and the clients, stacked [K, ...].
   """
   own = jax.tree.map(jnp.array, online)
   memory = Memory(
@@ -55,7 +58,7 @@ def shapes(recipe: Recipe, online: Online, image: tuple[int, ...]
   """Returns the shapes of the server, of one client and of the run's key.
 
   Args:
-    recipe: of the federation.
+    recipe: the recipe of the federation.
     online: the server's first network, or its shapes.
     image: [H, W, C] of an image.
   """
@@ -72,7 +75,7 @@ def sent(recipe: Recipe, server: ServerState, client: ClientState,
   """Counts the bytes that a client sends and receives in a round.
 
   Args:
-    recipe: of the federation.
+    recipe: the recipe of the federation.
     server: the server, or its shapes.
     client: one client, or its shapes.
     num_clients: K.
@@ -84,13 +87,13 @@ def sent(recipe: Recipe, server: ServerState, client: ClientState,
 
 def draw_cohort(recipe: Recipe, rng: Array, round_: Array,
                 num_examples: Array) -> Array:
-  """Draws the ids [cohort] of the clients that train in a round.
+  """Draws the ids [M] of the clients that train in a round.
 
   Args:
-    recipe: of the federation.
+    recipe: the recipe of the federation.
     rng: the run's key.
-    round_: [] i32.
-    num_examples: [K], the clients' data sizes.
+    round_: the number of the round, [] i32.
+    num_examples: the clients' data sizes, [K].
   """
   key = jax.random.fold_in(jax.random.fold_in(rng, _COHORT), round_)
   return recipe.sample(key, num_examples, size=recipe.cohort)
@@ -98,17 +101,18 @@ def draw_cohort(recipe: Recipe, rng: Array, round_: Array,
 
 def draw_work(recipe: Recipe, arrays: ClientArrays, rng: Array, round_: Array,
               ids: Array) -> tuple[Batches, Array | None]:
-  """Draws what each client does in a round, and whose upload arrives.
+  """Draws each client's batches of a round, and which uploads arrive.
 
   Args:
-    recipe: of the federation.
+    recipe: the recipe of the federation.
     arrays: the clients' images, [M, ...].
     rng: the run's key.
-    round_: [] i32.
-    ids: [M] i32, who they are.
+    round_: the number of the round, [] i32.
+    ids: the ids of the clients, [M] i32.
 
   Returns:
-    Their work orders [M, ...], and [M] bool; None if all uploads arrive.
+    The batches, [M, ...], and the uploads that arrive, [M] bool; None if all
+    arrive.
   """
   def keys(stream):
     return rounds.client_rngs(jax.random.fold_in(rng, stream), round_, ids)
@@ -134,17 +138,17 @@ def run_part(recipe: Recipe, server: ServerState, clients: ClientState,
   """Runs `rounds.run_round` for clients that are on the device.
 
   Args:
-    recipe: of the federation.
+    recipe: the recipe of the federation.
     server: the server.
     clients: the cohort, or a slice of it, [M, ...].
-    arrays: their images, [M, ...].
-    ids: [M] i32, who they are.
+    arrays: the clients' images, [M, ...].
+    ids: the clients' ids, [M] i32.
     rng: the run's key.
     aggregate: as for `rounds.run_round`.
     meshed: whether this is called within `device_mesh.over_clients`.
 
   Returns:
-    What `rounds.run_round` returns; the metrics also have 'cohort', the ids.
+    The result of `rounds.run_round`; the metrics also have 'cohort', the ids.
   """
   batches, arrived = draw_work(recipe, arrays, rng, server.round, ids)
   if meshed:
@@ -161,17 +165,20 @@ def run_part(recipe: Recipe, server: ServerState, clients: ClientState,
 
 def make_round(recipe: Recipe, num_clients: int, *,
                axis: str | None = None) -> RoundFn:
-  """Builds a whole round of clients that are all on the device.
+  """Builds a whole round of clients that are all on the devices.
 
   Args:
-    recipe: of the federation.
+    recipe: the recipe of the federation.
     num_clients: K.
-    axis: of a mesh, over whose devices the clients are spread, as many on each;
-      those beyond K are padding, without examples. The function is then what
-      each device does.
+    axis: the mesh axis that the clients are sharded over, if any. The function
+      then runs on each device, with its share of the clients. Clients after K
+      are padding without examples.
+
+  Returns:
+    (server, clients, arrays, rng) -> (server, clients, metrics).
 
   Raises:
-    ValueError: a cohort is to be drawn among clients on several devices.
+    ValueError: a cohort would be drawn among clients on several devices.
   """
   sampled = recipe.is_sampled(num_clients)
   if sampled and axis:
@@ -203,7 +210,7 @@ def make_round(recipe: Recipe, num_clients: int, *,
 def _gathered(aggregate: Callable[[ServerState, ClientState], ServerState],
               axis: str, num_clients: int
               ) -> Callable[[ServerState, ClientState], ServerState]:
-  """Shows an aggregation the clients of all devices, on each."""
+  """Gives an aggregation the clients of all devices, on each device."""
   def gather(x):
     return jax.lax.all_gather(x, axis, tiled=True)[:num_clients]
   return lambda server, clients: aggregate(
@@ -216,30 +223,30 @@ def compile_round(recipe: Recipe, server: ServerState, clients: ClientState,
                   ) -> jax.stages.Compiled:
   """Compiles a round for arguments like these; it serves all rounds.
 
-  The compiled program takes the last four arguments, and consumes the buffers
-  of `server` and `clients`: their successors are written in their place. If
-  each has one more leading axis, it runs as many federations at once, vmapped.
+  The program takes the last four arguments. It consumes the buffers of `server`
+  and `clients`, and writes their new states there. If all arguments have one
+  more leading axis, it runs several federations at once, vmapped.
 
   Args:
-    recipe: of the federation.
+    recipe: the recipe of the federation.
     server: the server.
     clients: all clients, and padding.
-    arrays: their images.
+    arrays: the clients' images.
     rng: the run's key.
-    layout: how clients are spread over devices; None means not at all.
+    layout: the layout of clients on devices; None for one device.
   """
   *several, num_clients = clients.num_examples.shape
   return _jitted(recipe, num_clients, layout, bool(several)).lower(
       server, clients, arrays, rng).compile()
 
 
-# Clients that train alone are alike, and so are an experiment's seeds, which
-# come by turns.
+# Cached, because clients that train alone share a program, and so do the seeds
+# of an experiment.
 @functools.lru_cache(maxsize=32)
 def _jitted(recipe: Recipe, num_clients: int,
             layout: device_mesh.Layout | None, several: bool
             ) -> jax.stages.Wrapped:
-  """A round, which JAX traces and compiles once for arguments like these."""
+  """A round; JAX compiles it once for each set of shapes."""
   if layout and layout.mesh:
     by_client = device_mesh.BY_CLIENT
     one_round = device_mesh.over_clients(
@@ -252,5 +259,5 @@ def _jitted(recipe: Recipe, num_clients: int,
     one_round = make_round(recipe, num_clients)
   if several:
     one_round = jax.vmap(one_round)
-  # Kept though unused: what a rule does not read must be donated all the same.
+  # keep_unused, so that arguments are donated even if no rule reads them.
   return jax.jit(one_round, donate_argnums=(0, 1), keep_unused=True)
