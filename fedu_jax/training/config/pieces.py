@@ -24,6 +24,18 @@ from fedu_jax.runtime.errors import BadInput
 from fedu_jax.runtime import suggest
 
 
+# Modules that have moved: where they were -> where they are. Runs that began
+# earlier name functions by the old paths, such as 'fedu_jax.losses:nt_xent'.
+_MOVED = {
+    'fedu_jax.aggregation': 'fedu_jax.core.aggregation',
+    'fedu_jax.losses': 'fedu_jax.learners.losses',
+    'fedu_jax.networks': 'fedu_jax.models.networks',
+    'fedu_jax.participation': 'fedu_jax.core.participation',
+    'fedu_jax.partition': 'fedu_jax.data.partition',
+    'fedu_jax.rules': 'fedu_jax.core.update_rules',
+    'fedu_jax.trees': 'fedu_jax.core.trees'}
+
+
 class _Section(NamedTuple):
   """A section of the config whose `name` stands for a piece."""
   ours: Mapping[str, Any]  # name -> a function or a record
@@ -66,6 +78,12 @@ def belongs(piece: Any) -> tuple[str, ...]:
   return tuple(section for section, part in own.items() if part is not None)
 
 
+def present(name: str) -> str:
+  """Returns the name of a piece, with the present path of a moved module."""
+  path, colon, attribute = name.partition(':')
+  return f'{_MOVED.get(path, path)}{colon}{attribute}'
+
+
 def raw(section: str, name: str) -> Any:
   """Returns the piece of a name as its author wrote it.
 
@@ -79,7 +97,7 @@ def raw(section: str, name: str) -> Any:
                      + suggest.meant(name, ours) + '; '
                      + _choose(section))
     return ours[name]
-  path, _, attribute = name.partition(':')
+  path, _, attribute = present(name).partition(':')
   try:
     return getattr(importlib.import_module(path), attribute)
   except Exception as error:  # a researcher's module can raise any error

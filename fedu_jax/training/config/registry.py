@@ -192,8 +192,9 @@ def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
 
 
 def _told(flat: dict[str, Any], name: str) -> Any:
-  """A value as a JSON file holds it."""
-  return json.loads(json.dumps(flat.get(name, 'absent')))
+  """Returns a value as a JSON file has it, by the present name of a piece."""
+  value = json.loads(json.dumps(flat.get(name, 'absent')))
+  return pieces.present(value) if isinstance(value, str) else value
 
 
 def _plain(value: Any) -> bool:

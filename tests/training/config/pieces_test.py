@@ -1,5 +1,6 @@
 """What names stand for: records of methods, checked before anything runs."""
 
+import importlib
 import sys
 import types
 from typing import Any
@@ -10,6 +11,7 @@ from configs import smoke
 from fedu_jax.core import method
 from fedu_jax.core import update_rules
 from fedu_jax.core.method import Aggregation, Method, UpdateRule
+from fedu_jax.learners import losses
 from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training.config import pieces
 from fedu_jax.training.config import registry
@@ -110,3 +112,18 @@ def test_a_function_has_the_default_contract():
   assert rule.memory('anything') == ()
   assert pieces.find('rule', 'dapu') == rule
   assert pieces.find('learner', 'byol').aggregation is None
+
+
+@pytest.mark.parametrize('old', pieces._MOVED)
+def test_a_module_that_moved_is_still_there(old):
+  importlib.import_module(pieces.present(f'{old}:x').partition(':')[0])
+  with pytest.raises(ModuleNotFoundError):  # or it needs no row
+    importlib.import_module(old)
+
+
+def test_a_run_that_began_before_a_move_goes_on():
+  """It finds its functions, and its config is the one that names them anew."""
+  old, new = (f'fedu_jax.{x}:nt_xent' for x in ('losses', 'learners.losses'))
+  assert pieces.find('loss', old) is losses.nt_xent
+  assert not registry.differing({'loss.name': old}, {'loss.name': new})
+  assert registry.differing({'loss.name': old}, {'loss.name': 'nt_xent'})
