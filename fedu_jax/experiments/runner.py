@@ -239,8 +239,8 @@ def _train(config: ml_collections.FrozenConfigDict, seeds: tuple[int, ...],
         consoles=[terminal.console(log, width=100) for log in logs])
   for folder, trained in zip(folders, found):
     if trained.unsaved:
-      raise Unsaved(f'{folder}: {trained.unsaved}: '
-                    f'{durable_files.advice(trained.unsaved)}, and start again')
+      raise Unsaved(f'{folder}: {"; ".join(map(str, trained.unsaved))}: '
+                    f'{trained.unsaved[0].advice}, and start again')
   return found
 
 

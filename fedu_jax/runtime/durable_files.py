@@ -12,6 +12,7 @@ import hashlib
 import os
 import pathlib
 import shutil
+from typing import NamedTuple
 
 PART = '.part'  # the suffix of unfinished and partly deleted files
 _DIGITS = 64  # of a SHA-256 in hexadecimal
@@ -153,6 +154,31 @@ def advice(told: object) -> str:
   text = str(told)
   return next((what for number, what in _ADVICE.items()
                if os.strerror(number) in text), 'see to it')
+
+
+class Unwritten(NamedTuple):
+  """A failure to write something, after which the program goes on.
+
+  `str` says it for a person: config.json could not be written (No space left
+  on device).
+
+  Attributes:
+    what: what could not be done, such as 'config.json could not be written'.
+    error: the system's error.
+    remains: what there is instead; '' if that needs no words.
+  """
+  what: str
+  error: Exception
+  remains: str = ''
+
+  def __str__(self) -> str:
+    return f'{self.what} ({reason(self.error)})' + (
+        f': {self.remains}' if self.remains else '')
+
+  @property
+  def advice(self) -> str:
+    """What helps, such as 'make room'."""
+    return advice(self.error)
 
 
 def _how(error: OSError) -> str:

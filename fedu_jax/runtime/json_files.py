@@ -24,6 +24,15 @@ def write(path: pathlib.Path, value: Any) -> None:
       path, (json.dumps(plain(value), indent=2) + '\n').encode())
 
 
+def attempt(path: pathlib.Path, value: Any) -> durable_files.Unwritten | None:
+  """Writes as `write` does; returns the failure if that fails, else None."""
+  try:
+    write(path, value)
+  except OSError as error:
+    return durable_files.Unwritten(f'{path.name} could not be written', error)
+  return None
+
+
 def plain(value: Any) -> Any:
   """Returns a value that JSON can hold.
 

@@ -124,7 +124,8 @@ def check(folder: pathlib.Path, data: sources.Dataset,
                    f'place with {name}, or choose another --workdir')
 
 
-def _other_images(before: Digests, found: Digests) -> str:
+def _other_images(before: Digests, found: Digests) -> str | None:
+  """Returns in what digests differ; None if they are the same."""
   theirs, ours = before['clients'], found['clients']
   if len(theirs) != len(ours):
     return f'there were {len(theirs)} clients, not {len(ours)}'
@@ -136,16 +137,17 @@ def _other_images(before: Digests, found: Digests) -> str:
     if before.get(what) not in (None, found[what]):
       return f'the {what.replace("_", " ")} ' + (
           'differ' if found[what] else 'are not there')
-  return ''
+  return None
 
 
 def _other_counts(folder: pathlib.Path, data: sources.Dataset,
-                  parts: Sequence[np.ndarray]) -> str:
+                  parts: Sequence[np.ndarray]) -> str | None:
+  """Returns in what counts differ; None if they are the same, or unknown."""
   try:
     before = json.loads((folder / _COUNTS).read_text())
   except (OSError, ValueError):
-    return ''  # it has not begun, or its file was damaged and is written anew
-  return '' if before == _counts(data, parts)[1] else (
+    return None  # the run has not begun, or the file is damaged
+  return None if before == _counts(data, parts)[1] else (
       'clients have other numbers of images')
 
 
@@ -161,34 +163,23 @@ def show(data: sources.Dataset, parts: Sequence[np.ndarray],
     terminal.say(console, line)
 
 
-def damaged(folder: pathlib.Path) -> str:
-  """Says that a run's digests cannot be read; '' if they can, or are none."""
-  if known(folder) is None and (folder / IMAGES).exists():
-    return (f'{folder / IMAGES} cannot be read: that these are the images that '
-            'the run began with is known by their counts alone')
-  return ''
+def damaged(folder: pathlib.Path) -> str | None:
+  """Returns a warning if the digests of a run cannot be read, else None."""
+  if known(folder) is not None or not (folder / IMAGES).exists():
+    return None
+  return (f'{folder / IMAGES} cannot be read: that these are the images that '
+          'the run began with is known by their counts alone')
 
 
 def write(folder: pathlib.Path, data: sources.Dataset,
-          parts: Sequence[np.ndarray], found: Digests) -> list[str]:
-  """Keeps what `show` prints, and the digests.
-
-  Returns:
-    For each file '', or why it could not be written.
-  """
+          parts: Sequence[np.ndarray], found: Digests
+          ) -> list[durable_files.Unwritten]:
+  """Writes the digests and what `show` prints; returns what failed."""
   shown, counts = _counts(data, parts)
-  return [write_report(folder / name, value) for name, value in (
-      (IMAGES, found), (_COUNTS, counts if shown is not None else None),
-      ('skipped.json', data.skipped or None)) if value is not None]
-
-
-def write_report(path: pathlib.Path, value: Any) -> str:
-  """Writes a JSON file; returns why that failed, or ''."""
-  try:
-    json_files.write(path, value)
-  except OSError as error:
-    return f'{path.name} could not be written ({durable_files.reason(error)})'
-  return ''
+  files = {IMAGES: found, _COUNTS: None if shown is None else counts,
+           'skipped.json': data.skipped or None}
+  return [failure for name, value in files.items() if value is not None
+          and (failure := json_files.attempt(folder / name, value))]
 
 
 def _counts(data: sources.Dataset, parts: Sequence[np.ndarray]

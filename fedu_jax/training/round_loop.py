@@ -3,41 +3,37 @@
 from collections.abc import Callable, Sequence
 import contextlib
 import functools
-import pathlib
 import time
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from fedu_jax.core import communication
-from fedu_jax.core.state import Metrics, Online, PyTree
+from fedu_jax.core.state import Online, PyTree
 from fedu_jax.runtime.checkpoint import Checkpoints
-from fedu_jax.runtime import durable_files
-from fedu_jax.runtime.errors import BadInput, Diverged, Unsaved
-from fedu_jax.runtime import metrics_log
+from fedu_jax.runtime.durable_files import Unwritten
+from fedu_jax.runtime.errors import Diverged, Interrupted, Unsaved
 from fedu_jax.runtime import multihost
 from fedu_jax.runtime import signals
 from fedu_jax.runtime import terminal
+from fedu_jax.training import checkpointing
 from fedu_jax.training import collapse
 from fedu_jax.training.engine import client_store
 from fedu_jax.training.engine import clients_on_device
 from fedu_jax.training.engine import clients_streamed
-from fedu_jax.training.engine.federation import Federation, Run
+from fedu_jax.training.engine.federation import Federation
 from fedu_jax.training.engine import placement
 from fedu_jax.training.engine.recipe import Recipe
 from fedu_jax.training.engine import round_program
 from fedu_jax.training import prepare
 from fedu_jax.training import round_report
-from fedu_jax.training import workdir_lock
 
 
 class Ended(NamedTuple):
   """A federation after its rounds."""
   online: Online  # its global network
   speed: dict[str, float]
-  unsaved: str  # what could not be written in the end; '' if all was
+  unsaved: Unwritten | None  # why its end could not be saved, if it was not
 
 
 def federate(members: Sequence[prepare.Member], *, recipe: Recipe,
@@ -74,7 +70,7 @@ def federate(members: Sequence[prepare.Member], *, recipe: Recipe,
         m.folder / 'checkpoints', keep=recipe.checkpoint_keep)))
         for m in members]
     for m, own in zip(members, saved):
-      _check_begun(m.folder, own, where.store, recipe)
+      checkpointing.check_begun(m.folder, own, where.store, recipe)
     for own in saved:
       own.tidy()
     # What must be equal: the largest client, and the rounds that are done.
@@ -99,28 +95,22 @@ def federate(members: Sequence[prepare.Member], *, recipe: Recipe,
   return ended
 
 
-def _check_begun(folder: pathlib.Path, own: Checkpoints, store_: str,
-                 recipe: Recipe) -> None:
-  """Refuses to go on in a way by which what is there would be lost."""
-  if own.latest() is not None:
-    if store_ == 'disk' and not workdir_lock.on_disk(folder):
-      raise BadInput(
-          f'the clients of {folder} lie in memory, and half of this host\'s '
-          'has no room for them: go on where there is more, or choose another '
-          '--workdir, where they will lie on disk')
-    return
-  # One that has not saved yet has not done more rounds than this.
-  path = folder / 'metrics.jsonl'
-  if (rounds := metrics_log.last(path)) > recipe.checkpoint_every:
-    raise BadInput(
-        f'{path} tells of {rounds} rounds, and there is no checkpoint: put '
-        f'{folder / "checkpoints"} back, or remove that file to begin anew')
-
-
 def _stores(member: prepare.Member
             ) -> dict[str, Callable[..., client_store.Store]]:
   return {'host': client_store.InMemory, 'disk': functools.partial(
       client_store.OnDisk, folder=member.folder / 'clients')}
+
+
+class _Running(NamedTuple):
+  """One of the federations whose rounds are run together."""
+  member: prepare.Member
+  checkpoints: Checkpoints
+  report: round_report.NoReport
+  collapse: collapse.Collapse
+
+  def say(self, text: str) -> None:
+    """Prints a line about this federation."""
+    terminal.say(self.member.console, f'{self.member.name}: {text}')
 
 
 def _rounds(members: Sequence[prepare.Member], saved: Sequence[Checkpoints],
@@ -128,164 +118,114 @@ def _rounds(members: Sequence[prepare.Member], saved: Sequence[Checkpoints],
             sent: communication.Sent, where: placement.Place,
             compiling: float) -> list[Ended]:
   """Runs what is left of federations at the same round."""
-  def say(text):
-    for member in members:
-      terminal.say(member.console, f'{member.name}: {text}')
-  done = federation.done
-  compile_seconds = compiling
-  unsaved = [''] * len(members)
+  unsaved: list[Unwritten | None] = [None] * len(members)
   with contextlib.ExitStack() as stack:
-    reports = [stack.enter_context(round_report.RoundReport(
-        m.folder, m.console, m.name, done=done, rounds=recipe.rounds)
-        if multihost.first() else round_report.NoReport()) for m in members]
-    watched = [collapse.Collapse() for _ in members]
-    for member, own, reported in zip(members, saved, reports):
-      if text := _begins(done, recipe.rounds, own, reported):
-        terminal.say(member.console, f'{member.name}: {text}')
-    if done < recipe.rounds:
-      began = time.perf_counter()
-      federation.compile()
-      compile_seconds += time.perf_counter() - began
-      placement.check(recipe, where, federation.compiled, together=len(members),
-                      begun=True)
-      say(f'compiled{federation.where} in {compile_seconds:.0f} s' + (
-          f', {len(members)} seeds as one program' if members[1:] else ''))
+    running = [
+        _Running(member, own, stack.enter_context(
+            _report(member, federation.done, recipe.rounds)),
+                 collapse.Collapse())
+        for member, own in zip(members, saved)]
+    for one in running:
+      if text := checkpointing.begins(federation.done, recipe.rounds,
+                                      one.checkpoints, one.report):
+        one.say(text)
+    if federation.done < recipe.rounds:
+      compiling += _compile(federation)
+      placement.check(recipe, where, federation.compiled,
+                      together=len(members), begun=True)
+      together = (f', {len(members)} seeds as one program' if members[1:]
+                  else '')
+      for one in running:
+        one.say(f'compiled{federation.where} in {compiling:.0f} s{together}')
       stack.enter_context(signals.held_back())
-    while done < recipe.rounds:
-      began = time.perf_counter()
-      metrics = federation.advance()
-      seconds = time.perf_counter() - began
-      done = federation.done
-      last = done == recipe.rounds
-      # Whose server was told nothing that it could use.
-      unheard = [i for i, own in enumerate(metrics) if not own['sound'].any()]
-      for i, member in enumerate(members):
-        row = _row(done, metrics[i], seconds, recipe, sent)
-        if member.scorer and recipe.evaluation_every and (
-            last or done % recipe.evaluation_every == 0):
-          row['knn_accuracy'] = member.scorer.knn(federation.online(i).encoder)
-        reports[i].add(row)
-        if warning := watched[i].warning(row):
-          terminal.say(member.console, f'{member.name}: {warning}')
-
-      def save():
-        return [_save(i, federation, own, reports[i], member)
-                for i, (own, member) in enumerate(zip(saved, members))]
-      if due := last or unheard or done % recipe.checkpoint_every == 0:
-        unsaved = save()
-      if unheard:
-        kept = unsaved[unheard[0]] or (
-            'the global network is saved as it was before')
-        raise Diverged(
-            f'{members[unheard[0]].folder}: in round {done} the numbers of all '
-            f'clients went wrong (not finite); {kept}: check the data, or '
-            'lower config.optimizer.learning_rate in another --workdir')
-      if multihost.any_of(signals.asked()):
-        if not due:
-          unsaved = save()
-        if any(unsaved):
-          raise Unsaved(f'interrupted, and the {max(unsaved)}; '
-                        f'{durable_files.advice(max(unsaved))}, and start '
-                        'again')
-        raise signals.interrupted(f'after round {done} of {recipe.rounds}')
-  return [Ended(federation.online(i), _sums(reported)
-                | {'compile_seconds': compile_seconds}, unsaved[i])
-          for i, reported in enumerate(reports)]
+    while federation.done < recipe.rounds:
+      unsaved = _round(federation, running, recipe, sent)
+  return [Ended(federation.online(i),
+                one.report.sums() | {'compile_seconds': compiling}, failure)
+          for i, (one, failure) in enumerate(zip(running, unsaved))]
 
 
-def _begins(done: int, rounds: int, own: Checkpoints,
-            reported: round_report.NoReport) -> str:
-  """Says where a federation begins, and what was lost of what it had done."""
-  text = ''.join(f'checkpoint {step} is damaged ({wrong}): '
-                 for step, wrong in own.damaged.items())
-  lost = max([reported.beyond, *own.damaged])
-  if done == rounds:
-    text += f'all {done} rounds are done; evaluating'
-  elif done or lost:
-    text += f'going on after round {done} of {rounds}'
-  if lost > done:
-    text += f'; what was done up to round {lost} is done again'
-  if reported.missing:
-    text += f'; metrics.jsonl is damaged, and lacks {reported.missing} rounds'
-  return text
+def _report(member: prepare.Member, done: int,
+            rounds: int) -> round_report.NoReport:
+  if not multihost.first():
+    return round_report.NoReport()
+  return round_report.RoundReport(member.folder, member.console, member.name,
+                                  done=done, rounds=rounds)
 
 
-def _save(i: int, federation: Federation,
-          own: Checkpoints, reported: round_report.NoReport,
-          member: prepare.Member) -> str:
-  """Saves a federation; returns what is unsaved, if that fails, or ''.
+def _compile(federation: Federation) -> float:
+  """Compiles a federation's programs; returns how many seconds that took."""
+  began = time.perf_counter()
+  federation.compile()
+  return time.perf_counter() - began
+
+
+def _round(federation: Federation, running: Sequence[_Running],
+           recipe: Recipe, sent: communication.Sent
+           ) -> list[Unwritten | None]:
+  """Runs one round, reports it, and saves it if that is due.
+
+  Returns:
+    For each federation the failure if it could not be saved, else None.
 
   Raises:
-    Diverged: no run can go on from what its server has.
+    Diverged, Interrupted, Unsaved: as `federate`.
   """
+  began = time.perf_counter()
+  metrics = federation.advance()
+  seconds = time.perf_counter() - began
   done = federation.done
-  try:
-    run = federation.state(i)  # where clients lie on disk, it writes them
-    _check_server(run, own)
-    multihost.together(reported.settle)  # first: what is done is not run again
-    own.save(done, run, federation.files())
-  except OSError as error:
-    before = own.latest()
-    unsaved = (f'checkpoint of round {done} could not be saved '
-               f'({durable_files.reason(error)}): '
-               + (f'that of round {before} stays' if before is not None
-                  else 'there is none yet'))
-    terminal.say(member.console,
-                 f'{member.name}: {unsaved}; trying again at the next')
-    return unsaved
-  federation.keep_from(own.oldest())
-  return ''
+  last = done == recipe.rounds
+  for i, one in enumerate(running):
+    row = round_report.row_of(done, metrics[i], seconds, sent=sent,
+                              batch_size=recipe.batch_size)
+    if one.member.scorer and recipe.evaluation_every and (
+        last or done % recipe.evaluation_every == 0):
+      row['knn_accuracy'] = one.member.scorer.knn(federation.online(i).encoder)
+    one.report.add(row)
+    if warning := one.collapse.warning(row):
+      one.say(warning)
+
+  # Federations whose server got no upload that it could use.
+  unheard = [i for i, own in enumerate(metrics) if not own['sound'].any()]
+  unsaved: list[Unwritten | None] = [None] * len(running)
+  if due := last or unheard or done % recipe.checkpoint_every == 0:
+    unsaved = _save(federation, running)
+  if unheard:
+    raise _diverged(running[unheard[0]], done, unsaved[unheard[0]])
+  if multihost.any_of(signals.asked()):
+    if not due:
+      unsaved = _save(federation, running)
+    raise _interrupted(done, recipe.rounds, unsaved)
+  return unsaved
 
 
-def _check_server(run: Run, own: Checkpoints) -> None:
-  """Refuses to save what no run can go on from.
-
-  What clients send is sound (see `rounds`), but what becomes of it may be a
-  researcher's own function.
-  """
-  server = jax.device_get(multihost.own_copy(run.server))
-  if not all(np.isfinite(x).all() for x in jax.tree.leaves(server)
-             if jnp.issubdtype(x.dtype, jnp.inexact)):
-    raise Diverged(
-        f'after round {int(server.round)} what the server has is not finite, '
-        'though it leaves out what is not: it is not saved, and the newest '
-        f'checkpoint is of round {own.latest() or 0}; choose another '
-        'config.aggregation and --workdir')
+def _save(federation: Federation, running: Sequence[_Running]
+          ) -> list[Unwritten | None]:
+  """Saves all federations, and says what could not be saved."""
+  unsaved = []
+  for i, one in enumerate(running):
+    failure = checkpointing.save(federation, i, one.checkpoints,
+                                 one.report.settle)
+    if failure:
+      one.say(f'{failure}; trying again at the next')
+    unsaved.append(failure)
+  return unsaved
 
 
-def _sums(reported: round_report.NoReport) -> dict[str, float]:
-  """Of all rounds, those of earlier starts included."""
-  seconds = reported.seconds
-  return {'images_per_second': reported.images / seconds if seconds else 0.0,
-          'seconds': seconds, 'left_out': reported.left_out}
+def _diverged(one: _Running, done: int, unsaved: Unwritten | None) -> Diverged:
+  """The end of a federation in which no client has finite numbers."""
+  kept = unsaved or 'the global network is saved as it was before'
+  return Diverged(
+      f'{one.member.folder}: in round {done} the numbers of all clients went '
+      f'wrong (not finite); {kept}: check the data, or lower '
+      'config.optimizer.learning_rate in another --workdir')
 
 
-def _row(done: int, metrics: Metrics, seconds: float,
-         recipe: Recipe,
-         sent: communication.Sent) -> round_report.Row:
-  """Sorts a round's metrics into what is the round's and what a client's."""
-  per_client = dict(metrics)
-  cohort = per_client.pop('cohort')
-  took = per_client.pop('global_predictor')
-  arrived = per_client.pop('arrived')
-  sound = per_client.pop('sound')
-  # Of whom the mean is; of all, if there is none.
-  counted = sound if sound.any() else ...
-  drift = per_client['divergence'][counted]
-  mean = {}
-  if 'loss' in per_client:  # not every learner has one
-    with np.errstate(invalid='ignore', over='ignore'):
-      # Not finite, if nobody's is.
-      mean = {'loss': np.mean(per_client['loss'][counted])}
-  images = int(per_client['steps'].sum()) * recipe.batch_size
-  return {
-      'round': done, **mean,
-      'divergence_min': drift.min(), 'divergence_max': drift.max(),
-      # An upload that did not arrive is not counted; one left out for its
-      # numbers is, since it was sent.
-      'bytes_up': sent.up * int(arrived.sum()),
-      'bytes_down': sent.down * len(cohort),
-      'images': images, 'seconds': seconds,
-      'images_per_second': images / seconds, 'cohort': cohort,
-      'arrived': arrived, 'left_out': cohort[~sound],
-      'global_predictor': took, 'clients': per_client}
+def _interrupted(done: int, rounds: int,
+                 unsaved: Sequence[Unwritten | None]) -> Interrupted | Unsaved:
+  """The end after a signal: whether all is saved, or what is not."""
+  for failure in filter(None, unsaved):
+    return Unsaved(f'interrupted, and the {failure}; {failure.advice}, and '
+                   'start again')
+  return signals.interrupted(f'after round {done} of {rounds}')

@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 import pathlib
 
+import numpy as np
 from rich.console import Console
 from rich.progress import (
     BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn,
     TimeRemainingColumn)
 
+from fedu_jax.core import communication
+from fedu_jax.core.state import Metrics
 from fedu_jax.runtime import json_files
 from fedu_jax.runtime import metrics_log
 from fedu_jax.runtime.metrics_log import Row
@@ -62,6 +65,12 @@ class NoReport:
     self.seconds += row['seconds']
     self.images += row['images']
     self.left_out += len(row.get('left_out', ()))  # earlier versions had none
+
+  def sums(self) -> dict[str, float]:
+    """Returns the speed over all rounds, those of earlier starts included."""
+    speed = self.images / self.seconds if self.seconds else 0.0
+    return {'images_per_second': speed, 'seconds': self.seconds,
+            'left_out': self.left_out}
 
   def settle(self) -> None:
     """Returns when all rows are on disk.
@@ -128,6 +137,46 @@ class RoundReport(NoReport):
 
   def settle(self) -> None:
     self._lines.settle()
+
+
+def row_of(round_: int, metrics: Metrics, seconds: float, *, batch_size: int,
+           sent: communication.Sent) -> Row:
+  """Makes the row of a round from the metrics that the engine returns.
+
+  Args:
+    round_: the round, from 1.
+    metrics: arrays [M] by name, of the clients of the cohort.
+    seconds: how long the round took.
+    batch_size: images of a step.
+    sent: the bytes that one client sends and receives.
+
+  Returns:
+    What `RoundReport.add` takes.
+  """
+  per_client = dict(metrics)
+  cohort = per_client.pop('cohort')
+  took = per_client.pop('global_predictor')
+  arrived = per_client.pop('arrived')
+  sound = per_client.pop('sound')
+  # The mean is over sound clients, or over all if none is.
+  counted = sound if sound.any() else ...
+  drift = per_client['divergence'][counted]
+  mean = {}
+  if 'loss' in per_client:  # not every learner has one
+    with np.errstate(invalid='ignore', over='ignore'):
+      # Not finite if no client's loss is.
+      mean = {'loss': np.mean(per_client['loss'][counted])}
+  images = int(per_client['steps'].sum()) * batch_size
+  return {
+      'round': round_, **mean,
+      'divergence_min': drift.min(), 'divergence_max': drift.max(),
+      # A lost upload is not counted. One that is left out is: it was sent.
+      'bytes_up': sent.up * int(arrived.sum()),
+      'bytes_down': sent.down * len(cohort),
+      'images': images, 'seconds': seconds,
+      'images_per_second': images / seconds, 'cohort': cohort,
+      'arrived': arrived, 'left_out': cohort[~sound],
+      'global_predictor': took, 'clients': per_client}
 
 
 def _line(row: Row) -> str:

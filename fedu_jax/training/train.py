@@ -10,21 +10,22 @@ import pathlib
 import time
 from typing import Any, NamedTuple
 
-import jax
-import ml_collections
-import numpy as np
 from rich.console import Console
 
-from fedu_jax.core.state import Online
-from fedu_jax.evaluation.encoder_scores import best, Scorer
+from fedu_jax.core.state import Online, PyTree
+from fedu_jax.data import sources
+from fedu_jax.evaluation.encoder_scores import Scorer
 from fedu_jax.evaluation import score_tables
-from fedu_jax.runtime import durable_files
+from fedu_jax.runtime.durable_files import Unwritten
 from fedu_jax.runtime.errors import BadInput, Unsaved
 from fedu_jax.runtime import host_memory
+from fedu_jax.runtime import json_files
 from fedu_jax.runtime import multihost
 from fedu_jax.runtime import prng
 from fedu_jax.runtime import terminal
 from fedu_jax.training.config import build
+from fedu_jax.training.config import config_dict
+from fedu_jax.training.config.config_dict import Config
 from fedu_jax.training.config import registry
 from fedu_jax.training import config_changes
 from fedu_jax.training import data_record
@@ -33,6 +34,7 @@ from fedu_jax.training.engine.recipe import Recipe
 from fedu_jax.training import preflight
 from fedu_jax.training import prepare
 from fedu_jax.training import round_loop
+from fedu_jax.training import run_summary
 from fedu_jax.training import workdir_lock
 
 
@@ -43,7 +45,7 @@ class Trained(NamedTuple):
   federation: Online
   alone: list[Online]  # of clients that trained by themselves
   speed: dict[str, float]
-  unsaved: str  # what could not be written in the end; '' if all was
+  unsaved: list[Unwritten]  # what could not be written in the end
   files: dict[str, Any] | None  # what was read of a folder, in numbers
 
   def network(self, encoder: str) -> Online:
@@ -53,7 +55,7 @@ class Trained(NamedTuple):
     return getattr(self, encoder)
 
 
-def train(config: ml_collections.ConfigDict, workdir: str, *,
+def train(config: Config, workdir: str, *,
           console: Console, extend: bool = False) -> Trained:
   """Runs a config's rounds in a folder, from where an earlier start left off.
 
@@ -85,7 +87,7 @@ _CHANGE = ('what is saved stays, and a run goes on from it: start it again '
 
 @host_memory.watched(_CHANGE)
 @prng.fixed()
-def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
+def train_seeds(config: Config, seeds: Sequence[int],
                 workdirs: Sequence[str], *, consoles: Sequence[Console],
                 holds: contextlib.ExitStack | None = None,
                 extend: bool = False) -> list[Trained]:
@@ -113,74 +115,110 @@ def train_seeds(config: ml_collections.ConfigDict, seeds: Sequence[int],
   if multihost.several() and config.evaluation.alone:
     raise BadInput(f'config.evaluation.alone is {config.evaluation.alone}, '
                    'which is for one host: set it to 0')
-  configs = [_changed(config, seed=seed) for seed in seeds]
+  configs = [config_dict.changed(config, seed=seed) for seed in seeds]
   folders = [workdir_lock.claim(pathlib.Path(workdir), own, extend=extend)
              for workdir, own in zip(workdirs, configs)]
   data = prepare.data_of(config, lazy=multihost.several(), console=consoles[0])
   examples = prepare.examples_of(config, data)
-  parts = [prepare.parts_of(own, data) for own in configs]
-  drawn = [prepare.networks_of(own, data) for own in configs]
-  nets, online = drawn[0]
+  members = _members(configs, folders, data, consoles)
   recipe = _as_begun(build.recipe(config), folders)
-  where = placement.choose(recipe, online, data.train_images, parts[0],
-                           num_members=len(seeds))
-  whose = where.layout.hosts() if multihost.several() else []
-  digests = [data_record.digests(data, mine, whose) for mine in parts]
-  for folder, mine, found in zip(folders, parts, digests):
-    data_record.check(folder, data, mine, found, name='--config.data.source')
-  for mine, console in zip(parts, consoles):
-    if multihost.first():
-      data_record.show(data, mine, console)
-  # Refuses what cannot be before a folder is touched.
-  compiling = preflight.check(recipe, where, online, data.train_images,
-                              parts, folders)
+  where = _place(recipe, members, data)
+  digests = _check_data(members, data, where)
+  # Refuses what does not fit before a folder is touched.
+  compiling = preflight.check(recipe, where, members[0].online,
+                              data.train_images, [m.parts for m in members],
+                              folders)
   multihost.barrier('all folders are claimed')
-  members = []
-  for own, folder, mine, images, (_, online), console in zip(
-      configs, folders, parts, digests, drawn, consoles):
-    if multihost.first():
-      for line in holds.enter_context(
-          workdir_lock.held(folder, own, extend=extend)):
-        terminal.say(console, line)
-      if line := data_record.damaged(folder):
-        terminal.say(console, line)
-      data_record.write(folder, data, mine, images)  # tried again in the end
-    scorer = (prepare.scorer_if_labelled(own, nets, data) if multihost.first()
-              else None)
-    members.append(prepare.Member(
-        'federation', folder, mine, online, own.seed, scorer, console))
+  if multihost.first():
+    for member, own, images in zip(members, configs, digests):
+      _hold(member, own, data, images, holds, extend=extend)
+    members = [member._replace(scorer=prepare.scorer_if_labelled(
+        own, recipe.nets, data)) for member, own in zip(members, configs)]
   multihost.barrier('all folders are written')
+  together = round_loop.federate(members, recipe=recipe, where=where,
+                                 examples=examples, compiling=compiling)
+  alone = [_train_alone(k, config, members, data, examples)
+           for k in range(config.evaluation.alone)]
+  return [_trained(member, ended, list(own), data, images)
+          for member, ended, own, images in zip(
+              members, together, zip(*alone) if alone else [()] * len(members),
+              digests)]
 
-  ended = round_loop.federate(members, recipe=recipe, where=where,
-                              examples=examples, compiling=compiling)
+
+def _members(configs: Sequence[Config], folders: Sequence[pathlib.Path],
+             data: sources.Dataset,
+             consoles: Sequence[Console]) -> list[prepare.Member]:
+  """Deals the data out and draws the networks, for each seed."""
+  parts = [prepare.parts_of(own, data) for own in configs]
+  return [prepare.Member('federation', folder, mine,
+                         prepare.networks_of(own, data)[1], own.seed, None,
+                         console)
+          for own, folder, mine, console in zip(
+              configs, folders, parts, consoles)]
+
+
+def _place(recipe: Recipe, members: Sequence[prepare.Member],
+           data: sources.Dataset) -> placement.Place:
+  """Chooses where federations that begin together keep and train clients."""
+  return placement.choose(recipe, members[0].online, data.train_images,
+                          members[0].parts, num_members=len(members))
+
+
+def _check_data(members: Sequence[prepare.Member], data: sources.Dataset,
+                where: placement.Place) -> list[data_record.Digests]:
+  """Refuses other data than that of the runs in the folders, and shows it.
+
+  Returns:
+    For each member the digests of its data.
+  """
+  hosts = where.layout.hosts() if multihost.several() else []
+  digests = [data_record.digests(data, m.parts, hosts) for m in members]
+  for member, found in zip(members, digests):
+    data_record.check(member.folder, data, member.parts, found,
+                      name='--config.data.source')
+  if multihost.first():
+    for member in members:
+      data_record.show(data, member.parts, member.console)
+  return digests
+
+
+def _hold(member: prepare.Member, config: Config, data: sources.Dataset,
+          images: data_record.Digests, holds: contextlib.ExitStack, *,
+          extend: bool) -> None:
+  """Locks a member's folder, and writes there what is known of its data."""
+  for line in holds.enter_context(
+      workdir_lock.held(member.folder, config, extend=extend)):
+    terminal.say(member.console, line)
+  if warning := data_record.damaged(member.folder):
+    terminal.say(member.console, warning)
+  # What fails here is tried again, and told, in the end.
+  data_record.write(member.folder, data, member.parts, images)
+
+
+def _train_alone(k: int, config: Config, members: Sequence[prepare.Member],
+                 data: sources.Dataset,
+                 examples: PyTree) -> list[round_loop.Ended]:
+  """Trains client `k` of each member as a federation of its own."""
+  alone = [m._replace(name=f'client {k} alone', folder=m.folder / f'alone{k}',
+                      parts=[m.parts[k]]) for m in members]
   # A client alone has nobody to lose an upload to.
-  by_itself = dataclasses.replace(build.recipe(config), dropout=0.0,
-                                  stragglers=0.0)
-  alone = []
-  for k in range(config.evaluation.alone):
-    them = [m._replace(name=f'client {k} alone', folder=m.folder / f'alone{k}',
-                       parts=[m.parts[k]]) for m in members]
-    its = _as_begun(by_itself, [m.folder for m in them])
-    alone.append(round_loop.federate(
-        them, recipe=its, examples=examples, where=placement.choose(
-            its, them[0].online, data.train_images, them[0].parts,
-            num_members=len(them))))
-  trained = []
-  for i, member in enumerate(members):
-    every = [ended[i], *(own[i] for own in alone)]
-    unsaved = [own.unsaved for own in every]
-    if multihost.first():
-      unsaved += data_record.write(member.folder, data, member.parts,
-                                   digests[i])
-    trained.append(Trained(
-        member.scorer, member.online, ended[i].online,
-        [own[i].online for own in alone], ended[i].speed, _joined(unsaved),
-        data.files and data.files.summary()))
-  return trained
+  recipe = _as_begun(
+      dataclasses.replace(build.recipe(config), dropout=0.0, stragglers=0.0),
+      [m.folder for m in alone])
+  return round_loop.federate(alone, recipe=recipe, examples=examples,
+                             where=_place(recipe, alone, data))
 
 
-def _joined(unsaved: list[str]) -> str:
-  return '; '.join(filter(None, unsaved))
+def _trained(member: prepare.Member, ended: round_loop.Ended,
+             alone: list[round_loop.Ended], data: sources.Dataset,
+             images: data_record.Digests) -> Trained:
+  """Collects what came of a member, and what could not be written of it."""
+  unsaved = [own.unsaved for own in (ended, *alone) if own.unsaved]
+  if multihost.first():
+    unsaved += data_record.write(member.folder, data, member.parts, images)
+  return Trained(member.scorer, member.online, ended.online,
+                 [own.online for own in alone], ended.speed, unsaved,
+                 data.files and data.files.summary())
 
 
 def _as_begun(recipe: Recipe, folders: Sequence[pathlib.Path]) -> Recipe:
@@ -189,17 +227,10 @@ def _as_begun(recipe: Recipe, folders: Sequence[pathlib.Path]) -> Recipe:
       map(workdir_lock.on_disk, folders)) else recipe
 
 
-def _changed(config: ml_collections.ConfigDict,
-             **changes: Any) -> ml_collections.ConfigDict:
-  config = ml_collections.ConfigDict(config.to_dict())
-  config.update_from_flattened_dict(changes)
-  return config
-
-
 @host_memory.watched('the rounds that are saved stay, and their scores are '
                      'computed when it is started again: end other programs, '
                      'or choose fewer images')
-def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str, *,
+def train_and_evaluate(config: Config, workdir: str, *,
                        console: Console | None = None,
                        extend: bool = False) -> dict[str, Any]:
   """Trains as `train` does, and scores what came of it.
@@ -218,57 +249,32 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str, *,
 
 
 @prng.fixed()
-def _train_and_evaluate(config: ml_collections.ConfigDict, workdir: str,
+def _train_and_evaluate(config: Config, workdir: str,
                         holds: contextlib.ExitStack,
                         console: Console, extend: bool) -> dict[str, Any]:
   began = time.perf_counter()
   registry.check(config)  # that there is a seed, too
   trained, = train_seeds(config, [config.seed], [workdir], consoles=[console],
                          holds=holds, extend=extend)
-  scorer, alone, scores = trained.scorer, trained.alone, {}
-  if scorer:
-    scores['untrained'] = best([scorer.all(online) for online in (
-        trained.untrained, scorer.fitted(trained.untrained))])
-    for k, own in enumerate(alone):
-      scores[f'client {k} alone'] = scorer.all(own)
-    if len(alone) > 1:
-      scores[f'mean of {len(alone)} alone'] = {
-          name: float(np.mean([scores[f'client {k} alone'][name]
-                               for k in range(len(alone))]))
-          for name in scores['client 0 alone']}
-    scores['federation'] = scorer.all(trained.federation)
+  scores = {}
+  if trained.scorer:
+    scores = run_summary.scores_of(
+        trained.scorer, untrained=trained.untrained, alone=trained.alone,
+        federation=trained.federation)
     console.print(score_tables.by_encoder(scores))
     if unsound := score_tables.unsound_line(scores):
       terminal.say(console, unsound)
   else:
     console.print('the data has no labelled test images: nothing to score')
-  summary = _summary(config, scores, trained.speed,
-                     time.perf_counter() - began)
-  if trained.files:
-    summary['files'] = trained.files
-  if extended := config_changes.extensions(pathlib.Path(workdir)):
-    summary['extensions'] = extended
-  unsaved = [trained.unsaved]
-  if multihost.first():
-    unsaved.append(data_record.write_report(
-        pathlib.Path(workdir) / 'summary.json', summary))
-  if wrong := _joined(unsaved):
-    raise Unsaved(f'{wrong}: {durable_files.advice(wrong)}, and start again to '
-                  'go on from what is saved')
+  summary = run_summary.summary_of(
+      config, scores, trained.speed, wall=time.perf_counter() - began,
+      files=trained.files,
+      extensions=config_changes.extensions(pathlib.Path(workdir)))
+  unsaved = trained.unsaved
+  if multihost.first() and (failure := json_files.attempt(
+      pathlib.Path(workdir) / 'summary.json', summary)):
+    unsaved = [*unsaved, failure]
+  if unsaved:
+    raise Unsaved(f'{"; ".join(map(str, unsaved))}: {unsaved[0].advice}, and '
+                  'start again to go on from what is saved')
   return summary
-
-
-def _summary(config: ml_collections.ConfigDict,
-             scores: dict[str, dict[str, float]],
-             speed: dict[str, float], wall: float) -> dict[str, Any]:
-  def score(name, of):
-    return scores.get(of, {}).get(name)
-  return {
-      'rounds': config.rounds, 'clients': config.clients,
-      'knn_accuracy': score('knn', 'federation'),
-      'knn_accuracy_untrained': score('knn', 'untrained'),
-      'linear_accuracy': score('linear', 'federation'),
-      'linear_accuracy_untrained': score('linear', 'untrained'),
-      'scores': scores, **speed, 'wall_seconds': wall,
-      'device': jax.devices()[0].device_kind,
-      'jax': jax.__version__, 'config': registry.flatten(config)}

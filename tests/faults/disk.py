@@ -18,7 +18,8 @@ from tests.faults import kill
 
 _CHECKPOINT, _FEDERATION, _CLAIMS = (
     f'fedu_jax/{name}.py' for name in (
-        'runtime/checkpoint', 'training/round_loop', 'training/workdir_lock'))
+        'runtime/checkpoint', 'training/checkpointing',
+        'training/workdir_lock'))
 _LIMIT, _MOUNTED = 'a limit of file size', ('a full disk', 'a read-only disk')
 _UNREAD = attack.Break(
     _CHECKPOINT, 'if durable_files.digest(folder / name) != wanted:',

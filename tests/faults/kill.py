@@ -24,8 +24,8 @@ BROKEN = {
         'fedu_jax/runtime/metrics_log.py', 'if last < row[\'round\'] <= done:',
         'if last < row[\'round\']:'),
     _ASKED: attack.Break(
-        'fedu_jax/training/round_loop.py', '        if not due:\n',
-        '        if False:\n'),
+        'fedu_jax/training/round_loop.py', '    if not due:\n',
+        '    if False:\n'),
     _TWICE: attack.Break(
         'fedu_jax/runtime/signals.py', 'again, _name = bool(_name),',
         'again, _name = False,')}

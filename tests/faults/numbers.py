@@ -38,12 +38,12 @@ BROKEN = {
         'counts = sound if arrived is None else arrived & sound',
         'counts = jnp.ones_like(sound) if arrived is None else arrived'),
     'gradients of a client on four devices': attack.Break(
-        'fedu_jax/training/round_loop.py', "'left_out': cohort[~sound]",
+        'fedu_jax/training/round_report.py', "'left_out': cohort[~sound]",
         "'left_out': cohort[:0]"),
     'gradients of all clients': attack.Break(
         'fedu_jax/training/round_loop.py', 'if unheard:', 'if False:'),
     'the mean itself': attack.Break(
-        'fedu_jax/training/round_loop.py',
+        'fedu_jax/training/checkpointing.py',
         'if jnp.issubdtype(x.dtype, jnp.inexact)',
         'if jnp.issubdtype(x.dtype, jnp.integer)'),
     'collapse': attack.Break(

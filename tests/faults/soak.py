@@ -41,10 +41,10 @@ BROKEN = {
         "    self.all = [*getattr(self, 'all', ()), open('/dev/null')]\n"),
     'compilations': attack.Break(
         'fedu_jax/training/round_loop.py', _ROUND,
-        f'jax.jit(lambda: done)(); {_ROUND}'),
+        f'jax.jit(lambda: federation.done)(); {_ROUND}'),
     'seconds a round': attack.Break(
         'fedu_jax/training/round_loop.py', _ROUND,
-        f'time.sleep(done / 500); {_ROUND}'),
+        f'time.sleep(federation.done / 500); {_ROUND}'),
     'checkpoints kept': attack.Break(
         'fedu_jax/runtime/checkpoint.py', '[-self._keep:]', '[-99:]'),
 }

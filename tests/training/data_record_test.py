@@ -21,8 +21,8 @@ PARTS = np.split(np.random.RandomState(1).permutation(12), [5, 9])
 
 def begin(folder, data=DATA, parts=PARTS):
   folder.mkdir()
-  assert data_record.write(folder, data, parts, data_record.digests(
-      data, parts)) == ['', '']
+  assert not data_record.write(folder, data, parts, data_record.digests(
+      data, parts))
   return folder
 
 
@@ -74,12 +74,12 @@ def test_a_run_of_an_earlier_version_has_counts_alone(tmp_path):
     check(folder, DATA._replace(train_labels=LABELS[::-1]))
   # It gets one, and is known from then on.
   assert data_record.known(folder) is None
-  assert data_record.damaged(folder) == ''
+  assert data_record.damaged(folder) is None
   data_record.write(folder, DATA, PARTS, data_record.digests(DATA, PARTS))
   with pytest.raises(BadInput, match='images'):
     check(folder, other)
   for content in ('', '[]', '{"clients": 3}'):
-    assert data_record.damaged(folder) == ''
+    assert data_record.damaged(folder) is None
     (folder / 'images.json').write_text(content)
     assert data_record.known(folder) is None
     assert 'by their counts alone' in data_record.damaged(folder)
@@ -114,6 +114,17 @@ def test_lazy_images_and_several_hosts_give_the_same(monkeypatch):
     assert sorted(read) == sorted(np.concatenate(
         [PARTS[:2], PARTS[2:]][host]).tolist())
   assert found == want
+
+
+def test_what_cannot_be_written_is_told_by_its_name(tmp_path):
+  """The other files are written nevertheless."""
+  folder = tmp_path / 'run'
+  (folder / 'images.json.part').mkdir(parents=True)  # in the way
+  failure, = data_record.write(folder, DATA, PARTS,
+                               data_record.digests(DATA, PARTS))
+  assert str(failure) == 'images.json could not be written (Is a directory)'
+  assert failure.advice == 'remove the folder that is in its way'
+  assert (folder / 'partition.json').exists()
 
 
 def test_the_file_is_small_json(tmp_path):

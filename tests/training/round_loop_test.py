@@ -1,5 +1,6 @@
 """Several seeds as one program: each as if it had run by itself."""
 
+import errno
 import io
 import itertools
 import json
@@ -12,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from fedu_jax.core import communication
+from fedu_jax.runtime.errors import Unsaved
 from fedu_jax.training.config import build
 from fedu_jax.training.engine import federation
 from fedu_jax.training import finished_run
@@ -103,42 +105,85 @@ def test_a_seed_goes_on_by_itself(together):
   jax.tree.map(np.testing.assert_array_equal, online, done[1].alone[0])
 
 
-def test_a_clock_that_is_set_back_changes_no_duration(tmp_path, monkeypatch):
+class Rounds(federation.Federation):
+  """Two rounds, of which nothing is computed."""
+  done, where, compiled = 0, '', None
+
+  def __init__(self, members):
+    self.members = members
+
+  def compile(self):
+    pass
+
+  def advance(self):
+    self.done += 1
+    return self.members * [{name: np.ones(2, bool) for name in (
+        'arrived', 'sound', 'global_predictor')} | {
+            'cohort': np.arange(2), 'steps': np.ones(2, int),
+            'loss': np.ones(2), 'divergence': np.ones(2)}]
+
+  def state(self, i):
+    return federation.Run({'round': np.int32(self.done + i)}, (), ())
+
+  def online(self, i):
+    return i
+
+
+def begin(folder, save, names=('federation',)):
+  """Runs such rounds, whose checkpoints are saved by `save`."""
+  saved = types.SimpleNamespace(damaged={}, save=save, latest=lambda: None,
+                                oldest=lambda: 0)
+  members = [prepare.Member(name, folder / name, [], None, 0, None,
+                            Console(quiet=True)) for name in names]
+  for member in members:
+    member.folder.mkdir()
+  return round_loop._rounds(
+      members, [saved] * len(names), Rounds(len(names)),
+      build.recipe(config_of()), communication.Sent(1, 1), None, 0.0)
+
+
+@pytest.fixture
+def anywhere(monkeypatch):
+  """There is room for any federation."""
+  monkeypatch.setattr(round_loop.placement, 'check', lambda *_, **__: None)
+
+
+def test_failures_to_save_are_told_at_the_end_of_each_federation(
+    tmp_path, anywhere):
+  def save(done, run, files):
+    if run.server['round'] == 3:  # of the second federation's second round
+      raise OSError(errno.EROFS, 'Read-only file system')
+  first, second = begin(tmp_path, save, ['first', 'second'])
+  assert first.unsaved is None
+  assert str(second.unsaved) == ('checkpoint of round 2 could not be saved '
+                                 '(Read-only file system): there is none yet')
+
+
+def test_a_signal_whose_round_cannot_be_saved_says_so(
+    tmp_path, anywhere, monkeypatch):
+  """Whichever of the seeds it is."""
+  monkeypatch.setattr(round_loop.signals, 'asked', lambda: True)
+
+  def save(done, run, files):
+    if run.server['round'] == 2:  # of the second federation's first round
+      raise OSError(errno.ENOSPC, 'No space left on device')
+  with pytest.raises(Unsaved, match='^interrupted, and the checkpoint of round '
+                     '1 could not be saved .No space left on device.: there is '
+                     'none yet; make room, and start again$'):
+    begin(tmp_path, save, ['first', 'second'])
+
+
+def test_a_clock_that_is_set_back_changes_no_duration(
+    tmp_path, anywhere, monkeypatch):
   """Nor ends a run: images per second are of time that went by."""
   clock = itertools.count(2e9, -3600)
   monkeypatch.setattr(time, 'time', lambda: next(clock))
 
-  class Rounds(federation.Federation):
-    """Two rounds, of which nothing is computed."""
-    done, where, compiled = 0, '', None
-
-    def compile(self):
-      pass
-
-    def advance(self):
-      self.done += 1
-      return [{name: np.ones(2, bool) for name in (
-          'arrived', 'sound', 'global_predictor')} | {
-              'cohort': np.arange(2), 'steps': np.ones(2, int),
-              'loss': np.ones(2), 'divergence': np.ones(2)}]
-
-    def state(self, i):
-      return federation.Run({'round': np.int32(self.done + i)}, (), ())
-
-    def online(self, i):
-      return i
-  saved = types.SimpleNamespace(damaged={}, save=lambda *_: None,
-                                oldest=lambda: 0)
-  member = prepare.Member('federation', tmp_path, [], None, 0, None,
-                          Console(quiet=True))
-  monkeypatch.setattr(round_loop.placement, 'check', lambda *_, **__: None)
-  ended, = round_loop._rounds(
-      [member], [saved], Rounds(), build.recipe(config_of()),
-      communication.Sent(1, 1), None, 0.0)
+  ended, = begin(tmp_path, lambda *_: None)
   assert 0 < ended.speed['seconds'] < 60
   assert ended.speed['images_per_second'] > 0
   assert 0 <= ended.speed['compile_seconds'] < 60
-  assert all(row['seconds'] > 0 for row in rows(tmp_path))
+  assert all(row['seconds'] > 0 for row in rows(tmp_path / 'federation'))
 
 
 def test_what_differs_in_shape_runs_one_by_one(tmp_path):

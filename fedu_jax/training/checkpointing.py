@@ -1,0 +1,123 @@
+"""From which checkpoint a federation goes on, and how its rounds are saved."""
+
+from collections.abc import Callable
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fedu_jax.runtime.checkpoint import Checkpoints
+from fedu_jax.runtime.durable_files import Unwritten
+from fedu_jax.runtime.errors import BadInput, Diverged
+from fedu_jax.runtime import metrics_log
+from fedu_jax.runtime import multihost
+from fedu_jax.training.engine.federation import Federation, Run
+from fedu_jax.training.engine.recipe import Recipe
+from fedu_jax.training import round_report
+from fedu_jax.training import workdir_lock
+
+
+def check_begun(folder: pathlib.Path, own: Checkpoints, store: str,
+                recipe: Recipe) -> None:
+  """Refuses to go on where the state of earlier rounds would be lost.
+
+  Args:
+    folder: the workdir of the federation.
+    own: its checkpoints.
+    store: where its clients are kept now: device, host or disk.
+    recipe: of the federation.
+
+  Raises:
+    BadInput: clients were in memory before and would now be on disk, or rounds
+      are done and there is no checkpoint.
+  """
+  if own.latest() is not None:
+    if store == 'disk' and not workdir_lock.on_disk(folder):
+      raise BadInput(
+          f'the clients of {folder} lie in memory, and half of this host\'s '
+          'has no room for them: go on where there is more, or choose another '
+          '--workdir, where they will lie on disk')
+    return
+  # One that has not saved yet has not done more rounds than this.
+  path = folder / 'metrics.jsonl'
+  if (rounds := metrics_log.last(path)) > recipe.checkpoint_every:
+    raise BadInput(
+        f'{path} tells of {rounds} rounds, and there is no checkpoint: put '
+        f'{folder / "checkpoints"} back, or remove that file to begin anew')
+
+
+def begins(done: int, rounds: int, own: Checkpoints,
+           reported: round_report.NoReport) -> str:
+  """Says where a federation begins, and what was lost of earlier rounds.
+
+  Args:
+    done: the rounds of the state that it begins with.
+    rounds: all rounds of the run.
+    own: its checkpoints.
+    reported: its rows of earlier rounds.
+
+  Returns:
+    A line for the console; '' at the very beginning.
+  """
+  text = ''.join(f'checkpoint {step} is damaged ({wrong}): '
+                 for step, wrong in own.damaged.items())
+  lost = max([reported.beyond, *own.damaged])
+  if done == rounds:
+    text += f'all {done} rounds are done; evaluating'
+  elif done or lost:
+    text += f'going on after round {done} of {rounds}'
+  if lost > done:
+    text += f'; what was done up to round {lost} is done again'
+  if reported.missing:
+    text += f'; metrics.jsonl is damaged, and lacks {reported.missing} rounds'
+  return text
+
+
+def save(federation: Federation, i: int, own: Checkpoints,
+         settle: Callable[[], None]) -> Unwritten | None:
+  """Saves a federation after its newest round.
+
+  Args:
+    federation: of which one is saved.
+    i: which one.
+    own: its checkpoints.
+    settle: returns when the rows of all rounds are on disk. A checkpoint is
+      saved after them, so that no round lacks its row.
+
+  Returns:
+    The failure if it could not be saved, else None.
+
+  Raises:
+    Diverged: no run can go on from the server's state.
+  """
+  done = federation.done
+  try:
+    run = federation.state(i)  # writes the clients, if they are kept on disk
+    _check_server(run, own)
+    multihost.together(settle)
+    own.save(done, run, federation.files())
+  except OSError as error:
+    before = own.latest()
+    return Unwritten(
+        f'checkpoint of round {done} could not be saved', error,
+        'there is none yet' if before is None
+        else f'that of round {before} stays')
+  federation.keep_from(own.oldest())
+  return None
+
+
+def _check_server(run: Run, own: Checkpoints) -> None:
+  """Refuses to save a server whose numbers are not finite.
+
+  Uploads are finite (see `core.rounds`), but an aggregation of one's own may
+  return numbers that are not.
+  """
+  server = jax.device_get(multihost.own_copy(run.server))
+  if not all(np.isfinite(x).all() for x in jax.tree.leaves(server)
+             if jnp.issubdtype(x.dtype, jnp.inexact)):
+    raise Diverged(
+        f'after round {int(server.round)} what the server has is not finite, '
+        'though it leaves out what is not: it is not saved, and the newest '
+        f'checkpoint is of round {own.latest() or 0}; choose another '
+        'config.aggregation and --workdir')
