@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fedu_jax.runtime.errors import BadInput
 from fedu_jax.runtime import json_files
 from fedu_jax.training.config import build
 from fedu_jax.training.config import registry
@@ -28,42 +29,51 @@ _SCORING = {'evaluation.probe_epochs', 'evaluation.probe_batch_size',
 Flat = dict[str, Any]  # a config, from dotted names to values
 
 
-def refusal(folder: pathlib.Path, before: Flat, after: Flat, *,
-            extend: bool) -> str:
-  """Says why a run cannot go on under another config; '' if it can.
+def check(folder: pathlib.Path, before: Flat, after: Flat, *,
+          extend: bool) -> None:
+  """Refuses a config under which a run cannot go on.
 
-  Whether its images are the same is not looked at here.
+  It does not look at the images, see `data_record.check`.
 
   Args:
-    folder: the run's.
-    before: what of its config is no place.
-    after: the same of the config that it shall go on with.
-    extend: whether more rounds are asked for.
+    folder: the workdir of the run.
+    before: the run's config, without places.
+    after: the config that it shall go on with, without places.
+    extend: whether it may get more rounds.
+
+  Raises:
+    BadInput: a value differs that must not.
   """
   names = registry.differing(before, after)
-  saved = done(folder)
-  free = _FREE | _SCORING | ({'checkpoint.every'} if saved else set())
+  free = _FREE | _SCORING | ({'checkpoint.every'} if done(folder) else set())
   if data_record.known(folder):
     free |= {name for name in names if name.startswith('data.')}
   wrong = [name for name in names if name not in free]
   if wrong == ['rounds']:
-    old, new = before['rounds'], after['rounds']
-    if new < old:
-      return (f'{folder} is a run of {old} rounds, and cannot become one of '
-              f'{new}: its learning rates were those of a schedule over {old}; '
-              f'set --config.rounds={old}, or choose another --workdir')
-    return '' if extend else (
+    _check_rounds(folder, before, after, extend)
+  elif wrong:
+    hint = (', or put a link to the data at its old place: a version that kept '
+            'no digests of images began this run'
+            if wrong == ['data.source'] else '')
+    raise BadInput(f'{folder} belongs to another config, which differs in '
+                   f'{", ".join(registry.differences(before, after))}: choose '
+                   f'another --workdir{hint}')
+
+
+def _check_rounds(folder: pathlib.Path, before: Flat, after: Flat,
+                  extend: bool) -> None:
+  """Refuses fewer rounds, and more rounds that were not asked for."""
+  old, new = before['rounds'], after['rounds']
+  if new < old:
+    raise BadInput(
+        f'{folder} is a run of {old} rounds, and cannot become one of {new}: '
+        f'its learning rates were those of a schedule over {old}; set '
+        f'--config.rounds={old}, or choose another --workdir')
+  if not extend:
+    raise BadInput(
         f'{folder} is a run of {old} rounds, not {new}: to go on to round '
-        f'{new} on purpose, add --extend; {_jump(before, after, saved)}')
-  if not wrong:
-    return ''
-  text = (f'{folder} belongs to another config, which differs in '
-          f'{", ".join(registry.differences(before, after))}: choose '
-          'another --workdir')
-  if wrong == ['data.source']:
-    text += (', or put a link to the data at its old place: a version that '
-             'kept no digests of images began this run')
-  return text
+        f'{new} on purpose, add --extend; '
+        f'{_jump(before, after, done(folder))}')
 
 
 def clears_scores(before: Flat, after: Flat) -> bool:

@@ -121,9 +121,7 @@ def _check(folder: pathlib.Path, config: Config,
       if not isinstance(theirs, dict):
         raise ValueError(f'{path} is no config')
       theirs = _kept(registry.complete(theirs))
-      if wrong := config_changes.refusal(
-          folder, theirs, _own(config), extend=extend):
-        raise BadInput(wrong)
+      config_changes.check(folder, theirs, _own(config), extend=extend)
       lying = on_disk(folder)
       saved = any((folder / 'checkpoints').glob('*'))
       if config.store not in ('auto', 'disk') if lying else (

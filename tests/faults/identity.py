@@ -33,8 +33,8 @@ BROKEN = {
         'fedu_jax/training/data_record.py', "f'{images.dtype} {len(rows)}",
         "f'{images.dtype} {id(images)} {len(rows)}"),
     _MORE: attack.Break(
-        'fedu_jax/training/config_changes.py', "return '' if extend else (",
-        "return '' if new else ("),
+        'fedu_jax/training/config_changes.py', '  if not extend:\n',
+        '  if not new:\n'),
     _EARLIER: attack.Break(
         'fedu_jax/training/config/registry.py', 'return ADDED | flat',
         'return dict(flat)'),
