@@ -48,36 +48,13 @@ def checked(arrays: dict[str, Any], what: str, kind: str) -> Dataset:
   def refuse(complaint):
     raise BadInput(f'data.source {kind}: {complaint}')
   for half in ('train', 'test'):
-    images, labels = arrays.get(f'{half}_images'), arrays.get(f'{half}_labels')
-    if images is None:
-      arrays.pop(f'{half}_labels', None)
-      continue
-    if (images.dtype != np.uint8 or images.ndim not in (3, 4)
-        or images.shape[3:] not in ((), (1,), (3,)) or not images.size):
-      refuse(f'{half}_images in {what} is {images.dtype} {images.shape}; it '
-             'must be uint8 [N, H, W], [N, H, W, 1] or [N, H, W, 3]')
-    if images.ndim == 3 and images.shape[2] == 3 and labels is None:
-      refuse(f'{half}_images in {what} is {images.shape}, which may be one '
-             'image in colour: give [1, H, W, 3], or [N, H, 3, 1] for grey '
-             'images of 3 pixels')
-    arrays[f'{half}_images'] = lazy_arrays.each(rgb, images)
-    if labels is not None:
-      arrays[f'{half}_labels'] = _integers(
-          labels, len(images), f'{half}_labels', what, refuse)
+    _check_half(half, arrays, what, refuse)
   if ('test_images' in arrays and arrays['test_images'].shape[1:]
       != arrays['train_images'].shape[1:]):
     refuse(f'train and test images in {what} differ in size')
   if 'owners' in arrays:
-    owners = _integers(arrays['owners'], len(arrays['train_images']), 'owners',
-                       what, refuse)
-    last = int(owners.max())
-    if not 0 <= owners.min() <= last < MOST_OWNERS:
-      refuse(f'owners in {what} go from {owners.min()} to {last}; they must '
-             f'number the owners from 0, below {MOST_OWNERS:,}')
-    if len(absent := np.setdiff1d(np.arange(last + 1), owners)):
-      refuse(f'owners in {what} go up to {last}, but owner {absent[0]} has no '
-             'image: number them without gaps')
-    arrays['owners'] = owners.astype(np.int32)
+    arrays['owners'] = _owners(
+        arrays['owners'], len(arrays['train_images']), what, refuse)
   names = arrays.pop('owner_names', None)
   if names is None:
     return Dataset(**arrays)
@@ -88,6 +65,39 @@ def checked(arrays: dict[str, Any], what: str, kind: str) -> Dataset:
   return Dataset(**arrays, owner_names=tuple(
       ''.join(c if c.isprintable() else '?' for c in name)
       for name in names.tolist()))
+
+
+def _check_half(half, arrays, what, refuse):
+  """Checks images and labels for training or for tests, and changes both."""
+  images, labels = arrays.get(f'{half}_images'), arrays.get(f'{half}_labels')
+  if images is None:
+    arrays.pop(f'{half}_labels', None)
+    return
+  if (images.dtype != np.uint8 or images.ndim not in (3, 4)
+      or images.shape[3:] not in ((), (1,), (3,)) or not images.size):
+    refuse(f'{half}_images in {what} is {images.dtype} {images.shape}; it '
+           'must be uint8 [N, H, W], [N, H, W, 1] or [N, H, W, 3]')
+  if images.ndim == 3 and images.shape[2] == 3 and labels is None:
+    refuse(f'{half}_images in {what} is {images.shape}, which may be one '
+           'image in colour: give [1, H, W, 3], or [N, H, 3, 1] for grey '
+           'images of 3 pixels')
+  arrays[f'{half}_images'] = lazy_arrays.each(rgb, images)
+  if labels is not None:
+    arrays[f'{half}_labels'] = _integers(
+        labels, len(images), f'{half}_labels', what, refuse)
+
+
+def _owners(values, count, what, refuse):
+  """Checks the owner of each image: all numbers from 0 to the last one."""
+  owners = _integers(values, count, 'owners', what, refuse)
+  last = int(owners.max())
+  if not 0 <= owners.min() <= last < MOST_OWNERS:
+    refuse(f'owners in {what} go from {owners.min()} to {last}; they must '
+           f'number the owners from 0, below {MOST_OWNERS:,}')
+  if len(absent := np.setdiff1d(np.arange(last + 1), owners)):
+    refuse(f'owners in {what} go up to {last}, but owner {absent[0]} has no '
+           'image: number them without gaps')
+  return owners.astype(np.int32)
 
 
 def _integers(values, count, name, what, refuse):

@@ -9,34 +9,15 @@ from collections.abc import Callable, Iterator
 import fnmatch
 import os
 import pathlib
-import re
 import stat
 from typing import NamedTuple
 
+from fedu_jax.data import folder_names
 from fedu_jax.data.reading_report import counted, shown, unreadable
 from fedu_jax.runtime.errors import BadInput
 
-# Folders that systems, servers and desktops create, in lower case. Folders with
-# a leading dot are always passed over.
-_SYSTEM_FOLDERS = frozenset((
-    '@eadir', '@recycle', '@recently-snapshot', '@sharebin', '@sharesnap',
-    '@__thumb', '@tmp', '#recycle', '#snapshot', '~snapshot', '__macosx',
-    '__pycache__', '$recycle.bin', 'recycler', 'recycled', 'lost+found',
-    'lost.dir', 'found.000', 'system volume information',
-    'network trash folder', 'temporary items', 'desktop db', 'desktop df'))
-_SYSTEM_FILES = frozenset((
-    'thumbs.db', 'ehthumbs.db', 'ehthumbs_vista.db', 'desktop.ini', 'icon\r',
-    'desktop db', 'desktop df'))
 _OURS = '.fedu_jax-'  # the prefix of our own cache files
-# A folder is named like a test split if its name has a word of _TESTS and all
-# its words are in _TESTS or _BESIDE: 'Test Set', 'val2017', 'x_test'.
-_TESTS = frozenset((
-    'test', 'tests', 'testing', 'testset', 'val', 'valid', 'validate',
-    'validation', 'eval', 'evaluation', 'holdout', 'heldout'))
-_BESIDE = frozenset((
-    'set', 'split', 'data', 'dataset', 'images', 'image', 'imgs', 'img', 'x'))
 _ELSEWHERE = 'link to a folder that is read elsewhere'
-_EXTENSION = r'\.[^.\s]{1,12}$'
 
 
 class Passed(NamedTuple):
@@ -132,7 +113,7 @@ class _Lister:
         links.append(path)
       else:
         self._pass(path, "in no client's folder"
-                   if self._is_image(path, False) else _named(path))
+                   if self._is_image(path, False) else folder_names.named(path))
     known, twice = {_identity(path) for path in owners}, []
     for path in links:
       if reason := self._not_followed(path):
@@ -159,7 +140,7 @@ class _Lister:
         self._pass(folder, _ELSEWHERE, True)
         continue
       self._seen.add(number)
-      if _like_a_test(folder.name):
+      if folder_names.like_a_test(folder.name):
         self._tests.append(folder)
       for path, kind in self._entries(folder):
         if kind == 'folder':
@@ -167,10 +148,11 @@ class _Lister:
         elif kind == 'link':
           links.append(path)
         elif self._is_image(path, False) or (
-            kind == 'file' and _nameless(path) and self._is_image(path, True)):
+            kind == 'file' and folder_names.nameless(path)
+            and self._is_image(path, True)):
           files.append(path)
         else:
-          self._pass(path, _named(path))
+          self._pass(path, folder_names.named(path))
     return links
 
   def _entries(self, folder: pathlib.Path
@@ -190,7 +172,7 @@ class _Lister:
       if entry.name.startswith(_OURS):
         continue
       try:
-        hidden = _is_hidden(entry)
+        hidden = folder_names.is_hidden(entry)
         # Not for hidden entries: a hidden link without a target is no error.
         mode = 0 if hidden else entry.stat().st_mode
         inside = entry.is_dir(follow_symlinks=False)
@@ -235,19 +217,6 @@ class _Lister:
     return f' (in it: {counted(found)})' if found else ''
 
 
-def _is_hidden(entry: os.DirEntry) -> bool:
-  name = entry.name.lower()
-  return name.startswith('.') or name in (
-      _SYSTEM_FOLDERS if entry.is_dir() else _SYSTEM_FILES)
-
-
-def _like_a_test(name: str) -> bool:
-  """Whether a folder has a name that is usual for test images."""
-  name = re.sub('(hold|held)[ _-]out', r'\1out', name.lower())
-  words = set(re.findall('[a-z]+', name))
-  return bool(words & _TESTS) and words <= _TESTS | _BESIDE
-
-
 def _identity(folder: pathlib.Path) -> tuple[int, int]:
   try:
     found = folder.stat()
@@ -258,14 +227,3 @@ def _identity(folder: pathlib.Path) -> tuple[int, int]:
 
 def _holds(folder: str, path: str) -> bool:
   return path == folder or path.startswith(folder.rstrip('/') + '/')
-
-
-def _nameless(path: pathlib.Path) -> bool:
-  """Whether a file's name does not tell its format."""
-  return path.suffix[1:].isdigit() or not path.suffix
-
-
-def _named(path: pathlib.Path) -> str:
-  """Names a file's format by its extension."""
-  return shown(path.suffix.lower()) if re.search(_EXTENSION, path.name) else (
-      'without an extension, and no image')

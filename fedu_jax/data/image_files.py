@@ -12,15 +12,16 @@ import io
 import logging
 import pathlib
 import stat
-import sys
 import threading
-from typing import Any, NamedTuple
+from typing import NamedTuple
 import warnings
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from fedu_jax.data import image_colours
+from fedu_jax.data import image_depth
+from fedu_jax.data.image_depth import Undeclared, Unreadable
 from fedu_jax.data.reading_report import unreadable
 
 FITS = ('crop', 'pad')
@@ -33,27 +34,10 @@ _FORMATS = ('AVIF', 'BMP', 'GIF', 'ICO', 'JPEG', 'JPEG2000', 'PCX', 'PNG',
             'PPM', 'SGI', 'TGA', 'TIFF', 'WEBP')
 _MOST_BYTES = 2**30  # of a file
 _MOST_OF_ONE = 178_956_970  # pixels of an image, Pillow's limit
-_COLOURS = 'RGB', 'RGBA', 'RGBX', 'CMYK'  # modes that may have 16 bits
 _PREFIX = 16  # bytes that identify a format
 # The pixels that all threads decode at once, unless one image alone has more.
 # A pixel takes some 10 bytes while it is decoded.
 _MOST_PIXELS = 2**27
-
-
-class Unreadable(ValueError):
-  """A file holds no image that can be read; the message is the reason."""
-
-
-class Undeclared(Exception):
-  """An image has more than 8 bits, and its file does not say how many.
-
-  Attributes:
-    most: the largest value of the image.
-  """
-
-  def __init__(self, most: int):
-    super().__init__(most)
-    self.most = most
 
 
 class How(NamedTuple):
@@ -106,7 +90,8 @@ def decode(path: pathlib.Path, how: How, bits: int = 0) -> Decoded:
   try:
     with Image.open(io.BytesIO(content), formats=_formats()) as file, _room(
         file.width * file.height):
-      image = _eight_bits(file, content, how.depth or bits)
+      image = image_depth.eight_bits(
+          file, content, how.depth or bits, _formats())
       unseen = image_colours.differ(file)
       if unseen and how.colours == 'seen':
         image, unseen = image_colours.seen(image, file), False
@@ -200,74 +185,6 @@ def _room(pixels: int) -> Iterator[None]:
     with _changed:
       _pixels -= pixels
       _changed.notify_all()
-
-
-def _eight_bits(file: Image.Image, content: bytes, bits: int) -> Image.Image:
-  """Decodes an open file: upright, in any mode of 8 bits."""
-  tiles = list(getattr(file, 'tile', ()))
-  rawmodes = [_rawmode(tile) for tile in tiles]
-  # In place, to save a copy: an image may have 178 million pixels.
-  ImageOps.exif_transpose(file, in_place=True)
-  image = file
-  if image.mode.startswith(('I', 'F')):  # one channel of more than 8 bits
-    deep = np.asarray(image)
-    if deep.dtype.kind == 'f' or not 0 <= deep.min() <= deep.max() < 2**16:
-      raise Unreadable('neither 8 nor 16 bits')
-    if 'I;12' in rawmodes:
-      bits = 12
-    elif any(tile[0] == 'ppm' for tile in tiles):
-      bits = 16  # Pillow has scaled the image to 16 bits
-    image = Image.fromarray(_shifted(deep, bits))  # convert() clips
-  elif image.mode in _COLOURS and any(';16' in x for x in rawmodes):
-    image = _deep_colours(image, content, bits)
-  return image
-
-
-def _deep_colours(image: Image.Image, content: bytes, bits: int) -> Image.Image:
-  """Decodes 16-bit colours from both bytes; Pillow keeps the high byte only."""
-  mode = 'CMYK' if image.mode == 'CMYK' else 'RGB'
-  high = np.asarray(image)[..., :len(mode)]
-  if not bits:
-    raise Undeclared(int(high.max()) << 8 | 255)
-  if bits == 16:
-    return image
-  with Image.open(io.BytesIO(content), formats=_formats()) as file:
-    grey = _rawmode(file.tile[0]).startswith('LA')
-    try:
-      tiles: Any = [(*tile[:3], _of_lower(tile[3])) for tile in file.tile]
-      file.tile = tiles
-      ImageOps.exif_transpose(file, in_place=True)
-    except (ValueError, KeyError, OSError) as error:
-      raise Unreadable('colours of fewer bits than the file') from error
-    low = np.asarray(file)[..., 1:2] if grey else np.asarray(file)
-  deep = high.astype(np.uint16) << 8 | low[..., :len(mode)]
-  return Image.frombytes(mode, image.size, _shifted(deep, bits).tobytes())
-
-
-def _rawmode(tile: Any) -> str:
-  """Pillow's name for the layout of a tile's bytes."""
-  args = tile[3] if isinstance(tile[3], str) else (tile[3] or ('',))[0]
-  return args if isinstance(args, str) else ''
-
-
-def _of_lower(args: Any) -> Any:
-  """Changes a tile's arguments, so that Pillow decodes the low bytes."""
-  if not isinstance(args, str):
-    return (_of_lower(args[0]), *args[1:])
-  if args == 'LA;16B':
-    return 'RGBA'  # of these four bytes the second is the low byte of grey
-  if args.startswith('RGBa'):
-    raise ValueError('multiplied by alpha')
-  native = 'L' if sys.byteorder == 'little' else 'B'
-  order = args[-1].replace('N', native)
-  return args[:-1] + {'B': 'L', 'L': 'B'}[order]
-
-
-def _shifted(deep: np.ndarray, bits: int) -> np.ndarray:
-  """Reduces values of `bits` bits to 8 bits; larger values become 255."""
-  if not bits:
-    raise Undeclared(int(deep.max()))
-  return np.minimum(deep >> bits - 8, 255).astype(np.uint8)
 
 
 def _has_more(file: Image.Image) -> bool:

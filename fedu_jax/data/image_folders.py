@@ -23,8 +23,9 @@ import numpy as np
 
 from fedu_jax.data import decoded_cache
 from fedu_jax.data import folder_listing
+from fedu_jax.data.image_depth import Undeclared, Unreadable
 from fedu_jax.data import image_files
-from fedu_jax.data.image_files import decode, How, Undeclared, Unreadable
+from fedu_jax.data.image_files import decode, How
 from fedu_jax.data.lazy_arrays import Images, Lazy
 from fedu_jax.data import reading_report
 from fedu_jax.data.reading_report import Files, shown, unreadable

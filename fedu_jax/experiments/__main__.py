@@ -6,9 +6,11 @@
 """
 
 import importlib
+import types
 
 from absl import flags
 from absl import logging
+from rich.console import Console
 
 from fedu_jax import experiments
 from fedu_jax.runtime import cli
@@ -62,20 +64,9 @@ def main(argv: list[str]) -> None:
     cli.refuse(f'{error}: reports of experiments need matplotlib and jinja2: '
                'pip install matplotlib jinja2')
   if _LIST.value:
-    for name, module in modules.items():
-      what = (module.__doc__ or '').partition('\n')[0]  # python -OO has none
-      console.print(f'{name:<20}{what}', soft_wrap=True)
-    try:
-      cli.see_printed(console)
-    except Ending as ending:
-      cli.leave(ending)
+    _list(modules, console)
     return
-  if len(argv) < 2:
-    cli.refuse(f'name an experiment: {", ".join(modules)}')
-  names = argv[1].split(',')
-  for name in names:
-    if name not in modules:
-      cli.refuse(f'no experiment {name!r}: choose {", ".join(modules)}')
+  names = _names(argv, modules)
   if _SCALE.value not in plans.SCALES:
     cli.refuse(f'--scale is {_SCALE.value!r}: choose '
                f'{", ".join(plans.SCALES)}')
@@ -111,6 +102,28 @@ def main(argv: list[str]) -> None:
   except OSError as error:
     cli.leave(Unsaved(
         f'{error}: {durable_files.advice(error)}, and start again to go on'))
+
+
+def _list(modules: dict[str, types.ModuleType], console: Console) -> None:
+  """Prints each experiment with the first line of its docstring."""
+  for name, module in modules.items():
+    what = (module.__doc__ or '').partition('\n')[0]  # python -OO has none
+    console.print(f'{name:<20}{what}', soft_wrap=True)
+  try:
+    cli.see_printed(console)
+  except Ending as ending:
+    cli.leave(ending)
+
+
+def _names(argv: list[str], modules: dict[str, types.ModuleType]) -> list[str]:
+  """Returns the experiments that a command names, or exits with one line."""
+  if len(argv) < 2:
+    cli.refuse(f'name an experiment: {", ".join(modules)}')
+  names = argv[1].split(',')
+  for name in names:
+    if name not in modules:
+      cli.refuse(f'no experiment {name!r}: choose {", ".join(modules)}')
+  return names
 
 
 if __name__ == '__main__':

@@ -58,11 +58,7 @@ def run(several: Mapping[str, plans.Plan], workdir: pathlib.Path, *,
            for place, arm in enumerate(plan.arms) for seed in range(seeds)}
   bar = bars.Bar(cells, console)
   if bar.to_do:
-    first, *later = dict.fromkeys(_sources(cells.values()))
-    sources.import_reader(first)
-    # Missing data of later arms shows before the first arm trains.
-    for source in later:
-      sources.load(source, data_dir=data_dir, lazy=True)
+    _find_data(cells.values(), data_dir)
   totals = {name: seeds * len(plan.arms) for name, plan in several.items()}
   groups = {name: [_groups([(name, place, seed) in bar.to_do
                             for seed in range(seeds)], together)
@@ -76,16 +72,14 @@ def run(several: Mapping[str, plans.Plan], workdir: pathlib.Path, *,
       plan, done = several[name], found[name]
       if len(done) == totals[name]:
         continue
-      # Seed by seed, so that an interrupted queue has complete tables.
-      for turn, place in itertools.product(
-          range(max(map(len, groups[name]))), range(len(plan.arms))):
-        arm, group = plan.arms[place], groups[name][place][turn:turn + 1]
-        if not group or (group[0][0], place) in done:
+      for place, group in _seed_by_seed(groups[name]):
+        if (group[0], place) in done:
           continue
+        arm = plan.arms[place]
         bar.show(plan.title)
-        scores = _ask(arm, group[0], asked=plan.asked_of(arm),
+        scores = _ask(arm, group, asked=plan.asked_of(arm),
                       runs=workdir / 'runs', data_dir=data_dir, wait=wait)
-        for seed, mine in zip(group[0], scores):
+        for seed, mine in zip(group, scores):
           _see_same_images(seen, arm, arm.folder(seed, workdir / 'runs'))
           done[seed, place] = mine
           console.print(f'seed {seed}  {arm.row}, {arm.column}: ' + ', '.join(
@@ -165,6 +159,37 @@ def _groups(to_do: Sequence[bool], together: int) -> list[list[int]]:
   left = [seed for seed, missing in enumerate(to_do) if missing]
   return [[seed] for seed, missing in enumerate(to_do) if not missing] + [
       left[i:i + together] for i in range(0, len(left), together)]
+
+
+def _seed_by_seed(groups: Sequence[Sequence[list[int]]]
+                  ) -> Iterator[tuple[int, list[int]]]:
+  """Orders the work so that an interrupted queue has complete tables.
+
+  Args:
+    groups: for each arm, the groups of seeds that `_groups` returns.
+
+  Yields:
+    The number of an arm, and a group of its seeds: the first group of each arm,
+    then the second of each arm, and so on.
+  """
+  for turn in itertools.zip_longest(*groups):
+    for place, group in enumerate(turn):
+      if group is not None:
+        yield place, group
+
+
+def _find_data(cells: Iterable[bars.Cell], data_dir: str) -> None:
+  """Imports the reader of the first data set, and looks for the others.
+
+  So missing data of later arms shows before the first arm trains.
+
+  Raises:
+    BadInput: data are missing or cannot be read.
+  """
+  first, *later = dict.fromkeys(_sources(cells))
+  sources.import_reader(first)
+  for source in later:
+    sources.load(source, data_dir=data_dir, lazy=True)
 
 
 def _sources(cells: Iterable[bars.Cell]) -> Iterator[str]:
