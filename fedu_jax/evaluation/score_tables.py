@@ -25,12 +25,12 @@ def by_encoder(scores: Mapping[str, Scores]) -> Table:
   return table
 
 
-def unsound_line(scores: Mapping[str, Scores]) -> str:
-  """Returns a warning that names the scores of NaN; '' if there are none."""
+def unsound_line(scores: Mapping[str, Scores]) -> str | None:
+  """Returns a warning that names the scores of NaN, or None."""
   found = [f'{encoder} ({", ".join(names)})' for encoder, row in scores.items()
            if (names := [name for name, x in row.items() if math.isnan(x)])]
   return (f'warning: no score for {"; ".join(found)}: features or logits are '
-          'not finite there') if found else ''
+          'not finite there') if found else None
 
 
 def of_one_encoder(title: str, scores: Scores) -> Table:

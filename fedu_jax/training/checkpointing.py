@@ -33,7 +33,7 @@ def check_begun(folder: pathlib.Path, own: Checkpoints, store: str,
       are done and there is no checkpoint.
   """
   if own.latest() is not None:
-    if store == 'disk' and not workdir_lock.on_disk(folder):
+    if store == 'disk' and not workdir_lock.clients_on_disk(folder):
       raise BadInput(
           f'the clients of {folder} lie in memory, and half of this host\'s '
           'has no room for them: go on where there is more, or choose another '
@@ -48,7 +48,7 @@ def check_begun(folder: pathlib.Path, own: Checkpoints, store: str,
 
 
 def begins(done: int, rounds: int, own: Checkpoints,
-           reported: round_report.NoReport) -> str:
+           reported: round_report.NoReport) -> str | None:
   """Says where a federation begins, and what was lost of earlier rounds.
 
   Args:
@@ -58,7 +58,7 @@ def begins(done: int, rounds: int, own: Checkpoints,
     reported: its rows of earlier rounds.
 
   Returns:
-    A line for the console; '' at the very beginning.
+    A line for the console; None at the very beginning.
   """
   text = ''.join(f'checkpoint {step} is damaged ({wrong}): '
                  for step, wrong in own.damaged.items())
@@ -71,7 +71,7 @@ def begins(done: int, rounds: int, own: Checkpoints,
     text += f'; what was done up to round {lost} is done again'
   if reported.missing:
     text += f'; metrics.jsonl is damaged, and lacks {reported.missing} rounds'
-  return text
+  return text or None
 
 
 def save(federation: Federation, i: int, own: Checkpoints,

@@ -22,8 +22,8 @@ class Collapse:
   def __init__(self) -> None:
     self._told = False
 
-  def warning(self, row: round_report.Row) -> str:
-    """Returns a warning after a round; '' if there is none.
+  def warning(self, row: round_report.Row) -> str | None:
+    """Returns a warning after a round, or None.
 
     Args:
       row: the row of the round, with arrays as values. Under 'clients' it may
@@ -32,12 +32,12 @@ class Collapse:
     clients = row['clients']
     spread = clients.get('feature_std')
     if self._told or spread is None or row['round'] < SETTLED:
-      return ''
+      return None
     # A researcher's learner may report several numbers for each client.
     spread = np.asarray(spread).reshape(len(spread), -1).min(1)
     low = (spread < COLLAPSED) & (clients['steps'] > 0)
     if not low.any():
-      return ''
+      return None
     self._told = True
     return (f"warning: in round {row['round']} the features of "
             f"{round_report.names(row['cohort'][low])} have collapsed: their "

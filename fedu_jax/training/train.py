@@ -224,7 +224,7 @@ def _trained(member: prepare.Member, ended: round_loop.Ended,
 def _as_begun(recipe: Recipe, folders: Sequence[pathlib.Path]) -> Recipe:
   """Makes of a store that is `auto` what it was when these runs began."""
   return dataclasses.replace(recipe, store='disk') if any(
-      map(workdir_lock.on_disk, folders)) else recipe
+      map(workdir_lock.clients_on_disk, folders)) else recipe
 
 
 @host_memory.watched('the rounds that are saved stay, and their scores are '

@@ -51,7 +51,7 @@ def claim(folder: pathlib.Path, config: Config, *,
   return folder
 
 
-def on_disk(folder: pathlib.Path) -> bool:
+def clients_on_disk(folder: pathlib.Path) -> bool:
   """Whether the clients of the run in a folder are stored in files."""
   return (folder / 'clients').is_dir()
 
@@ -122,7 +122,7 @@ def _check(folder: pathlib.Path, config: Config,
         raise ValueError(f'{path} is no config')
       theirs = _kept(registry.complete(theirs))
       config_changes.check(folder, theirs, _own(config), extend=extend)
-      lying = on_disk(folder)
+      lying = clients_on_disk(folder)
       saved = any((folder / 'checkpoints').glob('*'))
       if config.store not in ('auto', 'disk') if lying else (
           config.store == 'disk' and saved):
