@@ -1,4 +1,4 @@
-"""The benchmarks run, check their own work, and report what they promise."""
+"""The benchmarks run, check their own work, and report their numbers."""
 
 import json
 import pathlib

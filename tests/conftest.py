@@ -1,4 +1,5 @@
-"""What all tests share: strictness, and a compilation cache of their own."""
+"""Settings of all tests: strict checks, and a compilation cache of their own.
+"""
 
 from importlib import metadata
 import os
@@ -52,7 +53,7 @@ def pytest_unconfigure(config):
 
 @pytest.fixture(autouse=True)
 def strict():
-  """A test that changes a global setting must not change it for the next."""
+  """Fails a test that changes a global setting for the next one."""
   before = jax.config.jax_enable_x64
   yield
   assert jax.config.jax_enable_x64 == before

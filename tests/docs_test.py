@@ -1,4 +1,4 @@
-"""What README.md and docs/ say: snippets run, and what they name exists."""
+"""README.md and docs/: snippets run, and the names in them exist."""
 
 import ast
 import json
@@ -22,14 +22,14 @@ MODULE = re.compile(r'python3? -m ((?:fedu_jax|benchmarks)[\w.]*)([^\n`&\']*)')
 
 @pytest.fixture
 def names():
-  """An empty namespace, with JAX's default: broadcasting is allowed."""
+  """An empty namespace with JAX's default, which allows rank promotion."""
   import jax
   with jax.numpy_rank_promotion('allow'):
     yield {}
 
 
 def run_snippets(page, names):
-  """Executes a page's Python in order; says how many blocks there were."""
+  """Executes a page's Python in order; returns the number of blocks."""
   blocks = re.findall(r'```python\n(.*?)```', PAGES[page], re.DOTALL)
   for block in blocks:
     exec(compile(block, page, 'exec'), names)
@@ -41,7 +41,7 @@ def test_the_readme_is_short():
 
 
 def test_its_commands_are_what_others_run():
-  """`.ci/run` greps the second; both are known by heart elsewhere."""
+  """`.ci/run` greps the second. Users know both by heart."""
   assert re.findall('^python3 .*', PAGES['README.md'], re.MULTILINE) == [
       'python3 -m venv .venv && .venv/bin/pip install -q -e . && '
       '.venv/bin/python -m fedu_jax.main --config=configs/quickstart.py '
@@ -60,7 +60,7 @@ def test_the_map_names_what_there_is():
 
 
 def test_the_composition_and_the_swapped_pieces_train(names):
-  """Each page's block trains a round of the same federation."""
+  """The blocks of both pages train a round of the same federation."""
   assert run_snippets('README.md', names) == 1
   assert run_snippets('docs/swapping.md', names) == 1
   assert names['server'].round == 2
@@ -69,7 +69,7 @@ def test_the_composition_and_the_swapped_pieces_train(names):
 
 
 def test_other_snippets_run(names):
-  """Of pages that need no names of another page."""
+  """Those of pages that need no names of another page."""
   for page in PAGES.keys() - {'README.md', 'docs/swapping.md'}:
     run_snippets(page, dict(names))
 
@@ -97,7 +97,7 @@ def test_a_method_in_one_file_runs_by_its_name(tmp_path):
 
 
 def network_bytes():
-  """Of the online network that the config `smoke` trains."""
+  """Returns the bytes of the online network of the config `smoke`."""
   import fedu_jax
   import jax
   from configs import smoke
@@ -113,7 +113,7 @@ def without_code(text):
 
 
 def anchors(path):
-  """The ids that a Markdown file's headings have, as GitHub makes them."""
+  """Returns the ids of a Markdown file's headings, as GitHub makes them."""
   text = re.sub(r'```.*?```', '', path.read_text(), flags=re.DOTALL)
   titles = re.findall(r'^#+ (.*)$', text, re.MULTILINE)
   return {re.sub(r'[^\w\- ]', '', title.lower()).strip().replace(' ', '-')
@@ -134,7 +134,7 @@ def test_links_resolve(page):
 
 
 def test_a_page_is_found():
-  """The README and the contents of the site name each page of docs/."""
+  """The README and the site's contents link to each page of docs/."""
   for page in PAGES:
     if page.startswith('docs/') and page != 'docs/index.md':
       name = pathlib.Path(page).stem
@@ -159,7 +159,7 @@ def test_fields_exist(page):
 
 @pytest.mark.parametrize('page', NOW)
 def test_fields_in_sentences_exist(page):
-  """Such as `data.depth=0`, without the rest of the flag."""
+  """For example `data.depth=0`, without the rest of the flag."""
   from fedu_jax.training.config import registry
   sections = {name.partition('.')[0] for name in registry.FIELDS if '.' in name}
   for section, name in re.findall(
@@ -169,7 +169,7 @@ def test_fields_in_sentences_exist(page):
 
 
 def flags_of(module):
-  """The flags of one of our commands, read off its source."""
+  """Returns the flags of one of our commands, read from its source."""
   path = ROOT / (module.replace('.', '/') + '.py')
   if not path.exists():
     path = path.with_suffix('') / '__main__.py'
@@ -193,7 +193,7 @@ COMMANDS = [f'fedu_jax.{name}' for name in (
 
 @pytest.mark.parametrize('page', NOW)
 def test_flags_exist(page):
-  """Those of a command, and those that a sentence names."""
+  """Flags in commands, and flags in sentences."""
   for module, rest in MODULE.findall(NOW[page]):
     for name in re.findall(r'--(\w[\w-]*)', rest):
       assert name in flags_of(module), (module, name)
@@ -203,14 +203,16 @@ def test_flags_exist(page):
 
 
 def public_names():
-  """What fedu_jax/__init__.py offers."""
+  """Returns the names in fedu_jax/__init__.py."""
   tree = ast.parse((ROOT / 'fedu_jax' / '__init__.py').read_text())
   return [(node.module, alias.name) for node in tree.body
           if isinstance(node, ast.ImportFrom) for alias in node.names]
 
 
 def test_the_site_builds_without_a_warning(tmp_path):
-  """By the command of CONTRIBUTING.md; its API has every public name."""
+  """The command of CONTRIBUTING.md builds it; its API page has all public
+  names.
+  """
   for module in ('sphinx', 'myst_parser', 'furo'):
     pytest.importorskip(module, reason="the extra 'docs' is not installed")
   command = re.search(r'^python (-m sphinx .*) docs build/docs$',

@@ -95,7 +95,7 @@ def read(package: pathlib.Path) -> dict[str, Module]:
 
 
 def _imports(tree: ast.Module, known: set[str]) -> tuple[set[str], set[str]]:
-  """Finds the modules that a module imports, wherever the import stands."""
+  """Finds the modules that a module imports, at any place in it."""
   ours, libraries = set(), set()
   for node in ast.walk(tree):
     names = []
@@ -130,7 +130,7 @@ def room_of(name: str) -> str:
 
 
 def rooms_point_down(modules: dict[str, Module]) -> Iterator[str]:
-  """A module imports only from its room and the rooms that ROOMS names."""
+  """A module imports only from its room and the rooms of its ROOMS row."""
   for name, module in modules.items():
     room = room_of(name)
     if room not in ROOMS:
@@ -159,7 +159,7 @@ def config_is_bound_once(modules: dict[str, Module]) -> Iterator[str]:
 
 
 def no_private_names(modules: dict[str, Module]) -> Iterator[str]:
-  """Nobody uses a private name of another module, ours or a library's."""
+  """No module uses a private name of another, ours or a library's."""
   for name, module in modules.items():
     if name != FENCED:
       for private in _private(module.tree):
@@ -195,7 +195,7 @@ def _is_private(name: str) -> bool:
 
 
 def rooms_have_seven_levels(modules: dict[str, Module]) -> Iterator[str]:
-  """The longest way down through the rooms passes at most seven."""
+  """The longest chain of rooms has at most seven levels."""
   below: dict[str, set[str]] = {}
   for name, module in modules.items():
     below.setdefault(room_of(name), set()).update(map(room_of, module.ours))
@@ -214,7 +214,7 @@ def rooms_have_seven_levels(modules: dict[str, Module]) -> Iterator[str]:
 
 
 def modules_import_in_no_circle(modules: dict[str, Module]) -> Iterator[str]:
-  """No module imports itself by way of others, in its room or beyond."""
+  """No module imports itself through others, in its room or in others."""
   done: set[str] = set()
 
   def walk(name: str, way: tuple[str, ...]) -> Iterator[str]:
@@ -230,7 +230,7 @@ def modules_import_in_no_circle(modules: dict[str, Module]) -> Iterator[str]:
 
 
 def few_are_imported_everywhere(modules: dict[str, Module]) -> Iterator[str]:
-  """At most half of all modules import the same one, save EVERYWHERE."""
+  """No module but EVERYWHERE is imported by more than half of all."""
   for name in modules.keys() - EVERYWHERE:
     users = [other for other in modules if name in modules[other].ours]
     if len(users) > (len(modules) - 1) / 2:
@@ -266,7 +266,7 @@ def test_every_room_is_there(fedu_jax):
 
 
 def test_users_use_no_private_names():
-  """Nor do benchmarks and configs."""
+  """Benchmarks and configs use none either."""
   for folder in ('benchmarks', 'configs'):
     modules = read(ROOT / folder)
     assert modules and not list(no_private_names(modules))
@@ -276,7 +276,7 @@ def test_users_use_no_private_names():
 
 
 def made_up(folder: pathlib.Path, files: dict[str, str]) -> dict[str, Module]:
-  """Reads a package of such files: source by the module's name."""
+  """Reads a package of these files: source by the module's name."""
   for name, text in files.items():
     path = folder / (name.replace('.', '/') + '.py')
     path.parent.mkdir(parents=True, exist_ok=True)

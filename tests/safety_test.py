@@ -1,4 +1,4 @@
-"""Safe by construction: what our code may not do, and what a run may not."""
+"""Safety: operations that our code and a run must not use."""
 
 import ast
 import json
@@ -61,7 +61,7 @@ def test_nothing_is_unpickled_unpacked_or_executed(path):
 
 @pytest.fixture(scope='module')
 def ran(tmp_path_factory):
-  """A run of two clients' folders, umask 027, without network or pickles."""
+  """Runs two clients' folders with umask 027, without network or pickles."""
   root = tmp_path_factory.mktemp('safe')
   draw = np.random.RandomState(0)
   for name in ('ann', 'bob'):
@@ -108,7 +108,7 @@ sys.addaudithook(lambda event, args: UNPICKLED.append(args)
 
 
 def test_checkpoints_are_read_without_pickles(ran):
-  """Orbax's and clients' files; a name that a pickle brings is always seen."""
+  """Orbax's files and clients' files. A pickle would show by its names."""
   root, _ = ran
   UNPICKLED.clear()
   pickle.loads(pickle.dumps(pathlib.Path('x')))

@@ -1,4 +1,4 @@
-"""Lint and types really run, with the settings in pyproject.toml, setup.cfg."""
+"""Lint and types really run, with the settings of pyproject.toml."""
 
 import pathlib
 import re
@@ -31,7 +31,7 @@ def test_style(command):
     (f'x = {"1" * 77}\n', 'E501'),
     ('x = 1  # noqa: E731\n', 'RUF100')])
 def test_what_lint_refuses(code, found):
-  """Two spaces an indent and small named functions pass; others do not."""
+  """Two spaces of indent and small named functions pass; others do not."""
   done = subprocess.run(
       [sys.executable, '-m', 'ruff', 'check', '--output-format=json',
        '--stdin-filename=fedu_jax/core/own.py', '-'], cwd=ROOT, text=True,
@@ -44,7 +44,7 @@ def test_what_lint_refuses(code, found):
     ('.pre-commit-config.yaml', r'entry: python -m (.*)'),
     ('CONTRIBUTING.md', r'^python -m (ruff.*|mypy.*)')])
 def test_others_run_the_same(file, pattern):
-  """Before a commit, and by hand."""
+  """The pre-commit hook and the documented commands."""
   found = re.findall(pattern, (ROOT / file).read_text(), re.MULTILINE)
   assert [command.split() for command in found] == COMMANDS
 

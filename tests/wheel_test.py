@@ -1,4 +1,4 @@
-"""An installed package, used from a folder that is no checkout."""
+"""The installed package works in a folder that is no checkout."""
 
 import os
 import pathlib
@@ -25,7 +25,7 @@ def get_config():
 
 @pytest.fixture(scope='module')
 def start(tmp_path_factory):
-  """Starts a module of the package that a wheel holds, elsewhere."""
+  """Starts a module of the wheel's package in another folder."""
   folder = tmp_path_factory.mktemp('wheel')
   tree = folder / 'tree'
   for name in ('fedu_jax', 'configs'):
@@ -57,7 +57,7 @@ def start(tmp_path_factory):
 
 
 def test_it_brings_what_it_needs_and_nothing_else(start):
-  """All modules, configs, templates and py.typed; no package but our own."""
+  """All modules, configs, templates and py.typed; no other package."""
   assert {x.name for x in start.site.iterdir() if x.suffix != '.dist-info'} == {
       'fedu_jax'}
   def names(folder):
@@ -69,7 +69,7 @@ def test_it_brings_what_it_needs_and_nothing_else(start):
 
 
 def test_a_run_by_a_config_of_ones_own(start):
-  """It imports `configs`; the run is scored."""
+  """The config imports `configs`, and the run is scored."""
   assert 'federation' in start('fedu_jax.main', '--config=own.py',
                                '--workdir=run')
   assert 'knn' in start('fedu_jax.evaluate', '--workdir=run', '--protocol=knn')
@@ -88,7 +88,7 @@ def test_a_checkouts_config_and_the_other_commands(start):
 
 
 def test_a_users_types_are_checked(start, tmp_path):
-  """By py.typed, mypy reads the annotations of the installed package."""
+  """With py.typed, mypy reads the annotations of the installed package."""
   script, settings = tmp_path / 'use.py', tmp_path / 'mypy.ini'
   script.write_text('from fedu_jax.core.state import Variables\n'
                     'Variables(parameters={})\n')

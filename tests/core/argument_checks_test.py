@@ -1,4 +1,4 @@
-"""What is handed to public functions: wrong kinds raise a clear ValueError."""
+"""Wrong arguments of public functions raise a clear ValueError."""
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,8 @@ def embed(images, **choices):
     PIXELS / 255, PIXELS.astype(np.int32), PIXELS[0], PIXELS[:, :, :, 0],
     PIXELS[:, :0], list(PIXELS), np.zeros((0, 6, 6, 3))])
 def test_images_must_be_bytes(images):
-  """Floats in 0..1 were divided by 255, and gave features of black images."""
+  """Floats in 0..1 would be divided by 255, and give features of black images.
+  """
   with pytest.raises(ValueError, match=r'must be uint8 \[N, H, W'):
     embed(images)
   with pytest.raises((ValueError, AttributeError), match='uint8|shape'):

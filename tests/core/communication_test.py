@@ -1,4 +1,4 @@
-"""What each method sends: counted by hand, and no less than what is read."""
+"""The bytes that methods send: counted by hand, and enough for what is read."""
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ WIDTH, HIDDEN = 2, 16
 
 
 def config_of(name='fedu', **changes):
-  """A cohort of three of six clients, of a network counted by hand below."""
+  """A cohort of three of six clients, with a network counted by hand below."""
   config = tiny.get_config()
   config.clients, config.cohort, config.batch_size = K, M, BATCH
   methods.METHODS[name](config)
@@ -47,14 +47,16 @@ def sent(config):
 
 
 def head(inputs, features, layers):
-  """Numbers in an MLP: kernels, biases, and BatchNorm's four a unit."""
+  """Counts the numbers in an MLP: kernels, biases, and BatchNorm's four per
+  unit.
+  """
   return {0: 0, 1: inputs * features + features,
           2: inputs * HIDDEN + HIDDEN + 4 * HIDDEN
              + HIDDEN * features + features}[layers]
 
 
 def network(features=8, projector=2, predictor=2):
-  """Bytes of the online network, a ResNet-6 and its heads."""
+  """Counts the bytes of the online network, a ResNet-6 and its heads."""
   w = WIDTH
   kernels = 9 * (3 * w + w * w + w * w + w * 2 * w + 2 * w * 2 * w) + w * 2 * w
   norms = 4 * (w + w + w + 2 * w + 2 * w + 2 * w)
@@ -84,14 +86,15 @@ def test_what_fedavg_of_targets_moves():
 
 
 def test_fedsc_also_moves_second_moments():
-  """[D, D] up; down the mean of them, and of how many images it is."""
+  """A client sends [D, D]; it receives the mean of them and a number of images.
+  """
   alone, moments = network(predictor=0), 4 * 8 * 8
   assert sent(config_of('fedsc')) == (alone + moments, alone + moments + 4)
 
 
 @pytest.mark.parametrize('cohort, share', [(M, 85), (0, 42), (5, 51)])
 def test_fedca_also_moves_keys_and_the_dictionary(cohort, share):
-  """Up the N // M keys that the server keeps, and a tag; down N with owners."""
+  """A client sends N // M keys and a tag; it receives N entries with owners."""
   found = sent(config_of('fedca', cohort=cohort))
   alone = network(predictor=0)
   assert found == (alone + 4 * 8 * share + 4, alone + 4 * 256 * (8 + 1))
@@ -117,7 +120,7 @@ def test_a_researchers_own_functions_move_the_online_network():
 
 
 def test_a_round_counts_the_uploads_that_arrive():
-  """One of three is lost; one that arrives is left out, and counts."""
+  """One of three uploads is lost. One that arrives is not sound, and counts."""
   metrics = {
       'cohort': np.arange(3), 'arrived': np.array([True, True, False]),
       'sound': np.array([True, False, True]), 'steps': np.ones(3, int),
@@ -128,7 +131,7 @@ def test_a_round_counts_the_uploads_that_arrive():
 
 
 def test_a_plan_follows_what_is_declared(monkeypatch):
-  """Uploads and downloads by the method; gradients and sums by their own."""
+  """The plan counts uploads and downloads as the method declares them."""
   monkeypatch.setattr(forecast, '_memory', lambda *_: (10**6, ''))
   config = config_of('fedsc')
   found = forecast.forecast(config, forecast.data_of(config),
@@ -148,7 +151,7 @@ def test_a_plan_follows_what_is_declared(monkeypatch):
     ('fedu', {}), ('fedu', {'aggregation.name': 'fedavg_target'}),
     ('ldawa', {}), ('fedca', {}), ('fedsc', {})])
 def test_an_aggregation_reads_what_it_declares_and_no_more(name, changes):
-  """All else of the clients is made absurd: the server is the same."""
+  """All other numbers of the clients are absurd, and the server is the same."""
   config = config_of(name, **changes)
   server, client, _ = jax.tree.map(
       lambda x: np.zeros(x.shape, np.int32 if 'key' in str(x.dtype)

@@ -1,4 +1,4 @@
-"""Local training: the order of visits, masks, divergence, learners."""
+"""Local training: order of examples, masks, divergence, learners."""
 
 from hypothesis import given, settings, strategies as st
 import jax
@@ -16,7 +16,7 @@ from tests.helpers import small
        st.integers(2, 4), st.integers(0, 1000))
 @settings(max_examples=15, deadline=None)
 def test_each_epoch_visits_each_example_once(sizes, epochs, batch, seed):
-  """Whole batches of a client's own examples; the remainder is dropped."""
+  """Batches are full and hold a client's own examples; the rest is dropped."""
   parts = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
   arrays = fedu_jax.client_arrays(
       np.zeros((sum(sizes), 1, 1, 3), np.uint8), parts)
@@ -35,7 +35,7 @@ def test_each_epoch_visits_each_example_once(sizes, epochs, batch, seed):
 
 @pytest.mark.parametrize('double', [False, True])
 def test_padding_is_never_visited(double):
-  """Neither in single precision nor with jax_enable_x64, and in equal order."""
+  """It holds with and without jax_enable_x64, and the order is the same."""
   arrays = ClientArrays(jnp.zeros((12, 1, 1, 3), jnp.uint8), jnp.int32(5))
 
   def orders():
@@ -62,7 +62,8 @@ def test_epochs_and_keys_shuffle_differently():
 
 
 def test_shuffle_is_uniform():
-  """Where the first example lands is uniform: chi-square over 5 places."""
+  """The position of the first example is uniform: chi-square over 5 positions.
+  """
   arrays = ClientArrays(jnp.zeros((8, 1, 1, 3), jnp.uint8), jnp.int32(5))
   keys = jax.random.split(jax.random.key(0), 5000)
   orders = jax.vmap(lambda key: fedu_jax.make_batches(
@@ -79,7 +80,8 @@ def test_too_few_examples_for_a_batch():
 
 
 def test_sums_by_hand():
-  """A learner that adds mean pixels: drift, loss and steps are arithmetic."""
+  """The learner adds mean pixels, so drift, loss and steps are known by hand.
+  """
   _, clients, batches = small.federation(sizes=(8,), epochs=2)
   batches = small.client(0, batches)
   start = small.client(0, clients)
@@ -104,7 +106,7 @@ def test_sums_by_hand():
 
 
 def test_the_papers_divergence():
-  """The squared norm over all encoder parameters, as an option."""
+  """The optional measure is the squared norm over all encoder parameters."""
   _, clients, batches = small.federation(sizes=(8,))
   client, metrics = fedu_jax.local_update(
       small.client(0, clients), small.client(0, batches), jax.random.key(0),
@@ -115,7 +117,7 @@ def test_the_papers_divergence():
 
 
 def test_masked_steps_change_nothing():
-  """A client padded with masked steps ends where the unpadded one ends."""
+  """A client with masked steps ends with the numbers of one without them."""
   _, clients, batches = small.federation(sizes=(8, 16))
   padded = small.client(0, batches)
   assert padded.mask.tolist() == [True, True, False, False]

@@ -1,4 +1,4 @@
-"""Who takes part: draws without repetition, lost uploads, early stops."""
+"""Participation: draws without repetition, lost uploads, early stops."""
 
 import functools
 
@@ -18,7 +18,7 @@ DRAWS = 4000
 
 
 def counted(sample, sizes, size):
-  """How often each client is in a cohort, as a share of the draws."""
+  """Returns the share of draws in which each client is in the cohort."""
   draw = jax.vmap(lambda rng: sample(
       rng, jnp.asarray(sizes, jnp.float32), size=size))
   cohorts = np.asarray(draw(jax.random.split(jax.random.key(0), DRAWS)))
@@ -33,7 +33,7 @@ def test_uniform():
 
 
 def test_by_size():
-  """One: in proportion. Two: the first, then in proportion of the rest."""
+  """One client is drawn in proportion; the second in proportion of the rest."""
   sizes = np.array([1, 2, 3, 4])
   p = sizes / sizes.sum()
   bound = 5 * 0.5 / DRAWS**0.5
@@ -74,7 +74,7 @@ def test_a_straggler_stops_early_and_an_other_does_not(real, padding, least,
 
 @functools.cache
 def rounds_of(arrived):
-  """A round of three clients, of whom some upload."""
+  """A round of three clients, with some lost uploads."""
   server, clients, batches = small.federation()
   step = functools.partial(fedu_jax.local_update,
                            learner=small.counting_learner())
@@ -99,7 +99,9 @@ def test_who_drops_weighs_nothing_and_keeps_what_it_learnt():
 
 
 def test_what_a_client_whose_first_upload_was_lost_downloads():
-  """It has trained: its target stays its own. FedEMA counts it as missing."""
+  """The client has trained, so it keeps its target. FedEMA treats it as
+  missing.
+  """
   _, (server, clients, _) = rounds_of((True, False, True))
   lost = small.noise(small.client(1, clients))._replace(
       last_round=jnp.int32(5), uploaded=jnp.array(False))

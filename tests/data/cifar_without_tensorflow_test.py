@@ -1,4 +1,5 @@
-"""CIFAR prepared without TensorFlow, from archives of the official layout."""
+"""CIFAR is prepared without TensorFlow, from archives of the official layout.
+"""
 
 import functools
 import hashlib
@@ -28,7 +29,7 @@ FILES = {
 
 
 def archive(root, name, damage=False):
-  """Writes an archive as the official one is laid out; returns its pixels."""
+  """Writes an archive with the official layout; returns its pixels."""
   prefix, num_labels, per_file, train, test, names = FILES[name]
   draw = np.random.RandomState(0)
   manual = root / 'downloads' / 'manual'
@@ -69,7 +70,7 @@ def test_prepares_reads_and_caches(tmp_path, name):
 
 
 def test_what_we_prepare_is_what_tfds_reads(tmp_path):
-  """TFDS's own builder opens it: same name, version and features."""
+  """TFDS's own builder opens it, with the same name, version and features."""
   import tensorflow_datasets as tfds
   pixels, _ = archive(tmp_path, 'cifar10')
   sources.load('tfds:cifar10', data_dir=str(tmp_path))
@@ -96,7 +97,7 @@ def test_an_archive_that_is_cut_short(tmp_path):
 
 
 def test_no_data_and_no_network(tmp_path, monkeypatch):
-  """One line that says what to do; a refused connection, not a real one."""
+  """One line says what to do. The refused connection is simulated."""
   monkeypatch.setenv('HTTPS_PROXY', 'http://127.0.0.1:9')
   with pytest.raises(BadInput) as error:
     sources.load('tfds:cifar10', data_dir=str(tmp_path))
@@ -106,7 +107,9 @@ def test_no_data_and_no_network(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('honest', [True, False])
 def test_download_is_checksummed(tmp_path, monkeypatch, honest):
-  """TFDS's download manager fetches from a server here, and checks."""
+  """TFDS's download manager fetches from a local server, and checks the
+  archive.
+  """
   pixels, _ = archive(tmp_path / 'served', 'cifar10')
   path, = tmp_path.rglob('*.tar.gz')
   handler = functools.partial(http.server.SimpleHTTPRequestHandler,
@@ -133,7 +136,7 @@ def test_download_is_checksummed(tmp_path, monkeypatch, honest):
 
 
 def test_any_set_is_refused_at_once_without_a_network(monkeypatch, tmp_path):
-  """TFDS itself would try for minutes, and leave folders behind."""
+  """TFDS itself would retry for minutes, and leave folders behind."""
   def refuse(url, **_):
     raise requests.ConnectionError(url)
   monkeypatch.setattr(requests, 'head', refuse)

@@ -1,4 +1,4 @@
-"""A table that is headed by what it counts."""
+"""The table of clients has a title that says what it counts."""
 
 import io
 
@@ -29,7 +29,7 @@ def test_clients_that_are_owners_have_their_names_and_no_classes():
 
 
 def test_clients_that_share_out_the_owners_are_numbered():
-  """There may be more of them than owners: no name is theirs."""
+  """There may be more clients than owners, so clients have no owners' names."""
   parts = [np.array(x) for x in ([0, 4], [1, 5], [2, 6], [3, 7])]
   rows = shown(None, parts, OWNERS, NAMES)
   assert rows[0] == "examples by client and owner's folder"

@@ -1,4 +1,4 @@
-"""Decoded arrays that are kept: never those of other data, and only once."""
+"""The decoded cache never returns other data, and decodes once."""
 
 import os
 import pathlib
@@ -25,7 +25,7 @@ def cached(root):
 
 
 def keep(root, name, state, value):
-  """What is kept, or `value` if that is nothing."""
+  """Returns what is cached, or caches `value`."""
   return decoded_cache.kept(
       root, name, state, Arrays, lambda: Arrays(np.full(3, value)),
       lambda _: True).images[0]
@@ -95,7 +95,7 @@ def write(root, content, times=None):
 @pytest.mark.parametrize('lazy', [False, True])
 def test_a_tfds_set_that_was_replaced_is_read_again(
     tmp_path, monkeypatch, mode, lazy):
-  """Its files' names, sizes and times of content are as they were."""
+  """The names, sizes and content times of its files are unchanged."""
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'user'))
 
   def find(name, data_dir):

@@ -18,7 +18,7 @@ def saved(path, image, **more):
 
 
 def transparent(mode):
-  """Opaque green at left; at right red that nobody sees."""
+  """Makes an image: opaque green at left, transparent red at right."""
   rgba = np.zeros((8, 8, 4), np.uint8)
   rgba[:, :4] = *GREEN, 255
   rgba[:, 4:] = 255, 0, 0, 0
@@ -52,7 +52,7 @@ def test_half_transparent_pixels_are_half_white(tmp_path):
 
 
 def test_one_colour_of_a_palette_or_a_file_is_transparent(tmp_path):
-  """PNG's tRNS of a palette, of grey and of colours."""
+  """PNG's tRNS chunk for a palette, for grey and for colours."""
   palette = Image.new('P', (8, 8), 1)
   palette.putpalette([0, 0, 0, *GREEN])
   palette.paste(0, (4, 0, 8, 8))
@@ -66,7 +66,7 @@ def test_one_colour_of_a_palette_or_a_file_is_transparent(tmp_path):
 
 
 def test_opaque_images_are_what_they_were(tmp_path):
-  """To the bit: of all modes, with alpha of 255, and of the usual profile."""
+  """All modes, an alpha of 255, and sRGB keep their bits."""
   noise = np.random.RandomState(0).randint(0, 256, (8, 8, 3)).astype(np.uint8)
   image = Image.fromarray(noise)
   usual = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
@@ -85,7 +85,7 @@ def test_opaque_images_are_what_they_were(tmp_path):
 
 
 def swapped():
-  """A profile by which red and blue are exchanged, and nothing else is."""
+  """Makes a profile that swaps red and blue."""
   content = bytearray(ImageCms.ImageCmsProfile(
       ImageCms.createProfile('sRGB')).tobytes())
   table = {bytes(content[i:i + 4]): i for i in range(
@@ -110,7 +110,7 @@ def test_a_profile_says_which_colours_they_are(tmp_path, kind):
 
 
 def test_a_profile_of_another_space_is_ignored(tmp_path):
-  """As one of colours that a program left on a grey image."""
+  """Some programs leave a profile of colours on a grey image."""
   image = Image.new('L', (8, 8), 90)
   path = saved(tmp_path / 'x.png', image, icc_profile=swapped())
   assert (pixels(path, SEEN) == GREY).all()

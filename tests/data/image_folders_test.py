@@ -1,4 +1,4 @@
-"""Folders of images: what is read, what is not, and that it is told."""
+"""Folders of images: which files are read, which are not, and the report."""
 
 import os
 import struct
@@ -24,7 +24,7 @@ def put(path, pixels=PIXELS, kind=None):
 
 @pytest.fixture
 def root(tmp_path):
-  """Two clients of two images each."""
+  """Makes two clients of two images each."""
   for name in ('a/0.png', 'a/1.png', 'b/0.png', 'b/1.png'):
     put(tmp_path / 'data' / name)
   return tmp_path / 'data'
@@ -60,7 +60,7 @@ def test_one_line_says_what_was_read_and_what_was_not(root):
 
 @pytest.mark.parametrize('name', ['x.pdf', 'x.eps', 'x.h5', 'x.mpg', 'x.psd'])
 def test_formats_that_pillow_knows_and_we_do_not_read_are_counted(root, name):
-  """They are no damaged images; and several hosts need not refuse them."""
+  """They do not count as damaged, so several hosts need not refuse them."""
   (root / 'a' / name).write_bytes(b'something')
   for lazy in (False, True):
     assert load(root, lazy=lazy).files.files == {name[1:]: 1}
@@ -172,7 +172,7 @@ def test_a_folder_that_cannot_be_listed_is_refused(
 
 
 def test_a_thousand_folders_in_one_another(root):
-  """Their path is as long as a system allows, and no stack overflows."""
+  """The path has the longest length of the system, and no stack overflows."""
   deep = root / 'a' / '/'.join('d' * 1000)
   before = os.getcwd()
   try:
@@ -242,7 +242,7 @@ def test_a_client_without_images_is_refused_with_what_is_there(root):
 
 
 def deep_png(values, kind):
-  """Writes PNGs of 16 bits, of colours too, which Pillow does not write."""
+  """Writes 16-bit PNGs, which Pillow cannot write in colour."""
   def chunk(name, data):
     return (struct.pack('>I', len(data)) + name + data
             + struct.pack('>I', zlib.crc32(name + data)))
@@ -258,7 +258,7 @@ RAMP = np.linspace(0, 4095, 64).astype(np.uint16).reshape(8, 8)
 
 @pytest.mark.parametrize('lazy', [False, True])
 def test_one_depth_for_all_images_of_a_client(root, lazy):
-  """A dark image stays dark; another client has a depth of its own."""
+  """A dark image stays dark. Another client has a depth of its own."""
   put(root / 'a' / '2.png', RAMP)
   put(root / 'a' / '3.tif', RAMP // 16)
   put(root / 'b' / '2.png', RAMP * 16)
@@ -282,7 +282,7 @@ def test_a_depth_can_be_set(root, depth, want):
 
 @pytest.mark.parametrize('kind, channels', [(0, 1), (2, 3), (4, 2), (6, 4)])
 def test_colours_of_sixteen_bits_keep_their_range_too(root, kind, channels):
-  """Of these Pillow keeps the higher byte, which is nearly empty."""
+  """Pillow keeps only the high byte of these, which is nearly empty."""
   values = np.repeat(RAMP[..., None], channels, -1)
   if channels in (2, 4):
     values[..., -1] = 65535  # not transparent, and no colour
@@ -295,7 +295,7 @@ def test_colours_of_sixteen_bits_keep_their_range_too(root, kind, channels):
 
 
 def test_formats_that_say_their_depth_are_believed(root):
-  """A PGM of up to 4095 is dark if its values are."""
+  """A PGM with a maximum of 4095 is dark if its values are small."""
   (root / 'a' / '2.pgm').write_bytes(
       b'P5 8 8 4095\n' + (RAMP // 4).astype('>u2').tobytes())
   np.testing.assert_allclose(

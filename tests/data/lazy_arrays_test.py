@@ -1,4 +1,4 @@
-"""Images read row by row: the same as all at once, and no row more."""
+"""Lazy images are the same as images read at once, and read no other row."""
 
 import pathlib
 
@@ -21,7 +21,7 @@ CIFAR10 = pathlib.Path(__file__).parents[3] / 'shared' / 'tfds'
 
 
 def same(eager, late):
-  """Both halves, whole and in pieces."""
+  """Checks both halves, whole and in pieces."""
   for a, b in zip(eager, late, strict=True):
     if isinstance(b, lazy_arrays.Lazy):
       assert (b.shape, b.dtype, len(b)) == (a.shape, a.dtype, len(a))
@@ -69,7 +69,7 @@ def clients(tmp_path):
 
 
 def test_of_a_folder_only_own_clients_are_decoded(clients, monkeypatch):
-  """As a host does whose devices hold client 1."""
+  """It reads as a host that holds client 1."""
   opened = []
   decode = image_folders.decode
   monkeypatch.setattr(image_folders, 'decode', lambda path, *how: (
@@ -96,7 +96,7 @@ def test_what_an_earlier_start_has_cached_is_mapped(clients, monkeypatch):
 @pytest.mark.skipif(not CIFAR10.exists(), reason='needs the real CIFAR-10 in '
                     'TFDS format, beside the checkout in shared/tfds')
 def test_of_tfds_only_wanted_rows_are_decoded(monkeypatch):
-  """Real CIFAR-10: labels of all, images of a hundred."""
+  """Real CIFAR-10: all labels are read, and a hundred images."""
   eager = sources.load('tfds:cifar10', data_dir=str(CIFAR10))
   decoded = []
   fit = tfds_reader._image

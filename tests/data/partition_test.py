@@ -1,4 +1,4 @@
-"""Who owns what: the reference's assignment, conservation, bounded redraws."""
+"""Partitions: the released code's assignment, no loss, a bounded search."""
 
 import time
 
@@ -27,7 +27,7 @@ def test_two_of_ten_classes():
 
 
 def test_twenty_clients_share_class_pairs():
-  """K=20: clients i, i+5, i+10, i+15 share a pair, a quarter each."""
+  """With K=20, clients i, i+5, i+10 and i+15 share a pair, a quarter each."""
   parts = partition.by_class(LABELS, 20, rng(), classes_per_client=2)
   assert held(parts) == [{2 * (i % 5), 2 * (i % 5) + 1} for i in range(20)]
   assert {len(part) for part in parts} == {250}
@@ -40,7 +40,8 @@ def test_four_classes_a_client():
 
 
 def test_classes_are_the_labels_that_occur():
-  """From 1, or with gaps, clients hold as many classes as from 0."""
+  """Labels that start at 1 or have gaps give as many classes as labels from 0.
+  """
   want = partition.by_class(LABELS, 5, rng(), classes_per_client=2)
   for labels in (LABELS + 1, 7 * LABELS + 3):
     got = partition.by_class(labels, 5, rng(), classes_per_client=2)
@@ -51,7 +52,9 @@ def test_classes_are_the_labels_that_occur():
 
 
 def test_by_class_draws_what_the_reference_draws():
-  """Index by index: shuffles one class after the other with the global RNG."""
+  """The same indices: classes are shuffled one after the other, by the global
+  RNG.
+  """
   labels = np.random.RandomState(1).randint(0, 3, 50)
   np.random.seed(0)
   cut = []
@@ -110,7 +113,7 @@ def test_dirichlet_is_more_even_with_a_larger_alpha():
 
 @pytest.mark.parametrize('seed', range(3))
 def test_dirichlet_gives_up_in_bounded_time(seed):
-  """alpha 0.01 with 100 clients: hopeless, and said so in one line."""
+  """Alpha 0.01 with 100 clients has no solution, and one line says so."""
   began = time.time()
   with pytest.raises(BadInput) as error:
     partition.dirichlet(LABELS, 100, rng(seed), alpha=0.01)

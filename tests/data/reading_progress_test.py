@@ -1,4 +1,4 @@
-"""How far a reading is: a bar on a terminal, lines elsewhere."""
+"""Progress of reading: a bar on a terminal, or else lines."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Every source, from files that the tests make; the cache; what is refused."""
+"""All sources, from files that the tests make; the cache; bad input."""
 
 import pathlib
 import sys
@@ -122,7 +122,7 @@ def test_npz_that_is_absent_or_something_else(tmp_path):
 
 
 def test_an_npz_names_the_owners_of_labelled_images(tmp_path):
-  """Rows of an owner need not be neighbours."""
+  """The rows of an owner need not be next to each other."""
   owners = np.array([2, 0, 1, 0, 2, 2])
   source = save(tmp_path / 'a.npz', train_images=np.zeros((6, 4, 4), 'u1'),
                 train_labels=np.arange(6) % 2, owners=owners[:, None],
@@ -184,7 +184,7 @@ def test_max_examples_are_even_over_owners_and_then_classes(tmp_path):
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
-  """A module of functions, each of another kind, right and wrong."""
+  """Makes a module of functions of several kinds, right and wrong."""
   (tmp_path / 'own_data.py').write_text('''
 import numpy as np
 from fedu_jax import dataset
@@ -263,7 +263,7 @@ def test_what_is_wrong_with_it_is_one_line(own, name, complaint):
 
 @pytest.fixture
 def clients(tmp_path):
-  """Three clients with images of many formats, modes and sizes."""
+  """Makes three clients with images of many formats, modes and sizes."""
   root = tmp_path / 'clients'
   draw = np.random.RandomState(0)
   kinds = [('png', 'RGB'), ('jpg', 'L'), ('bmp', 'RGB'), ('gif', 'P'),

@@ -1,4 +1,4 @@
-"""Which splits of a TFDS set are read, without a set on the disk."""
+"""Which splits of a TFDS set are read, without a set on disk."""
 
 import types
 
@@ -12,7 +12,7 @@ from fedu_jax.data import tfds_reader
 
 
 def builder(**splits):
-  """A set of 4x4 images, each as bright as its label, from 0 for -1 on."""
+  """Makes a set of 4x4 images, each as bright as its label, from -1 on."""
   rows = {name: [{'image': np.full((4, 4, 3), label + 1, np.uint8),
                   'label': np.int64(label)} for label in labels]
           for name, labels in splits.items()}
@@ -44,7 +44,7 @@ def test_a_test_half_has_labels_where_there_are_any(splits, want):
 @pytest.mark.parametrize('kept', [True, False])
 def test_what_was_downloaded_is_not_asked_for(name, kept, tmp_path,
                                               monkeypatch):
-  """It is in the root's downloads, for a set with or without a config."""
+  """The file is in the root's downloads, for a set with or without a config."""
   url = 'https://example.org/images.zip'
   file = resource.get_dl_fname(url, 'a' * 64)
   if kept:

@@ -24,7 +24,7 @@ RULES = {
 
 
 def trained_client(divergence=0.3, last_round=2, seed=1):
-  """A client whose every number differs from the server's."""
+  """Makes a client with other numbers than the server's."""
   client = small.client(0, fedu_jax.init_clients(
       small.online(), np.array([8]),
       memory=Memory(rule=update_rules.FedEMAMemory(0.))))
@@ -39,7 +39,9 @@ def a_server(seed=2):
 
 
 def test_who_joins_late_gets_the_mean_of_the_targets():
-  """Where targets are aggregated; the released code hands out another mean."""
+  """With aggregated targets. The released code sends the mean of online
+  encoders.
+  """
   _, clients, _ = small.federation()
   clients = small.noise(clients)._replace(num_examples=clients.num_examples)
   server = aggregation.fedavg_target(
@@ -109,7 +111,7 @@ def test_aggregate_covers_every_buffer_and_keeps_the_server_without_weight():
 
 @pytest.mark.parametrize('name', list(RULES))
 def test_rules_of_a_client_that_never_trained(name):
-  """It takes everything, its target too."""
+  """The client takes the server's networks, its target too."""
   server = a_server()
   client = RULES[name](trained_client(last_round=-1), server)
   small.check_equal(client.online, server.online)
@@ -119,7 +121,7 @@ def test_rules_of_a_client_that_never_trained(name):
 
 @pytest.mark.parametrize('name', list(RULES))
 def test_rules_leave_the_rest_alone(name):
-  """The target stays the client's own; sizes, drift and rounds as they are."""
+  """The client keeps its target, size, drift and rounds."""
   before, server = trained_client(), a_server()
   after = RULES[name](before, server)
   small.check_equal(after.target, before.target)
@@ -132,7 +134,7 @@ def test_rules_leave_the_rest_alone(name):
 
 @pytest.mark.parametrize('name', list(RULES))
 def test_rules_stack(name):
-  """Plain, jitted and vmapped give the same."""
+  """Plain, jitted and vmapped rules give the same."""
   server, rule = a_server(), RULES[name]
   several = [trained_client(d, r, s) for s, (d, r) in enumerate(
       [(0.1, 0), (0.9, 1), (0.3, -1)])]
@@ -153,7 +155,9 @@ def test_rules_that_choose_are_idempotent(name):
 @pytest.mark.parametrize('divergence, takes_global', [
     (0.0, True), (0.3999, True), (0.4, False), (0.4001, False)])
 def test_dapu_is_strict(divergence, takes_global):
-  """Below the threshold the global predictor; AT it, the client's own."""
+  """Below the threshold it takes the server's predictor; AT it, the client's
+  own.
+  """
   before, server = trained_client(divergence), a_server()
   after = RULES['dapu'](before, server)
   small.check_equal(after.online.encoder, server.online.encoder)
@@ -162,7 +166,7 @@ def test_dapu_is_strict(divergence, takes_global):
 
 
 def test_dapu_between_its_limits():
-  """Threshold 0 keeps the local predictor, infinity takes the global."""
+  """Threshold 0 keeps the local predictor; infinity takes the server's."""
   client, server = trained_client(), a_server()
   small.check_equal(fedu_jax.dapu(client, server, threshold=0.),
                     fedu_jax.local_predictor(client, server))
@@ -173,7 +177,8 @@ def test_dapu_between_its_limits():
 @pytest.mark.parametrize('scale, divergence', [
     (0.5, 0.4), (1.0, 0.8), (9., .4)])
 def test_fedema_by_hand(scale, divergence):
-  """mu = min(scale * divergence, 1); statistics from the side mu favours."""
+  """mu = min(scale * divergence, 1); statistics are from the side mu favours.
+  """
   before, server = trained_client(divergence), a_server()
   after = fedu_jax.fedema(before, server, scale=scale)
   mu = min(scale * divergence, 1)
@@ -189,7 +194,8 @@ def test_fedema_by_hand(scale, divergence):
 
 
 def test_fedema_auto_sets_its_scale_once():
-  """tau / the first divergence, so the first mu is tau; then it stays."""
+  """The scale is tau / the first divergence, so the first mu is tau. It stays.
+  """
   server = a_server()
   first = trained_client(divergence=0.2)
   after = RULES['fedema_auto'](first, server)
@@ -206,7 +212,7 @@ def test_fedema_auto_sets_its_scale_once():
 @pytest.mark.parametrize('reset, last_round, taken', [
     (True, 2, False), (True, 1, True), (False, 1, False)])
 def test_fedema_resets_who_missed_a_round(reset, last_round, taken):
-  """The server has done 3 rounds; who trained in the third has last_round 2."""
+  """The server has done 3 rounds. Clients of the third have last_round 2."""
   before, server = trained_client(last_round=last_round), a_server()
   after = fedu_jax.fedema(before, server, scale=0.7, reset_missed=reset)
   assert trees.equal(after.online, server.online) == taken
@@ -219,7 +225,7 @@ def test_fedema_resets_who_missed_a_round(reset, last_round, taken):
 @pytest.mark.parametrize('predictor', [True, False])
 def test_which_encoder_becomes_the_global_one(updates, online, target,
                                               predictor):
-  """The protocol of FedU's ablation, and the predictor apart from it."""
+  """The choices of FedU's ablation; the predictor is independent of them."""
   before, server = trained_client(divergence=0.3), a_server()
   after = fedu_jax.dapu(before, server, threshold=1.0 if predictor else 0.1,
                         updates=updates)
@@ -253,7 +259,9 @@ def test_averaging_targets_leaves_predictors_as_ever():
 
 
 def test_ldawa_in_numpy():
-  """Each array by its cosine to the server's; statistics by a plain mean."""
+  """Each array is scaled by its cosine with the server's; statistics are
+  averaged.
+  """
   server, clients = a_server(), some_clients()
   got = aggregation.ldawa(server, clients)
   def want(ours, theirs):
@@ -275,7 +283,7 @@ def test_ldawa_in_numpy():
 
 @pytest.mark.parametrize('name', ['fedavg', 'fedavg_target', 'ldawa'])
 def test_an_aggregation_of_equals_and_of_nobody(name):
-  """Clients that equal the server change nothing; weight 0 is not read."""
+  """Clients equal to the server change nothing, and weight 0 is not read."""
   aggregate = getattr(aggregation, name)
   server, clients = a_server(), some_clients()
   same = lambda tree, count: jax.tree.map(
@@ -310,8 +318,7 @@ def mapped():
 
 @pytest.fixture
 def double():
-  """float64, in which two right answers agree to 1e-10 and wrong ones do not.
-  """
+  """float64: right answers agree to 1e-10, and wrong ones do not."""
   with jax.enable_x64(True):
     yield functools.partial(small.federation, dtype=jnp.float64)
 
@@ -321,7 +328,7 @@ def check_double(a, b):
 
 
 def test_vmap_map_and_a_loop_agree(double):
-  """Three ways to run clients, of unequal sizes, one answer."""
+  """Three ways to run clients of unequal sizes give one answer."""
   server, clients, batches = double()
   map_ = one_round(server, clients, batches, execution='map')
   vmap = one_round(server, clients, batches, execution='vmap')
@@ -336,7 +343,7 @@ def test_vmap_map_and_a_loop_agree(double):
 
 
 def test_executions_agree_in_float32():
-  """To the rounding of four steps."""
+  """They agree to the rounding of four steps."""
   small.check_close(one_round(*small.federation(), execution='vmap'), mapped(),
                     rtol=1e-2, atol=1e-4)
 
@@ -366,7 +373,8 @@ def test_unknown_execution():
 
 
 def test_the_order_of_clients_does_not_matter(double):
-  """Clients of the same ids in another order: the same server, their states."""
+  """Clients with the same ids in another order give the same server and states.
+  """
   server, clients, batches = double()
   order = jnp.array([2, 0, 1])
   permuted = one_round(server, *trees.take((clients, batches), order),
@@ -376,7 +384,7 @@ def test_the_order_of_clients_does_not_matter(double):
 
 
 def test_a_stale_client_keeps_its_target_predictor_and_flag():
-  """FedU's way with a client that returns after missing rounds (facts A9)."""
+  """FedU's rule for a client that returns after missed rounds (facts A9)."""
   server, clients, batches = small.federation()
   # Round 0: clients 0 and 1 train; neither is called again until round 2.
   early, late = jnp.array([0, 1]), jnp.array([2])

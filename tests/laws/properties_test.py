@@ -1,4 +1,4 @@
-"""Properties that hypothesis looks for exceptions to: means, drifts, draws."""
+"""Properties that hypothesis tries to break: means, drifts, draws."""
 
 import functools
 
@@ -25,7 +25,7 @@ seeds = st.integers(0, 9999)
 
 
 def rows_of(count, seed):
-  """Stacked trees whose numbers are of all sizes."""
+  """Draws stacked trees with numbers of all sizes."""
   draw = np.random.RandomState(seed)
   return {'a': (draw.randn(count, 3) * 10.**draw.randint(-3, 4, (count, 1))
                 ).astype(np.float32), 'b': draw.randn(count).astype(np.float32)}
@@ -41,9 +41,9 @@ def mean(rows, weights):
 
 
 def check_means(a, b, rows):
-  """Equal to the rounding of K products, K sums and a quotient.
+  """Checks means to the rounding of K products, K sums and a quotient.
 
-  Each is off by half an eps of the largest row at most, in both means.
+  Each mean is off by at most half an eps of the largest row.
   """
   for x, y, each in zip(*map(jax.tree.leaves, (a, b, rows)), strict=True):
     bound = (2 * len(each) + 1) * EPS * np.abs(each).max()
@@ -66,7 +66,7 @@ def test_the_order_of_uploads_matters_to_rounding_only(sizes, seed):
 @given(counts, seeds, st.integers(-10, 10))
 @few
 def test_only_the_ratio_of_weights_matters(sizes, seed, power):
-  """Powers of two scale without rounding, so to the bit."""
+  """Powers of two scale without rounding, so the bits are the same."""
   rows = rows_of(len(sizes), seed)
   weights = np.array(sizes, np.float32)
   small.check_equal(mean(rows, weights * np.float32(2.)**power),
@@ -103,7 +103,7 @@ def test_what_weighs_nothing_is_never_read(sizes, seed, value):
 @given(counts, seeds, st.integers(1, 5))
 @few
 def test_sums_may_be_taken_in_slices(sizes, seed, slice_):
-  """To the bit: what a sliced cohort relies on."""
+  """The bits are the same. Cohorts in slices rely on it."""
   rows = rows_of(len(sizes), seed)
   weights = np.array(sizes, np.float32)
   sums = None
@@ -116,7 +116,9 @@ def test_sums_may_be_taken_in_slices(sizes, seed, slice_):
 
 @pytest.mark.parametrize('name', ['fedavg', 'fedavg_target', 'ldawa'])
 def test_an_aggregation_minds_neither_order_nor_who_is_missing(name):
-  """Clients in another order; and one without weight, beside one less."""
+  """Another order of clients, and a weight of 0 or a client less, change
+  nothing.
+  """
   aggregate = jax.jit(getattr(aggregation, name))
   _, clients, _ = small.federation()
   clients = small.noise(clients)._replace(num_examples=clients.num_examples)
@@ -139,7 +141,7 @@ def encoder(seed):
 
 
 def metrics_of(a, b):
-  """The layers' mean distance, and the root of the squared one: both norms."""
+  """Returns the mean distance of layers, and the root of the squared one."""
   return np.array([trees.conv_distance(a, b),
                    jnp.sqrt(trees.squared_distance(a, b))])
 
@@ -147,7 +149,7 @@ def metrics_of(a, b):
 @given(seeds, seeds, seeds, st.floats(1 / 8, 8))
 @settings(max_examples=20, deadline=None)
 def test_divergences_are_distances(i, j, k, factor):
-  """Nothing from itself; symmetric; a detour is longer; and in proportion."""
+  """Zero to itself, symmetric, proportional, and longer by a detour."""
   a, b, c = map(encoder, (i, j, k))
   assert (metrics_of(a, a) == 0).all()
   np.testing.assert_array_equal(metrics_of(a, b), metrics_of(b, a))
@@ -177,7 +179,9 @@ drifts = st.floats(0, 2, width=32)
 @given(drifts, drifts, drifts)
 @few
 def test_dapu_is_monotone_and_idempotent(drift, one, other):
-  """Who takes the global predictor takes it at any higher threshold."""
+  """A client that takes the server's predictor takes it at any higher
+  threshold.
+  """
   client, server = nets_apart()
   client = client._replace(divergence=jnp.float32(drift))
   took = {}
@@ -222,7 +226,9 @@ LABELS = st.lists(st.integers(0, 9), min_size=1, max_size=120).map(np.array)
 @few
 def test_dirichlet_gives_all_and_enough_or_says_so(labels, k, least, alpha,
                                                    seed):
-  """Classes may be missing. Each example once, and nobody with too few."""
+  """Each example is used once, and each client has enough. Classes may be
+  missing.
+  """
   draw = lambda: partition.dirichlet(
       labels, k, np.random.RandomState(seed), alpha=alpha, min_examples=least)
   try:
@@ -265,7 +271,7 @@ def test_natural_gives_each_example_to_its_owner(owners):
 @given(st.lists(st.floats(width=32), min_size=1, max_size=5), seeds)
 @settings(max_examples=100, deadline=None)
 def test_what_is_sound(numbers, seed):
-  """If and only if the squares of each array add up to a number."""
+  """A tree is sound if and only if each array has a finite sum of squares."""
   tree = {'x': np.array(numbers, np.float32), 'n': np.int32(seed)}
   with np.errstate(all='ignore'):
     squares = np.square(tree['x']).sum()

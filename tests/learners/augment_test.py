@@ -1,7 +1,8 @@
-"""Every transform against PIL, which defines it; the draws against their law.
+"""Every transform against PIL, which defines it; draws against their law.
 
 These functions keep fractions, where PIL keeps 8 bits after each operation, so
-pixels agree to a few levels of 255. eight_bit_test has those that round as PIL.
+pixels agree to a few levels of 255. eight_bit_colours_test checks those that
+round as PIL does.
 """
 
 import colorsys
@@ -71,7 +72,7 @@ def test_grey(image):
 
 @pytest.mark.parametrize('shift', [-0.5, -0.2, -0.03, 0.0, 0.1, 0.2, 0.5])
 def test_hue_is_the_textbooks(image, shift):
-  """Against the standard library's HSV, which does not round."""
+  """It agrees with the standard library's HSV, which does not round."""
   want = [[colorsys.hsv_to_rgb((h + shift) % 1, s, v)
            for h, s, v in (colorsys.rgb_to_hsv(*p) for p in row)]
           for row in np.asarray(image) / 255]
@@ -81,8 +82,10 @@ def test_hue_is_the_textbooks(image, shift):
 
 @pytest.mark.parametrize('shift', [-0.2, 0.1, 0.2])
 def test_hue_is_pils(image, shift):
-  """torchvision's way: PIL's 8-bit HSV. Its hue has 255 levels, so a saturated
-  pixel may be off by 6 in 255 and more where the rounding lands in a corner."""
+  """It agrees with torchvision's conversion to PIL's 8-bit HSV. Its hue has 255
+  levels, so a saturated pixel may be off by 6 in 255, and by more where the
+  rounding is in a corner.
+  """
   hsv = np.array(Image.fromarray(image).convert('HSV'))
   hsv[..., 0] += np.int32(shift * 255).astype(np.uint8)
   want = np.asarray(Image.fromarray(hsv, 'HSV').convert('RGB'), np.float32)
@@ -141,7 +144,7 @@ def test_crop_boxes_follow_torchvisions_law():
 
 
 def test_crop_box_falls_back_to_the_centre():
-  """An area that never fits takes the largest central crop in the ratio."""
+  """An area that never fits takes the largest central crop of the ratio."""
   box = augment.crop_box(jax.random.key(0), 10, 30, scale=(5.0, 6.0),
                          ratio=(3 / 4, 4 / 3))
   assert [float(x) for x in box] == [0, (30 - 13) // 2, 10, 13]
@@ -152,7 +155,7 @@ def test_crop_box_falls_back_to_the_centre():
 
 @pytest.mark.parametrize('ratio', [(900.0, 1000.0), (0.001, 0.002)])
 def test_no_crop_is_empty(ratio):
-  """An aspect that would round a side to no pixel keeps one."""
+  """An aspect that would round a side to 0 pixels keeps one."""
   images = np.full((4, 8, 8, 3), 100, np.uint8)
   *_, height, width = augment.crop_box(jax.random.key(0), 8, 8,
                                        scale=(0.1, 0.2), ratio=ratio)
@@ -162,7 +165,7 @@ def test_no_crop_is_empty(ratio):
 
 
 def test_probabilities():
-  """Flip, jitter and greyscale happen as often as they should."""
+  """Flips, jitter and greyscale have their frequencies."""
   off = dict(scale=(1.0, 1.0), ratio=(1.0, 1.0), jitter=0.0, flip=0.0,
              greyscale=0.0)
   images = jnp.broadcast_to(

@@ -1,4 +1,4 @@
-"""The step's own laws; the numbers are checked in parity_test."""
+"""Laws of the step; steps_parity_test checks its numbers."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from tests.helpers import small
 
 
 def run(steps=1, **choices):
-  """Runs steps of BYOL on one client; returns its start and its end."""
+  """Runs steps of BYOL on one client; returns its first and last state."""
   learner = small.learner(**choices)
   client = small.client(0, fedu_jax.init_clients(small.online(), np.array([8])))
   # A target that is not the online encoder, so that every part can be seen.
@@ -116,7 +116,7 @@ def test_momentum_starts_anew_each_round_and_the_rate_is_the_rounds():
 
 
 def test_a_swapped_loss_is_used():
-  """One function in one's own file; nothing of ours changes."""
+  """It is one function in the user's own file."""
   _, _, metrics = run(loss=lambda p, z: jnp.full(p.shape[0], 1.5))
   assert metrics['loss'] == 3
 

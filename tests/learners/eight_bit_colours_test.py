@@ -1,4 +1,4 @@
-"""PIL defines the views: the same values bit for bit, by given parameters."""
+"""Views have PIL's values, bit for bit, for given parameters."""
 
 import json
 import pathlib
@@ -22,7 +22,7 @@ STRENGTHS = dict(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2)
 
 
 def pictures(count, size):
-  """Smooth, noisy, grey and saturated pictures in turn, u8."""
+  """Makes smooth, noisy, grey and saturated pictures in turn, u8."""
   draw = np.random.RandomState(0)
   for i in range(count):
     noise = draw.randint(0, 256, (size, size, 3)).astype(np.uint8)
@@ -36,7 +36,7 @@ def pictures(count, size):
 
 
 def pil_hue(image, shift):
-  """torchvision's adjust_hue on a PIL image."""
+  """Does torchvision's adjust_hue on a PIL image."""
   hsv = np.array(image.convert('HSV'))
   hsv[..., 0] += np.int32(shift * 255).astype(np.uint8)
   return Image.fromarray(hsv, 'HSV').convert('RGB')
@@ -44,7 +44,7 @@ def pil_hue(image, shift):
 
 @pytest.mark.filterwarnings('ignore::DeprecationWarning')
 def test_every_colour_turns_as_pils():
-  """A plane of each eighth red; over all 2^24 colours none differed either."""
+  """For each eighth red. All 2^24 colours were once checked too."""
   turn = jax.jit(eight_bit_colours.adjust_hue)
   grey = jax.jit(eight_bit_colours.grey)
   green, blue = np.meshgrid(np.arange(256), np.arange(256))
@@ -59,10 +59,10 @@ def test_every_colour_turns_as_pils():
 
 @pytest.mark.parametrize('size', [8, 16, 32])
 def test_views_are_pils(size):
-  """Box, flip, jitter in any order, and grey: the whole view in PIL's ops.
+  """Box, flip, jitter in any order, and grey equal PIL's operations.
 
   At these sizes the weights of the resizing are exact. A blend may be one level
-  off where XLA fuses its product and sum, which C rounds one by one.
+  off where XLA fuses its product and sum, which C rounds separately.
   """
   config = augment.ViewConfig()
   view = jax.jit(augment.make_view())
@@ -79,7 +79,7 @@ def test_views_are_pils(size):
 
 
 def in_pil(image, key, config):
-  """One view with PIL's operations and the draws of `augment`."""
+  """Makes one view with PIL's operations and the draws of `augment`."""
   rng_box, rng_jitter, rng_chance = jax.random.split(key, 3)
   box = augment.crop_box(rng_box, *image.shape[:2], scale=config.scale,
                          ratio=config.ratio)
@@ -106,7 +106,7 @@ def in_pil(image, key, config):
 
 @pytest.mark.parametrize('size', [20, 96])
 def test_crops_of_other_sizes_are_pils_nearly_everywhere(size):
-  """Their weights are rounded, by PIL to 22 bits: ties may go either way.
+  """Their weights are rounded, in PIL to 22 bits, so ties may differ.
 
   Two in a hundred values are one level off, up as often as down.
   """
@@ -130,7 +130,7 @@ def test_crops_of_other_sizes_are_pils_nearly_everywhere(size):
 
 @pytest.mark.parametrize('which', ENHANCE)
 def test_fractions_are_brighter_by_half_a_level(which):
-  """How far a blend that keeps the fraction is from PIL's."""
+  """The mean difference between a blend with fractions and PIL's."""
   name = ('brightness', 'contrast', 'saturation')[which]
   unrounded = jax.jit(getattr(augment, f'adjust_{name}'))
   draw = np.random.RandomState(1)
@@ -146,7 +146,7 @@ def test_fractions_are_brighter_by_half_a_level(which):
 
 
 def test_a_large_white_image_has_the_mean_white():
-  """Its sum passes 2^24, above which float32 skips whole numbers."""
+  """Its sum exceeds 2^24, above which float32 skips whole numbers."""
   luma = jnp.full((300, 301, 1), 255.).at[0, 0].set(0)
   assert eight_bit_colours.mean(luma) == 255
   for size, level in [((3, 1, 1), 1), ((4, 1, 1), 2)]:  # means 4/3 and 3/2
@@ -166,7 +166,7 @@ def test_no_hue_means_no_way_through_hsv():
 
 
 def test_the_released_law_is_the_default_and_recorded_runs_are_found():
-  """Runs of before have no such field: they kept the fractions."""
+  """Earlier runs have no such field, and kept fractions."""
   assert augment.ViewConfig() == augment.ViewConfig(
       **cifar10.get_config().view)
   assert registry.complete({})['view.eight_bit'] is False

@@ -48,7 +48,7 @@ def run(learner, steps=1):
 
 
 def one_round(learner, online, clients, batches):
-  """A round under FedAvg and the global predictor."""
+  """Runs a round with FedAvg and the rule global_predictor."""
   return jax.jit(functools.partial(
       rounds.run_round, aggregate=fedu_jax.aggregate,
       rule=fedu_jax.global_predictor, local_update=functools.partial(
@@ -144,7 +144,8 @@ def test_without_stop_gradient_simsiam_moves_elsewhere():
 
 @pytest.mark.parametrize('first_target', ['copy', 'alias'])
 def test_byol_without_ema_leaves_the_target_as_it_is(first_target):
-  """But for its statistics; in an aliased first round it is the online one."""
+  """Its statistics change. In an aliased first round it is the online encoder.
+  """
   def end(*, last_round, **choices):
     learner = small.learner(first_target=first_target, **choices)
     client = small.client(0, start(learner))._replace(
@@ -185,7 +186,7 @@ def test_stop_gradient_matters_only_where_the_target_is_the_online_encoder():
 
 @pytest.mark.parametrize('layers', [0, 1])
 def test_heads_with_fewer_layers(layers):
-  """A predictor of one layer has no BatchNorm, of none no parameters."""
+  """A predictor of one layer has no BatchNorm; one of 0 has no parameters."""
   nets = networks.resnet10(width=2, hidden=8, features=4,
                            predictor_layers=layers)
   online = jax.eval_shape(lambda: networks.init_online(
@@ -195,7 +196,7 @@ def test_heads_with_fewer_layers(layers):
 
 
 def test_a_federation_without_a_predictor():
-  """SimCLR's own setting: a round, its mean and its rule run on nothing."""
+  """In SimCLR's setting, a round, its mean and its rule work without one."""
   nets = small.NETS._replace(predictor=layers_lib.MLP(8, 4, None, 0))
   online = fedu_jax.init_online(nets, jax.random.key(0), jnp.zeros(
       (2, small.SIZE, small.SIZE, 3)))
@@ -212,7 +213,7 @@ def test_a_federation_without_a_predictor():
 
 
 def test_fedcas_dictionary_travels():
-  """Clients' newest keys -> the server, evenly -> every client's negatives."""
+  """Clients' newest keys go to the server, evenly, and then to all clients."""
   size = 16
   learner = make('fedca', queue_size=size)
   clients = start(learner, sizes=(8, 8, 8))
@@ -259,7 +260,7 @@ def test_fedcas_dictionary_has_room_for_every_client():
 
 
 def test_fedca_minds_the_dictionary():
-  """Its loss is SimCLR's with the entries as further negatives."""
+  """Its loss is SimCLR's with the entries as more negatives."""
   learner = make('fedca', queue_size=4)
   client = small.client(0, start(learner))
   x, rng = jnp.asarray(small.images(8)), jax.random.key(0)
@@ -288,7 +289,9 @@ def test_fedca_minds_the_dictionary():
 
 
 def test_fedscs_gradient_is_the_unions():
-  """Two unequal clients, each with the other's moments: d/dz of one loss."""
+  """Two unequal clients with each other's moments have the gradients of one
+  loss.
+  """
   draw = np.random.RandomState(0)
   parts = [[losses.unit(jnp.asarray(draw.randn(n, 3))) for _ in range(2)]
            for n in (4, 6)]
@@ -335,7 +338,7 @@ def test_the_spectral_loss_in_numpy():
 
 
 def test_fedscs_moments_travel():
-  """A client's share and the others' moments add up to everyone's."""
+  """A client's share and the others' moments add up to those of all."""
   learner = make('fedsc', decay=0.5, mu=1e-4)
   clients = start(learner, sizes=(8, 24))
   _, _, batches = small.federation(sizes=(8, 24))
@@ -369,7 +372,7 @@ def test_fedscs_moments_travel():
 
 
 def test_supervised_training_learns_its_labels():
-  """Images whose label is their brightness, in two clients, to the end."""
+  """The label of an image is its brightness. Two clients train to the end."""
   nets = networks.Nets(
       networks.Encoder(networks.ResNet(networks.BasicBlock, (1,), 4),
                        layers_lib.MLP(0, 0, None, 0)),
@@ -418,7 +421,7 @@ def test_the_schedules():
 
 @pytest.mark.parametrize('name', ['simsiam', 'simclr', 'moco'])
 def test_two_steps_of_the_rivals_in_pytorch(name):
-  """float64, to 1e-8: losses, weights, buffers, queue."""
+  """In float64, to 1e-8: losses, weights, buffers, queue."""
   torch = pytest.importorskip(
       'torch', reason="parity needs PyTorch: pip install -e '.[parity]'")
   from tests.helpers import torch_fedu

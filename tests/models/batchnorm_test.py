@@ -1,4 +1,4 @@
-"""BatchNorm's own backward pass beside JAX's, through all three results."""
+"""BatchNorm's own backward pass equals JAX's, for all three results."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ EPSILON = 1e-5
 
 
 def plain(x, scale, bias):
-  """The definition, whose derivative is JAX's."""
+  """The definition; JAX derives its gradient."""
   wide = x.astype(scale.dtype)
   axes = tuple(range(x.ndim - 1))
   mean, var = wide.mean(axes, keepdims=True), wide.var(axes, keepdims=True)
@@ -55,7 +55,7 @@ def test_values_and_gradients(shape, dtype, params, bound):
 
 
 def test_a_channel_that_does_not_vary():
-  """Its gradient is finite, and its output the bias."""
+  """Its gradient is finite, and its output is the bias."""
   x, one = jnp.ones((4, 2, 2, 3)), jnp.ones(3)
   y, _, var = ours(x, one, one)
   np.testing.assert_array_equal(y, 1)

@@ -1,4 +1,4 @@
-"""The convolution and its hand-written gradients, against XLA's own."""
+"""The convolution and its hand-written gradients equal XLA's."""
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +49,8 @@ def test_value_and_gradients(k, stride, size, dtype, tolerance):
     (3, 8, 1, 17, 'float64'), (3, 8, 1, 17, 'bfloat16'),
     (3, 20, 1, 16, 'float32'), (3, 8, 2, 16, 'float32')])
 def test_per_client_kernels_in_a_scan(k, size, stride, channels, dtype):
-  """vmap over kernels, under jit, in a scan: the same as XLA's, one by one."""
+  """vmap over kernels, under jit, in a scan, gives what XLA gives one by one.
+  """
   tolerance = {'float64': 1e-12, 'float32': 1e-4, 'bfloat16': 0.05}[dtype]
   with jax.enable_x64(dtype == 'float64'):
     x = draw((3, 2, size, size, channels), dtype, 0)
@@ -75,7 +76,8 @@ def test_per_client_kernels_in_a_scan(k, size, stride, channels, dtype):
 @pytest.mark.parametrize('size, channels', [
     (2, 17), (4, 17), (8, 17), (12, 17), (20, 17), (20, 64)])
 def test_winograd(size, channels, dtype, tolerance):
-  """Wide enough for Winograd's method: 2x2 and 4x4 tiles, sliced batches."""
+  """Enough channels for Winograd's method: 2x2 and 4x4 tiles, sliced batches.
+  """
   check_gradients((11, size, size, channels), channels + 1, 1, dtype, tolerance)
 
 
@@ -84,20 +86,19 @@ def test_winograd(size, channels, dtype, tolerance):
 @pytest.mark.parametrize('size, channels, features', [
     (5, 1, 1), (9, 3, 16), (32, 16, 16), (8, 20, 3)])
 def test_rows(size, channels, features, dtype, tolerance):
-  """Few channels: whole and, at 32 pixels, in slices of which one is filled up.
-  """
+  """Few channels: whole and, at 32 pixels, in slices, the last one padded."""
   check_gradients((11, size, size, channels), features, 1, dtype, tolerance)
 
 
 @pytest.mark.parametrize('dtype, tolerance', [
     ('float64', 1e-12), ('float32', 1e-4)])
 def test_a_kernels_gradient_in_slices(dtype, tolerance):
-  """Patches of 11 images are too many: two slices of 6, the last filled up."""
+  """Patches of 11 images make two slices of 6, the last one padded."""
   check_gradients((11, 32, 32, 64), 3, 2, dtype, tolerance)
 
 
 def check_gradients(shape, features, stride, dtype, tolerance):
-  """A 3x3 convolution and its gradients against XLA's in float64."""
+  """Checks a 3x3 convolution and its gradients against XLA's in float64."""
   with jax.enable_x64(True):
     x = draw(shape, dtype, 0)
     kernel = draw((3, 3, shape[-1], features), dtype, 1)
@@ -113,7 +114,7 @@ def check_gradients(shape, features, stride, dtype, tolerance):
 
 
 def test_exact_is_as_near_to_float64_as_a_plain_convolution():
-  """A layer for which the fast way is Winograd's method, which is not."""
+  """The fast method of this layer is Winograd's, and it is not as near."""
   with jax.enable_x64(True):
     x, kernel, d_y = (draw(shape, 'float32', i) for i, shape in enumerate((
         (4, 16, 16, 64), (3, 3, 64, 64), (4, 16, 16, 64))))
@@ -152,7 +153,8 @@ def test_exact_asks_other_backends_for_whole_products():
 
 
 def test_other_backends_get_xlas_convolution():
-  """Lowered for a GPU: one convolution forward and two back, no product."""
+  """Lowered for a GPU it is one convolution forward, two back, and no product.
+  """
   def grads(x, kernel):
     return jax.vjp(lambda x, w: conv(x, w, 1, 1), x, kernel)[1](x)
   x, kernel = draw((2, 8, 8, 16), 'float32', 0), draw((3, 3, 16, 16),

@@ -1,4 +1,4 @@
-"""Sizes, initialisation and BatchNorm's conventions."""
+"""Networks: sizes, initialisation and BatchNorm's conventions."""
 
 from flax import linen as nn
 import jax
@@ -23,7 +23,7 @@ def count(tree):
     (networks.resnet18, 11_168_832, 10_500_096, 512, 17),
     (networks.resnet50, 23_500_352, 16_791_552, 2048, 49)])
 def test_sizes_of_the_reference(make, backbone, projector, features, convs):
-  """Counts that were read off the reference (facts B2, A4)."""
+  """The counts are those of the released code (facts B2, A4)."""
   nets = make()
   online = jax.eval_shape(lambda: networks.init_online(
       nets, jax.random.key(0), IMAGES))
@@ -39,7 +39,7 @@ def test_sizes_of_the_reference(make, backbone, projector, features, convs):
 
 
 def test_initialisation_is_pytorchs():
-  """Uniform in +-1/sqrt(fan_in), biases too; BatchNorm at identity."""
+  """Uniform in +-1/sqrt(fan_in), biases too; BatchNorm starts as identity."""
   nets = networks.resnet18(width=16, hidden=64, features=32)
   online = networks.init_online(nets, jax.random.key(0), IMAGES)
   params = online.encoder.params
@@ -82,7 +82,7 @@ def test_batch_norm_tracks_the_unbiased_variance():
 @pytest.mark.parametrize('block', [
     networks.BasicBlock, networks.Bottleneck])
 def test_bfloat16_computes_narrow_and_keeps_wide(block):
-  """Near float32's numbers, and not the same; what is kept is float32."""
+  """Results are near float32's and differ; stored numbers are float32."""
   x = jnp.asarray(np.random.RandomState(0).rand(16, 8, 8, 3), jnp.float32)
   outputs = []
   for dtype in ('float32', 'bfloat16'):
@@ -124,12 +124,12 @@ def test_bfloat16_reaches_every_product(make):
 
 
 def test_fitted_statistics_are_the_batches_mean_and_keep_no_trace():
-  """Of any tracked before, for our BatchNorm and for one of Flax's momentum."""
+  """For any earlier statistics, with our BatchNorm and Flax's momentum."""
   draw = np.random.RandomState(0)
   batches = [draw.randn(8, 5).astype(np.float32) * 3 + 50 for _ in range(4)]
 
   class Flaxen(nn.Module):
-    """A stranger's network, which forgets more slowly."""
+    """A user's own network with another momentum."""
     @nn.compact
     def __call__(self, x, *, train):
       return nn.BatchNorm(use_running_average=not train, momentum=0.97)(x)
@@ -153,7 +153,7 @@ def test_fitted_statistics_are_the_batches_mean_and_keep_no_trace():
 @pytest.mark.parametrize('make', [networks.resnet18, networks.resnet50])
 @pytest.mark.parametrize('convolution', ['fast', 'exact'])
 def test_a_config_reaches_every_convolution(make, convolution, monkeypatch):
-  """The stem, the blocks' own and the shortcuts, from `model.convolution`."""
+  """`model.convolution` sets the stem, the blocks and the shortcuts."""
   from configs import cifar10
   from fedu_jax.training.config import registry
   config = cifar10.get_config()

@@ -1,8 +1,8 @@
-"""Whole federations against their PyTorch rendering, in float64.
+"""Whole federations against a PyTorch implementation, in float64.
 
 FedEMA, the ablations, cohorts and the learning rate's schedule: four rounds of
-three clients with two batches, on a ResNet of two blocks. All that a federation
-is told apart by, but the loss's ablations, is data of one compiled round.
+three clients with two batches, on a ResNet of two blocks. One compiled round
+serves all of them except the ablations of the loss: their differences are data.
 """
 
 import functools
@@ -55,7 +55,7 @@ def double():
 
 @functools.cache
 def pool():
-  """Two views of each of the batches that any step sees, [POOL, B, H, W, 3]."""
+  """Two views of each batch of the test, [POOL, B, H, W, 3]."""
   draw = np.random.RandomState(0)
   coarse = draw.uniform(size=(2, POOL, BATCH, 2, 2, 3))
   colour = draw.uniform(size=(2, POOL, BATCH, 1, 1, 3))
@@ -63,9 +63,9 @@ def pool():
 
 
 def view():
-  """Hands out the pool's views; the first pixel tells which batch it is.
+  """Returns the pool's views; the first pixel names the batch.
 
-  A step asks twice, and is traced any number of times.
+  A step calls it twice, and may be traced several times.
   """
   calls = []
   def fn(images, rng):
@@ -125,8 +125,7 @@ def aggregate(server, clients):
 
 @functools.cache
 def round_fn(moving_average, stop_gradient):
-  """A round of three clients: the learner and the schedule are the product's.
-  """
+  """A round of three clients, with the product's learner and schedule."""
   made = build.learner(config_of(
       first_target='alias', ema=moving_average, stop_gradient=stop_gradient),
                        NETS)
@@ -149,7 +148,7 @@ def round_fn(moving_average, stop_gradient):
 
 
 def batches_of(round_, cohort):
-  """Each step's batch is the rows whose first pixel is its number."""
+  """Each step's batch is the rows with its number in the first pixel."""
   pixels = np.arange(POOL, dtype=np.uint8).reshape(-1, 1, 1, 1)
   pixels = np.broadcast_to(pixels, (len(cohort), POOL, SIZE, SIZE, 3))
   index = np.array([[[batch_of(round_, k, s)] * BATCH for s in range(STEPS)]
@@ -161,14 +160,14 @@ def batches_of(round_, cohort):
 
 
 def pairs_of(round_, cohort):
-  """The same for PyTorch."""
+  """Makes the same batches for PyTorch."""
   def pair(number):
     return tuple(torch.tensor(x[number].transpose(0, 3, 1, 2)) for x in pool())
   return [[pair(batch_of(round_, k, s)) for s in range(STEPS)] for k in cohort]
 
 
 def error(ours, theirs):
-  """The distance over the norm, of a whole tree."""
+  """Returns the distance of whole trees over the norm."""
   assert jax.tree.structure(ours) == jax.tree.structure(theirs)
   flat = lambda tree: np.concatenate(
       [np.ravel(x) for x in jax.tree.leaves(tree)])
@@ -182,11 +181,10 @@ def networks_of(party):
 
 
 def compare(way, cohorts):
-  """Runs both; checks each round's losses, drifts, and all networks after.
+  """Runs both; checks each round's losses and drifts, and all networks.
 
-  Returns:
-    The rendering, and what its clients found: FedEMA's mu and DAPU's decision
-    of each download.
+  Returns the PyTorch federation, and for each download FedEMA's mu and DAPU's
+  decision.
   """
   torch.manual_seed(0)
   encoder = torch_fedu.Encoder(torch_fedu.Block, (1, 1), 4, 12, 8)
@@ -232,7 +230,7 @@ def compare(way, cohorts):
 @pytest.mark.parametrize('reset', [True, False])
 @pytest.mark.parametrize('choice', [{'scale': 3.}, {'tau': 0.7}], ids=str)
 def test_fedema_in_cohorts(choice, reset):
-  """Constant and auto-scaled; those who missed a round take all, or do not."""
+  """Constant and automatic scale; with and without reset_missed."""
   theirs, found = compare(
       Way(predictor='ema', reset=reset, **choice), COHORTS)
   mus = [mu for mu, _ in found if mu is not None]
@@ -276,7 +274,8 @@ def test_the_protocols_ablation(updates, averages, predictor):
     (False, True), (True, False), (False, False)])
 def test_without_moving_average_or_stop_gradient(moving_average, stop_gradient,
                                                  updates):
-  """Without the average only the update moves a target, and without the stop
-  only an aliased target has anything that a gradient could move."""
+  """Without the average only the update changes a target. Without the stop only
+  an aliased target has parameters for the gradient.
+  """
   compare(Way(moving_average=moving_average, stop_gradient=stop_gradient,
               updates=updates), EVERYONE[:2])

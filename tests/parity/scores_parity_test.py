@@ -1,8 +1,8 @@
-"""Scores and schedule against independent renderings, in float64.
+"""Scores and schedule against independent implementations, in float64.
 
-An accuracy alone says little of the numbers behind it. So the examples of the
-probe and of kNN are put so near to where the rendering's answer changes that a
-difference of 1e-8 in its numbers would change an accuracy.
+An accuracy alone says little about the numbers behind it. So the examples of
+the probe and of kNN are put so near to a change of the answer that a difference
+of 1e-8 in its numbers would change the accuracy.
 """
 
 import jax
@@ -46,7 +46,8 @@ def adam(params, gradients, rate):
 
 
 def rendered_probe(params, x, y, *, epochs, batch, rate):
-  """A linear layer [D + 1, C], the bias in its last row; batches in order."""
+  """A linear layer [D + 1, C] with the bias in its last row; ordered batches.
+  """
   wide = np.hstack([x, np.ones((len(x), 1))])
   target = np.eye(params.shape[1])[y]
 
@@ -62,10 +63,9 @@ def rendered_probe(params, x, y, *, epochs, batch, rate):
 
 
 def beside_the_boundary(params, queries):
-  """Each query moved to just before and just behind its nearest change.
+  """Moves each query to just before and just behind its nearest change.
 
-  Returns:
-    [2 Q, D], and the class that the layer gives to each, [2 Q].
+  Returns [2 Q, D], and the class that the layer gives to each, [2 Q].
   """
   found, classes = [], []
   for q in queries:
@@ -82,7 +82,8 @@ def beside_the_boundary(params, queries):
 
 
 def test_the_probe():
-  """Adam without decay, batches in the data's order, the last one smaller."""
+  """Adam without decay, batches in the order of the data, a smaller last one.
+  """
   draw = np.random.RandomState(0)
   x, y = draw.randn(30, 5), draw.randint(0, 3, 30).astype(np.int32)
   rng = jax.random.key(3)
@@ -109,7 +110,7 @@ def test_the_probe():
 
 
 def rendered_knn(bank, labels, query, *, k, temperature):
-  """The guess for one query."""
+  """Returns the guess for one query."""
   bank = bank / np.linalg.norm(bank, axis=1, keepdims=True)
   similarity = bank @ (query / np.linalg.norm(query))
   votes = np.zeros(labels.max() + 1)
@@ -119,7 +120,7 @@ def rendered_knn(bank, labels, query, *, k, temperature):
 
 
 def test_knn():
-  """Queries just before and just behind where the rendering's guess changes."""
+  """Queries are just before and just behind a change of the guess."""
   draw = np.random.RandomState(1)
   bank, labels = draw.randn(50, 6), draw.randint(0, 4, 50).astype(np.int32)
   guess = lambda q: rendered_knn(bank, labels, q, k=9, temperature=0.1)
@@ -138,7 +139,7 @@ def test_knn():
 
 
 def tiny():
-  """An encoder in PyTorch and the same in ours, and its module."""
+  """Returns an encoder in PyTorch, the same in ours, and its module."""
   torch = pytest.importorskip('torch', reason=WITHOUT)
   from tests.helpers import torch_fedu
   from tests.helpers.torch_weights import from_torch
@@ -152,10 +153,10 @@ def tiny():
 
 
 def pictures(count, seed):
-  """[count, 6, 6, 3] u8, each of its own colours.
+  """Makes [count, 6, 6, 3] u8 pictures, each with its own colours.
 
-  XLA multiplies by 1/255 where PyTorch divides by 255. The values for which
-  float32 rounds the two differently, by 6e-8, are left out.
+  XLA multiplies by 1/255 where PyTorch divides by 255. Values for which float32
+  rounds the two differently, by 6e-8, are left out.
   """
   value = np.arange(256, dtype=np.float32)
   alike = np.flatnonzero(value / np.float32(255)
@@ -167,14 +168,15 @@ def pictures(count, seed):
 
 
 def pixels(images):
-  """What the released code's ToTensor makes of them, as float64."""
+  """Does the released code's ToTensor, as float64."""
   import torch
   scaled = images.astype(np.float32) / np.float32(255)
   return torch.tensor(scaled.astype(np.float64).transpose(0, 3, 1, 2))
 
 
 def test_the_monitor():
-  """kNN on the projector's output, in evaluation mode, statistics as stored."""
+  """kNN on the projector's output, in evaluation mode, with stored statistics.
+  """
   encoder, ours, module = tiny()
   images, queries = pictures(80, 0), pictures(60, 1)
   labels = np.random.RandomState(3).randint(0, 5, 80).astype(np.int32)
@@ -200,9 +202,9 @@ def test_the_monitor():
 
 
 def rendered_head(encoder, head, images, labels, test, orders, *, batch, rate):
-  """Trains the head alone; yields the test images' logits after each epoch.
+  """Trains the head; yields the logits of test images after each epoch.
 
-  BatchNorm is in training mode until the first test, and never after it.
+  BatchNorm is in training mode until the first test, and not after it.
   """
   import torch
   optimiser = torch.optim.Adam(head.parameters(), lr=rate)
@@ -226,7 +228,7 @@ def rendered_head(encoder, head, images, labels, test, orders, *, batch, rate):
 
 @pytest.mark.parametrize('depth', [2, 1])
 def test_the_semi_supervised_head(depth, monkeypatch):
-  """Every epoch's logits, and the best mean over batches of accuracies."""
+  """The logits of each epoch, and the best mean of batches' accuracies."""
   encoder, ours, module = tiny()
   import torch
   from tests.helpers import torch_fedu
@@ -275,7 +277,7 @@ def test_the_semi_supervised_head(depth, monkeypatch):
 
 
 def test_the_schedule():
-  """One rate a round by the cosine, momentum from zero in each round."""
+  """One rate a round by the cosine; momentum starts from zero in each round."""
   config = cifar10.get_config()
   config.rounds = 5
   chosen = config.optimizer

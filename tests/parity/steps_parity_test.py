@@ -1,12 +1,12 @@
-"""Our JAX code against an independent PyTorch rendering of the method.
+"""Our JAX code against an independent PyTorch implementation of the method.
 
-The same weights and the same views go into both. float64 must agree to 1e-8
-in every number, float32 to 1e-4 of each tensor's norm (numbers near zero have
-no relative error of their own). PyTorch computes in float64 both times: the
-float32 gradients of these narrow nets are off by up to 7e-3 in PyTorch, by 2e-5
-in ours. At full size it is different: `benchmarks/precision_bench.py`.
-Whole federations are in `parity_rounds_test.py`, scores and the learning rate's
-schedule in `parity_scores_test.py`.
+Both get the same weights and the same views. float64 must agree to 1e-8 in
+every number, float32 to 1e-4 of each tensor's norm (numbers near zero have no
+relative error of their own). PyTorch always computes in float64: its float32
+gradients of these narrow networks are off by up to 7e-3, ours by 2e-5. At full
+size this differs: see `benchmarks/precision_bench.py`. Whole federations are in
+`rounds_parity_test.py`, scores and the schedule of the learning rate in
+`scores_parity_test.py`.
 """
 
 import functools
@@ -50,7 +50,7 @@ def dtype(request):
 
 
 def make(kind, seed=0):
-  """Makes the PyTorch nets and our modules for them."""
+  """Makes the PyTorch networks and our modules for them."""
   ours, block, stages = KINDS[kind]
   torch.manual_seed(seed)
   encoder = torch_fedu.Encoder(block, stages, WIDTH, HIDDEN, FEATURES)
@@ -60,7 +60,7 @@ def make(kind, seed=0):
 
 
 def check(ours, theirs, dtype):
-  """Compares two trees, structure included."""
+  """Compares two trees and their structures."""
   whole = np.sqrt(sum(np.sum(np.square(np.asarray(x, np.float64)))
                       for x in jax.tree.leaves(theirs)))
   assert jax.tree.structure(ours) == jax.tree.structure(theirs)
@@ -77,10 +77,10 @@ def check(ours, theirs, dtype):
 
 
 def images(seed):
-  """Random images, whose odd sizes on the way down 'SAME' pads otherwise.
+  """Random images with odd sizes, which 'SAME' would pad in another way.
 
-  Each of its own colour and coarse pattern: images of mere noise all look alike
-  to a pooled encoder, and BatchNorm then magnifies float32's rounding.
+  Each has its own colour and coarse pattern. Images of noise alone have equal
+  pooled features, and BatchNorm would magnify float32's rounding.
   """
   draw = np.random.RandomState(seed)
   x = (draw.uniform(size=(BATCH, 1, 1, 3))
@@ -93,7 +93,7 @@ def to_torch(x):
 
 
 def pair(step):
-  """The two views of a step: what `view` would have drawn."""
+  """The two views of a step that `view` would draw."""
   return images(2 * step), images(2 * step + 1)
 
 
@@ -120,10 +120,10 @@ def make_tx(dtype):
 
 
 def fixed_views():
-  """A view function that hands out the pairs of steps 0, 1, ... in order.
+  """Makes a view that returns the pairs of steps 0, 1, ... in order.
 
-  The number of the step rides in the first pixel of the uint8 image, and the
-  two calls that a step makes are told apart by their order.
+  The first pixel of the uint8 image has the number of the step. The order tells
+  the two calls of a step apart.
   """
   both = [jnp.stack([jnp.asarray(pair(s)[i]) for s in range(8)])
           for i in (0, 1)]
