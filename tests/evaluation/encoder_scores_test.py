@@ -1,4 +1,4 @@
-"""Scores of encoders: what the order of a file must not decide, and NaN."""
+"""Scores of encoders do not depend on the order of a file, or on NaN."""
 
 import math
 import types
@@ -19,7 +19,7 @@ NOTHING = Variables({}, {})
 
 
 class OnPixels(encoder_scores.Scorer):
-  """Takes pixels for features."""
+  """An encoder with pixels as features."""
 
   def _features(self, encoder):
     return (jnp.asarray(self.train_images, jnp.float32),
@@ -27,7 +27,7 @@ class OnPixels(encoder_scores.Scorer):
 
 
 def scorer(order=lambda labels: np.arange(len(labels))):
-  """Of digits, whose file is in no order by itself."""
+  """A scorer of digits; their file is mixed."""
   digits = datasets.load_digits()
   x, y = digits.data / 16, digits.target.astype(np.int32)
   test = np.arange(len(y)) % 5 == 4
@@ -42,7 +42,7 @@ def by_class(labels):
 
 
 def test_a_file_sorted_by_class_is_probed_as_a_mixed_one():
-  """In its order every batch would be of one class or two."""
+  """In the order of the file, each batch would have one or two classes."""
   mixed, sorted_ = (scorer(order).linear(NOTHING)
                     for order in (lambda y: np.arange(len(y)), by_class))
   assert mixed > 0.9 and sorted_ > mixed - 0.02
@@ -61,7 +61,7 @@ def test_the_first_share_of_a_file_sorted_by_class_has_all_classes(monkeypatch):
 
 
 def test_examples_in_no_order_keep_their_order():
-  """So that the released protocols stay what they are, to the bit."""
+  """So the released protocols keep their bits."""
   draw = np.random.RandomState(0)
   for labels in (scorer().train_labels, np.tile(np.arange(10), 50),
                  draw.randint(0, 10, 500), draw.randint(0, 2, 60),
@@ -82,7 +82,7 @@ def test_the_best_of_scores_is_a_number_if_one_is():
 
 
 def test_a_classifier_of_no_numbers_has_no_accuracy():
-  """A whole network, with one weight that is NaN."""
+  """A whole network with one weight of NaN."""
   pixels = small.images(12)
   labels: Any = np.arange(12) % 4
   own = encoder_scores.Scorer(small.NETS, pixels, labels, pixels, labels,

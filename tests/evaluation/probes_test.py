@@ -62,8 +62,9 @@ def test_probe_reaches_what_logistic_regression_does():
 
 @pytest.mark.parametrize('value', [np.nan, np.inf, 1e25])
 def test_what_is_not_finite_has_no_score(value):
-  """Not the share of class 0, which the argmax of NaN would be; nor 0, which
-  unit vectors of an infinite norm would be apart. 1e25 squared overflows."""
+  """The score is NaN. It is not the share of class 0, the argmax of NaN, and
+  not 0, as for unit vectors of an infinite norm. 1e25 squared overflows.
+  """
   x, y = blobs(100)
   bad = x.copy()
   bad[3] = value
@@ -82,9 +83,10 @@ def test_what_is_not_finite_has_no_score(value):
 @pytest.mark.parametrize('train, test', [
     (0, 0.05), (14.62, 14.63), (1e-7 * np.arange(400), 3)])
 def test_a_feature_that_does_not_vary_counts_for_nothing(train, test):
-  """A dead unit that some test images wake, a constant that float32 cannot
-  hold, and one that hardly varies: divided by almost nothing, each would
-  decide what the probe says."""
+  """A dead unit that varies in some test images, a constant that float32 cannot
+  hold, and one that hardly varies: divided by almost 0, each would decide the
+  probe's answer.
+  """
   x, y = blobs(600, spread=1.0)
 
   def score(x):
@@ -99,7 +101,7 @@ def test_a_feature_that_does_not_vary_counts_for_nothing(train, test):
 
 
 def test_standardised_features_have_mean_0_and_deviation_1():
-  """At any scale: features of 1e-8 are no constants."""
+  """At any scale: features of 1e-8 do not count as constant."""
   x, _ = blobs(300)
   for scale in (1e-8, 1, 1e8):
     known, asked = probes.standardise(scale * x[:200], scale * x[200:])
@@ -120,8 +122,9 @@ def test_probe_scores_the_mean_of_batches():
 
 
 def test_probe_follows_adam_step_by_step():
-  """Forty epochs of two unshuffled batches, in NumPy: the same accuracy, far
-  from that of a trained probe."""
+  """Forty epochs of two ordered batches in NumPy give the same accuracy, far
+  from that of a trained probe.
+  """
   x, y = blobs(30, dims=4)
   rng = jax.random.key(3)
   rng_kernel, rng_bias = jax.random.split(rng)

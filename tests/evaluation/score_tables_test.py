@@ -1,4 +1,4 @@
-"""What a person reads of scores: units, gaps, and that NaN is no score."""
+"""Tables of scores: units, gaps, and NaN."""
 
 import io
 import math
@@ -8,14 +8,14 @@ from fedu_jax.runtime import terminal
 
 
 def lines(table):
-  """The words of each row, as printed."""
+  """Returns the words of each printed row."""
   shown = io.StringIO()
   terminal.console(shown, width=100).print(table)
   return [line.split() for line in shown.getvalue().splitlines()]
 
 
 def test_accuracies_are_in_per_cent_and_other_scores_are_not():
-  """Alignment is a distance, in 0..4."""
+  """Alignment is a distance from 0 to 4."""
   shown = lines(score_tables.of_one_encoder(
       'federation', {'knn': 0.5, 'alignment': 0.25}))
   assert ['knn', '50.00', '%'] in shown and ['alignment', '0.2500'] in shown

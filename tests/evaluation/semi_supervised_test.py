@@ -1,4 +1,4 @@
-"""Few labels: which they are, and what is trained on them."""
+"""Few labels: the choice of examples, and the parameters that are trained."""
 
 from hypothesis import given, settings, strategies as st
 import jax
@@ -21,7 +21,8 @@ MODULE = small.NETS.encoder
        st.floats(0.01, 1), st.booleans())
 @settings(max_examples=100, deadline=None)
 def test_labelled_rows(labels, ratio, balanced):
-  """As many as asked for; the first of the file, or evenly by class."""
+  """The number that was asked for; the first of the file, or evenly by class.
+  """
   labels = np.array(labels, np.int32)
   count = round(ratio * len(labels))
   if not count:
@@ -42,7 +43,7 @@ def test_labelled_rows(labels, ratio, balanced):
 
 
 def data(count=48):
-  """Images whose label is how bright their left half is."""
+  """Images with the brightness of their left half as label."""
   labels = (np.arange(count) % 2).astype(np.int32)
   images = np.random.RandomState(0).randint(
       0, 100, (count, small.SIZE, small.SIZE, 3)).astype(np.uint8)
@@ -62,7 +63,7 @@ def test_a_classifier_learns(choices):
 
 
 def epoch(mode, count=16):
-  """One epoch in batches of eight; the state before and after."""
+  """Runs an epoch in batches of eight; returns the states before and after."""
   images, labels = data(count)
   encoder = small.online().encoder
   head = layers.MLP(8, 2)
@@ -82,7 +83,7 @@ def epoch(mode, count=16):
     ('warm', False, True, True), ('head', False, False, False),
     ('tune', True, True, True)])
 def test_what_an_epoch_trains(mode, weights, statistics, heads):
-  """As released: statistics move in the first epoch and then rest."""
+  """Statistics change in the first epoch and are then fixed, as in EasyFL."""
   before, after = epoch(mode)
   moved = lambda a, b: any((x != y).any() for x, y in zip(
       jax.tree.leaves(a), jax.tree.leaves(b), strict=True))

@@ -1,4 +1,4 @@
-"""Every experiment runs from its command, goes on, and ends with its files."""
+"""Every experiment runs by its command, resumes, and writes its files."""
 
 import functools
 import json
@@ -41,7 +41,7 @@ def command(*flags, code=0):
 
 @pytest.fixture(scope='module')
 def workdir(tmp_path_factory):
-  """One for all, so that experiments share the runs of their common arms."""
+  """One workdir for all, so that experiments share runs of common arms."""
   return tmp_path_factory.mktemp('experiments')
 
 
@@ -73,7 +73,7 @@ def test_an_experiment_at_smoke_scale(name, workdir):
 
 
 def test_what_is_finished_is_drawn_again_without_a_run(workdir, tmp_path):
-  """From the file next to the tables alone, in another folder."""
+  """It needs only the file next to the tables, in another folder."""
   command('divergence', '--scale=smoke', f'--workdir={workdir}')
   old, new = (folder / 'divergence-smoke' for folder in (workdir, tmp_path))
   kept = tmp_path / 'kept' / 'divergence-smoke'
@@ -88,7 +88,7 @@ def test_what_is_finished_is_drawn_again_without_a_run(workdir, tmp_path):
 
 
 def test_several_experiments_in_one_command(workdir):
-  """Each with its files; what they share was done above."""
+  """Each has its files. The common runs were done above."""
   printed = command('divergence,threshold', '--scale=smoke',
                     f'--workdir={workdir}').replace('\n', '')
   for name in ('divergence', 'threshold'):
@@ -96,7 +96,7 @@ def test_several_experiments_in_one_command(workdir):
 
 
 def test_seeds_together(workdir):
-  """Of three seeds the first is done, the others run as one program."""
+  """Of three seeds the first is done; the others run as one program."""
   flags = ('divergence', '--scale=smoke', f'--workdir={workdir}')
   command(*flags)
   command(*flags, '--seeds=3', '--seeds_together=2')
@@ -113,7 +113,7 @@ def test_seeds_together(workdir):
 
 
 def test_what_is_done_is_not_done_again(workdir):
-  """Started again: the same results, from the same runs, none touched."""
+  """A second start gives the same results from the same, unchanged runs."""
   flags = ('predictor', '--scale=smoke', f'--workdir={workdir}')
   command(*flags)
   state = {p: p.stat().st_mtime_ns for p in (workdir / 'runs').rglob('*')
@@ -126,7 +126,7 @@ def test_what_is_done_is_not_done_again(workdir):
 
 
 def test_a_queue_that_is_killed_goes_on(tmp_path):
-  """What was done stays as it was, and the rest is done."""
+  """Finished runs stay as they were, and the others are done."""
   flags = ('divergence', '--scale=smoke', f'--workdir={tmp_path}')
   queue_ = subprocess.Popen(
       [sys.executable, '-m', 'fedu_jax.experiments', *flags], cwd=ROOT,
@@ -169,7 +169,7 @@ def test_bad_input_is_one_line_and_code_two(tmp_path, flags, complaint):
 
 
 def test_two_processes_share_a_queue(tmp_path):
-  """A run that another is at is passed over, and waited for at the end."""
+  """A run of another process is skipped, and waited for at the end."""
   arm = _arm('FedU')
   ask = functools.partial(runner._ask, arm, [0], asked='knn', data_dir='',
                           runs=tmp_path)
@@ -183,9 +183,9 @@ def test_two_processes_share_a_queue(tmp_path):
 
 
 def test_an_experiment_does_not_wait_for_another(tmp_path):
-  """The second is whole while somebody is at a run of the first.
+  """The second is complete while another process works on the first.
 
-  Which is looked at again before the third.
+  The first is visited again before the third.
   """
   several = {}
   for row in ('FedU', 'FedSimSiam', 'FedSimCLR'):
@@ -206,8 +206,7 @@ def test_an_experiment_does_not_wait_for_another(tmp_path):
 
 
 def test_the_bar_counts_runs_whoever_does_them(tmp_path):
-  """Cells of one run are one, and one of which a score is missing is not done.
-  """
+  """Cells of one run count once, and a cell without all scores is not done."""
   plan = linear_evaluation.plan(plans.SCALES['smoke'])
   cells = {arm.row: progress.Cell(arm, 'knn', arm.folder(0, tmp_path))
            for arm in plan.arms
@@ -229,7 +228,7 @@ def test_the_bar_counts_runs_whoever_does_them(tmp_path):
 
 
 def test_missing_data_shows_before_anything_is_trained(tmp_path):
-  """The second data set's, of which arms come late."""
+  """The data of the second set is missing; its arms come late."""
   several = {'two': linear_evaluation.plan(plans.SCALES['smoke'])._replace(
       arms=[_arm('FedU'), _arm('FedSimSiam')._replace(
           protocols='transfer:npz:/nowhere.npz')])}
@@ -239,7 +238,7 @@ def test_missing_data_shows_before_anything_is_trained(tmp_path):
 
 
 def test_tfds_is_not_imported_under_the_bar(tmp_path):
-  """It replaces `__import__` meanwhile, over which the bar's thread trips."""
+  """It replaces `__import__` meanwhile, and the bar's thread would fail."""
   code = """if True:
     import pathlib, sys
     from rich.console import Console
@@ -289,7 +288,7 @@ def _arm(row, scale='smoke'):
 
 
 def _score(folder, arm, **knn):
-  """Leaves a run's folder as if its encoders had been scored."""
+  """Writes the scores of a run's encoders into its folder."""
   folder.mkdir(parents=True)
   (folder / 'config.json').write_text(json.dumps(
       registry.flatten(arm.config)))
@@ -388,7 +387,7 @@ def test_mean_and_spread():
 
 
 def test_runs_of_other_images_are_not_put_into_one_table(tmp_path):
-  """Of equal configs, whose data lay in two places."""
+  """Their configs are equal, and their data was in two places."""
   arm = plans.Arm('FedU', 'digits', methods.get_config('fedu'))
   other = arm._replace(config=methods.get_config('fedbyol'))
   more = methods.get_config('fedu')

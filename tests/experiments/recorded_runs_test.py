@@ -1,4 +1,4 @@
-"""What an experiment ends with is enough to draw it again."""
+"""The files of a finished experiment are enough to draw it again."""
 
 import gzip
 import importlib
@@ -29,7 +29,7 @@ def unzipped(path):
 
 @pytest.mark.parametrize('name', experiments.NAMES)
 def test_published_tables_are_drawn_from_their_file(name, tmp_path):
-  """To the letter, and the file is written as it was."""
+  """Tables have the same text, and the file has the same bytes."""
   plan = plan_of(name)
   for _, results in redraw.results({name: plan}, PUBLISHED / 'cpu', CPU):
     assert len(results) == len(plan.arms)
@@ -44,7 +44,7 @@ def test_published_tables_are_drawn_from_their_file(name, tmp_path):
 
 
 def a_run(folder):
-  """A run's folder with a round of two clients; returns it."""
+  """Makes a run's folder with a round of two clients."""
   folder.mkdir(parents=True)
   (folder / 'config.json').write_text('{"seed": 3}')
   (folder / 'skipped.json').write_text('["/home/me/private.png"]')
@@ -56,7 +56,7 @@ def a_run(folder):
 
 @pytest.mark.parametrize('layers', [True, False])
 def test_what_is_kept_of_a_run(tmp_path, layers):
-  """Not what was skipped; divergences by layer where they are drawn."""
+  """Not `skipped.json`; divergences of layers if the experiment draws them."""
   path = tmp_path / recorded_runs.FILE
   recorded_runs.write(path, {'seeds': 1}, {'one': a_run(tmp_path / 'run')},
                       layers=layers)
@@ -83,7 +83,7 @@ def test_what_is_kept_of_a_run(tmp_path, layers):
     lambda data: gzip.compress(
         b'{}\n{"run": "one", "files": {"/etc/x.json": 1}}\n')])
 def test_a_damaged_file_is_refused(tmp_path, damage):
-  """As is one that would write outside of the folder it is unpacked into."""
+  """So is a file that would write outside of its folder."""
   path = tmp_path / recorded_runs.FILE
   recorded_runs.write(path, {}, {'one': a_run(tmp_path / 'run')}, layers=True)
   path.write_bytes(damage(path.read_bytes()))
@@ -92,7 +92,7 @@ def test_a_damaged_file_is_refused(tmp_path, damage):
 
 
 def test_runs_of_other_settings_are_not_drawn(tmp_path):
-  """An arm without runs is left out; a run without an arm is refused."""
+  """An arm without runs is left out; a run without an arm is an error."""
   name = 'divergence'
   plan = plan_of(name)
   iid, other = plan.arms

@@ -33,8 +33,7 @@ _COLLECTIVES = re.compile(
 
 
 def rounds(*cases):
-  """Two rounds of a small ResNet for each case, on one device and on several.
-  """
+  """Runs two rounds for each case, on one device and on several."""
   alone = {}  # clients and aggregation -> what one device makes of them
   return [_rounds(int(devices_), int(group), int(clients), aggregation, alone)
           for devices_, group, clients, aggregation in (
@@ -101,9 +100,9 @@ def _rounds(count, group, clients, aggregation, alone):
 
 
 def run_all(folder, *orders):
-  """Tiny runs, each the state that it ends in, or null where it was stopped."""
+  """Runs tiny runs; returns each final state, or null for a stopped run."""
   class Stopped(Exception):
-    """What ends a run after a round, as a kill would."""
+    """Ends a run after a round, as a kill would."""
   save = checkpoint.Checkpoints.save
 
   def save_and_stop(self, step, *state):

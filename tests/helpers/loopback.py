@@ -24,7 +24,7 @@ from fedu_jax.training.engine import round_program
 
 
 def die_in(number):
-  """Kills this process in a round, while its peers are in it too."""
+  """Kills this process in a round, while the other processes are in it too."""
   gather, rounds = multihost.gather, []
 
   def gather_or_die(tree):
@@ -36,7 +36,7 @@ def die_in(number):
 
 
 def note_reads():
-  """Notes the rows that are read, and what is given to a compiled round."""
+  """Records the rows that are read, and the arguments of a compiled round."""
   found = {'rows': set(), 'clients': set()}
   read = lazy_arrays.Lazy.__getitem__
   compile_round = round_program.compile_round
@@ -56,7 +56,7 @@ def note_reads():
 
 
 def run(argv):
-  """What `fedu_jax.main` runs, and what was read."""
+  """Runs `fedu_jax.main`; returns the records."""
   noted = note_reads() if what == 'read' else {}
   if int(number):
     die_in(int(number))

@@ -1,4 +1,4 @@
-"""A federation small enough for a test, and a learner checkable by hand."""
+"""A small federation for tests, and a learner that can be checked by hand."""
 
 import functools
 
@@ -30,7 +30,7 @@ def make_tx(round_):
 
 
 def view(pixels, rng):
-  """Noise: random as a view must be, and compiled at once."""
+  """Adds noise: random as a view must be, and quick to compile."""
   x = pixels.astype(jnp.float32) / 255
   return x + 0.1 * jax.random.normal(rng, x.shape)
 
@@ -88,7 +88,7 @@ def check_close(a, b, rtol=1e-4, atol=1e-5):
 
 
 def counting_learner():
-  """A 'method' whose every step adds the mean pixel to one weight."""
+  """A learner that adds the mean pixel to one weight in each step."""
   def init(client_state, round_):
     return StepState(client_state.online, client_state.target, (), round_,
                      client_state.last_round < 0)

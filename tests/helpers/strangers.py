@@ -1,4 +1,4 @@
-"""Pieces as somebody writes them who has read docs/swapping.md and no more."""
+"""Pieces as a user would write them after reading docs/swapping.md."""
 
 from flax import linen as nn
 import jax
@@ -36,7 +36,7 @@ def network(*, features):
 
 
 def learner(nets, view, *, make_tx):
-  """Pulls two views together; reports no loss, but a vector and a count."""
+  """Makes two views similar; reports no loss, but a vector and a count."""
   def init(client, round_):
     return client.online, make_tx(round_).init(client.online.encoder.params)
 
@@ -74,7 +74,7 @@ def silent_learner(nets, view):
 
 
 def aggregation(server, clients):
-  """The plain mean, and a note in Python that it was called."""
+  """The plain mean; also notes in Python that it was called."""
   CALLS.append(clients.num_examples.shape)
   online = jax.tree.map(lambda x: x.mean(0), clients.online)
   return server._replace(online=online, round=server.round + 1)
@@ -94,7 +94,7 @@ def wrong_sampling(rng, num_examples, *, size):
 
 
 def partition(labels, num_clients, rng):
-  """All clients own the same first half, in a list; the rest is no one's."""
+  """All clients own the same first half, in a list; the rest has no owner."""
   del rng
   return [list(range(len(labels) // 2))] * num_clients
 

@@ -1,4 +1,4 @@
-"""The smoke config with what the tests of a run look at."""
+"""The smoke config, changed for tests of a run."""
 
 from configs import smoke
 

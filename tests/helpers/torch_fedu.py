@@ -1,7 +1,8 @@
-"""FedU rendered in PyTorch from the method's description, to test against.
+"""FedU in PyTorch, written from the method's description, as a reference.
 
-Written from the fact sheet (equations, constants, order of operations) and not
-from our JAX code, and kept as plain as possible: modules, loops, deep copies.
+It is written from the fact sheet (equations, constants, order of operations)
+and not from our JAX code. It is as plain as possible: modules, loops, deep
+copies.
 """
 
 import copy
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 
 
 class Block(nn.Module):
-  """Basic block of a CIFAR ResNet."""
+  """The basic block of a CIFAR ResNet."""
 
   def __init__(self, inputs, width, stride):
     super().__init__()
@@ -61,7 +62,7 @@ def mlp(inputs, hidden, outputs):
 
 
 class Encoder(nn.Module):
-  """Backbone, and the projector in the place of the classifier."""
+  """The backbone, with the projector in place of the classifier."""
 
   def __init__(self, block, stages, width, hidden, features):
     super().__init__()
@@ -88,7 +89,7 @@ class Encoder(nn.Module):
 
 
 class Client:
-  """One client: online encoder and predictor, target encoder, DAPU's flag."""
+  """A client: online encoder and predictor, target encoder, DAPU's flag."""
 
   def __init__(self, count):
     self.count = count
@@ -96,7 +97,7 @@ class Client:
     self.use_global = False
 
   def download(self, encoder, predictor, alias):
-    """Takes the global encoder; the predictor as the flag says."""
+    """Takes the server's encoder, and its predictor if the flag says so."""
     if self.encoder is None:
       self.encoder = copy.deepcopy(encoder)
       self.predictor = copy.deepcopy(predictor)
@@ -126,7 +127,7 @@ def make_optimiser(encoder, predictor, rate, *, fused=None):
 
 
 def loss_fn(encoder, predictor, target, x1, x2):
-  """The symmetrised loss; online first, then target, view by view."""
+  """The symmetric loss; online first, then target, view by view."""
   for module in (encoder, predictor, target):
     module.train()
   z1, z2 = encoder(x1), encoder(x2)
@@ -151,7 +152,7 @@ def step(encoder, predictor, target, optimiser, x1, x2, decay):
 
 
 def divergence(start, end):
-  """The mean L2 distance of weights whose name has conv."""
+  """The mean L2 distance of weights with conv in their name."""
   before = dict(start.named_parameters())
   distances = [torch.dist(before[name], p) for name, p in
                end.named_parameters() if 'conv' in name and 'weight' in name]
@@ -182,7 +183,7 @@ def simsiam_loss(encoder, predictor, x1, x2):
 
 
 def simclr_loss(encoder, x1, x2, temperature):
-  """Each of 2 B views classifies its other among the 2 B - 1 that remain."""
+  """Each of 2 B views classifies its other view among the 2 B - 1 others."""
   z = F.normalize(encoder(torch.cat([x1, x2])), dim=1)
   count = len(x1)
   total = torch.tensor(0.0)

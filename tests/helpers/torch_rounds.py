@@ -1,8 +1,8 @@
-"""FedU's rounds rendered in PyTorch: rules, ablations, cohorts, schedule.
+"""FedU's rounds in PyTorch: rules, ablations, cohorts, schedule.
 
-Written from the fact sheet (A2 to A11, B1) and not from our JAX code. A client
-trains by the loop of `torch_fedu`; here is what happens between trainings, and
-the variants of a step that the ablations train.
+It is written from the fact sheet (A2 to A11, B1) and not from our JAX code. A
+client trains by the loop of `torch_fedu`. This module has the download and the
+aggregation, and the variants of a step for the ablations.
 """
 
 import copy
@@ -16,7 +16,7 @@ from tests.helpers import torch_fedu
 
 
 class Way(NamedTuple):
-  """What a federation does; the defaults are FedBYOL's."""
+  """The choices of a federation; the defaults are FedBYOL's."""
   predictor: str = 'global'  # local, dapu, or with FedEMA's encoder: ema
   updates: str = 'online'  # target, both, neither: what becomes global
   averages: str = 'online'  # target: whose encoder the server averages
@@ -50,7 +50,7 @@ class Party:
     self.target = copy.deepcopy(encoder)
 
   def download(self, encoder, predictor, round_, way):
-    """What the client makes of the server's networks; returns FedEMA's mu."""
+    """Combines the server's networks with the client's; returns FedEMA's mu."""
     if self.last is None:
       self.take_everything(encoder, predictor)
       if way.alias:
@@ -86,7 +86,7 @@ class Party:
     return mu
 
   def train(self, views, rate, decay, way, round_):
-    """Local training (A7, A8): SGD made anew; returns the losses."""
+    """Local training (A7, A8) with a new SGD; returns the losses."""
     start = copy.deepcopy(self.encoder)
     optimiser = torch_fedu.make_optimiser(self.encoder, self.predictor, rate)
     losses = [self.step(optimiser, a, b, decay, way) for a, b in views]
@@ -124,7 +124,7 @@ def mix(into, own, other, mu):
 
 
 class Federation:
-  """Server and clients; the server averages whatever the way says (A6)."""
+  """Server and clients; the server averages as the way says (A6)."""
 
   def __init__(self, encoder, predictor, counts, way):
     self.encoder, self.predictor, self.way = encoder, predictor, way

@@ -1,4 +1,4 @@
-"""From the PyTorch rendering's parameters and buffers to ours."""
+"""Converts the PyTorch implementation's parameters and buffers to ours."""
 
 import jax.numpy as jnp
 
@@ -16,7 +16,7 @@ def _conv(module):
 
 
 def _merge(pairs):
-  """From {name: (params, stats)} to the two nested dicts."""
+  """Converts {name: (params, stats)} to two nested dicts."""
   return ({k: p for k, (p, _) in pairs.items()},
           {k: s for k, (_, s) in pairs.items() if s})
 

@@ -1,4 +1,4 @@
-"""What is foreseen of a run, beside the run."""
+"""The predictions of the plan, compared with runs."""
 
 import os
 import pathlib
@@ -52,7 +52,8 @@ def look(config, chips=1):
     {'clients': 8, 'cohort': 4, 'clients_per_device': 2, 'store': 'host'}],
     ids=['resident', 'travelling'])
 def test_memory_is_what_a_run_takes(changes, tmp_path):
-  """By the compiler, of the program that has run; and with all beside it."""
+  """The compiler's figure for the program that ran, and with all other arrays.
+  """
   with jax.numpy_rank_promotion('allow'):
     found = plan_check.compare(
         config_of(devices='1', **changes), tmp_path / 'run')
@@ -66,9 +67,9 @@ def test_memory_is_what_a_run_takes(changes, tmp_path):
 @pytest.mark.parametrize('chips, groups, at_once', [(1, 1, 8), (3, 3, 3),
                                                     (500, 8, 1)])
 def test_devices_that_are_not_here(chips, groups, at_once, monkeypatch):
-  """One device's share is compiled, and room for the all-reduce comes on top.
+  """It compiles one device's share, and adds memory for the all-reduce.
 
-  Where two groups are to be seen, as by the command, it is in the program.
+  The command has two groups of devices, and the all-reduce is in the program.
   """
   compiled = []
   monkeypatch.setattr(
@@ -107,9 +108,9 @@ def test_operations_are_counted_as_often_as_they_are_done():
 
 
 def test_a_step_is_eight_passes_of_the_network():
-  """Two views, each once through the target and thrice through the online net.
+  """Two views: one pass each of the target, three of the online network.
 
-  But that no gradient is taken of the images, nor of what they are cropped by.
+  No gradient is taken with respect to the images and the crops.
   """
   config = config_of()
   width, side = config.model.width, 8
@@ -242,7 +243,7 @@ def ask(folder, *flags):
 
 
 def test_the_command(tmp_path):
-  """Of devices and data that are not here; it leaves nothing behind."""
+  """It plans for absent devices and data, and leaves no files."""
   done = ask(tmp_path, '--config=configs/smoke.py', '--chips=256',
              '--config.clients=256', '--config.cohort=64',
              '--config.data.source=npz:none.npz', '--examples=20000',

@@ -1,4 +1,4 @@
-"""Checkpoints on disks that are damaged, full or shared; and their runs."""
+"""Checkpoints on disks that are damaged, full or shared."""
 
 import errno
 import json
@@ -54,7 +54,7 @@ def content(folder):
 
 
 def newest(folder):
-  """What is restored: the step of the newest sound state."""
+  """Returns the step of the newest sound state."""
   checkpoints = Checkpoints(folder / 'checkpoints', keep=3)
   found = checkpoints.restore(state_of(0))
   assert found['a'].tolist() == [checkpoints.latest()] * 3
@@ -80,7 +80,7 @@ def empty(path):
 
 @pytest.mark.parametrize('damage', [truncate, flip, empty, os.unlink])
 def test_any_damage_to_any_file_is_noticed(damage, tmp_path):
-  """And the one before is used; not a byte is changed by looking."""
+  """The checkpoint before is used, and reading changes no byte."""
   save(tmp_path, [1, 2])
   step = tmp_path / 'checkpoints' / '2'
   found = sorted(path for path in step.rglob('*') if path.is_file())
@@ -115,7 +115,7 @@ def test_if_none_is_sound_it_is_refused_and_untouched(tmp_path):
     (lambda folder: replace_by_file(folder / 'checkpoints'),
      'checkpoints cannot be read')])
 def test_what_is_gone_or_cannot_be_read_is_refused(harm, words, ran, tmp_path):
-  """A finished run of which a part was moved away, or is another thing."""
+  """A part of a finished run was moved away or replaced."""
   folder = tmp_path / 'run'
   shutil.copytree(ran, folder)
   harm(folder)
@@ -145,7 +145,7 @@ def ran(tmp_path_factory):
 
 
 def test_a_lock_on_a_full_disk(tmp_path, monkeypatch):
-  """Who holds it cannot be told, but that it is held can."""
+  """The holder's process id is unknown, but the lock works."""
   def full(*_):
     raise OSError(errno.ENOSPC, 'full')
   with monkeypatch.context() as patched:
@@ -171,7 +171,7 @@ def test_damaged_ones_stay_until_another_is_saved(tmp_path):
 
 
 def test_what_a_kill_leaves_is_no_checkpoint(tmp_path):
-  """A half-written one, and a half-deleted one, are removed by who writes."""
+  """The next writer removes half-written and half-deleted checkpoints."""
   save(tmp_path, [1, 2, 3])
   folder = tmp_path / 'checkpoints'
   os.rename(folder / '3', folder / '3.part')

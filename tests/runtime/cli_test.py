@@ -1,4 +1,4 @@
-"""The program ends with its code, though nobody can read its last line."""
+"""The program exits with its code, even if its last line has no reader."""
 
 import os
 import pathlib
@@ -24,7 +24,7 @@ LOST = ['-c', 'from fedu_jax.runtime import heartbeat\n'
                                         (LOST, 3)])
 @pytest.mark.parametrize('full', [(1,), (2,), (1, 2)])
 def test_a_full_disk_behind_the_output(argv, code, full):
-  """stdout, stderr or both: before, it went on for ever, or with code 120."""
+  """stdout, stderr or both. Earlier it hung, or exited with code 120."""
   with open('/dev/full', 'w', encoding='utf-8') as nowhere:
     streams = [nowhere if number in full else subprocess.PIPE
                for number in (1, 2)]
@@ -38,7 +38,8 @@ def test_a_full_disk_behind_the_output(argv, code, full):
 
 
 def test_a_signal_that_comes_when_all_is_done_ends_nothing():
-  """Python's own end gives signals back to the system, which would kill."""
+  """When Python exits it resets signals, and the system would kill the process.
+  """
   done = subprocess.run([sys.executable, '-c', """
 import os
 from fedu_jax.runtime import signals

@@ -1,4 +1,4 @@
-"""Limits on memory: of groups, of ulimit; what is said where it runs out."""
+"""Limits on memory: of control groups and ulimit; the message at the limit."""
 
 import errno
 import pathlib
@@ -99,7 +99,7 @@ def raises(error):
 
 
 def misnamed():
-  """As a reader that calls damaged what it cannot decode for want of memory."""
+  """A reader that reports damage if it has no memory to decode."""
   try:
     raise MemoryError
   except MemoryError as error:
@@ -160,7 +160,7 @@ def test_a_reader_skips_no_image_for_want_of_memory(tmp_path, monkeypatch):
 
 
 def test_limits_of_ulimit():
-  """In a process of its own, as `ulimit -v` and `ulimit -d` set them."""
+  """In a process of its own, with the limits of `ulimit -v` and `ulimit -d`."""
   done = subprocess.run([sys.executable, '-c', LIMITED], cwd=ROOT, text=True,
                         capture_output=True, check=False, timeout=60)
   assert done.returncode == 0, done.stderr

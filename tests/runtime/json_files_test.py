@@ -20,7 +20,7 @@ def test_what_json_cannot_hold_becomes_what_it_can(tmp_path):
 
 
 def test_a_float32_is_written_in_its_own_digits():
-  """0.1 and not 0.10000000149, which reads back as the same float32."""
+  """0.1 and not 0.10000000149; both are read back as the same float32."""
   assert repr(json_files.plain(np.float32(0.1))) == '0.1'
   draw = np.random.RandomState(0).randn(1000).astype(np.float32)
   again = np.array(json.loads(json.dumps(json_files.plain(draw))), np.float32)

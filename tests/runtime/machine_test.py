@@ -25,7 +25,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 @pytest.fixture
 def nowhere(monkeypatch, tmp_path):
-  """A user without a home, in a world with one temporary folder."""
+  """A user without a home, with one temporary folder."""
   monkeypatch.delenv('HOME', raising=False)
   monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
   monkeypatch.setattr(pathlib.Path, 'home', _raises)
@@ -66,7 +66,7 @@ def test_a_file_where_the_cache_should_be(nowhere, monkeypatch, tmp_path):
     lambda x: x.symlink_to('/tmp'), lambda x: x.touch(),
     lambda x: (x.mkdir(), x.chmod(0o777))])
 def test_nobody_elses_folder_is_taken_for_ours(nowhere, make):
-  """What is kept there is run."""
+  """Programs that are cached there are executed."""
   make(nowhere)
   assert machine.user_cache('c') is None
   assert 'nothing is kept' in machine.cache_note()
@@ -123,7 +123,7 @@ def test_what_is_not_printed_is_known():
 
 @pytest.fixture(scope='module')
 def server():
-  """What starts many commands at the price of one."""
+  """Starts many commands for the price of one."""
   with cases.starts() as found:
     yield found
 
@@ -166,14 +166,14 @@ def test_flags_that_mean_nothing(server, tmp_path, flag, words):
 
 
 def _as_nobody():
-  """A command that starts another as a user without a name, who may read."""
+  """A command that starts another one as a user without a name."""
   right = '+dac_read_search'
   return ['setpriv', '--reuid=54321', '--clear-groups', f'--inh-caps={right}',
           f'--ambient-caps={right}']
 
 
 def test_a_run_without_home_name_or_streams(tmp_path):
-  """As in a container started with --user 54321, with all outputs closed."""
+  """As in a container with --user 54321 and all outputs closed."""
   me = []
   if os.getuid() == 0 and shutil.which('setpriv'):
     me = _as_nobody()

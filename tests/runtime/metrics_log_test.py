@@ -1,4 +1,4 @@
-"""TensorBoard's files under clocks that are wrong: none lost, none misread."""
+"""TensorBoard's files under wrong clocks: none is lost or misread."""
 
 import time
 
@@ -9,12 +9,12 @@ from fedu_jax.runtime import metrics_log
 
 
 def events(path):
-  """All events of a file, as TensorBoard reads them."""
+  """Returns all events of a file, as TensorBoard reads them."""
   return list(event_file_loader.LegacyEventFileLoader(str(path)).Load())
 
 
 def steps(path):
-  """The rounds of a file's events that hold numbers."""
+  """Returns the rounds of a file's events with numbers."""
   return [event.step for event in events(path) if event.HasField('summary')]
 
 
@@ -36,8 +36,9 @@ def test_tensorboard_reads_names_and_numbers(tmp_path):
     [2e9, 1e9, 1.5e9], [1e9, 1e9, 1e9], [1e9, 2e9, 3e9]])
 def test_starts_are_read_in_the_order_they_were_made(tmp_path, monkeypatch,
                                                      clock):
-  """A clock set back, or another host's; and three starts in one second, of
-  which the later ones would empty the earlier ones' file."""
+  """The clock was set back, or is another host's. Of three starts in one
+  second, later ones would overwrite the first one's file.
+  """
   for start, now in enumerate(clock):
     monkeypatch.setattr(time, 'time', lambda now=now: now)
     board = metrics_log.Board(tmp_path, 2 * start, pytest.fail)

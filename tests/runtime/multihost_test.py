@@ -1,7 +1,7 @@
-"""Several processes over loopback: one result, one checkpoint, and an end.
+"""Several processes over loopback: one result, one checkpoint, one end.
 
-Each case starts processes of its own. Two of them killed on purpose: one that
-follows, and the one that coordinates.
+Each case starts its own processes. Two cases kill one on purpose: a follower,
+and the coordinator.
 """
 
 import json
@@ -34,7 +34,7 @@ TIMEOUT = 15  # seconds; other tests run beside these
 def start(count, workdir, *flags, process=None, what='-', die=(None, 0),
           config='tests/helpers/tiny.py', devices=1, port=None, alone=False,
           **environment):
-  """Starts `count` processes, or one of them alone; `die`: (which, round)."""
+  """Starts `count` processes, or one alone; `die` is (which, round)."""
   if port is None:
     with socket.socket() as found:
       found.bind(('127.0.0.1', 0))
@@ -59,7 +59,7 @@ def start(count, workdir, *flags, process=None, what='-', die=(None, 0),
 
 
 def ended(processes, seconds=480):
-  """Waits for all: [(exit code, stdout, stderr)], and when each ended."""
+  """Waits for all; returns [(exit code, stdout, stderr)] and the end times."""
   times = {}
   until = time.time() + seconds
   try:
@@ -77,7 +77,7 @@ def ended(processes, seconds=480):
 
 
 def assert_left(processes, killed):
-  """One was killed in a round, and the others end: soon, and with a line."""
+  """One process was killed in a round; the others exit soon, with a line."""
   found, times = ended(processes)
   assert found.pop(killed)[0] == -signal.SIGKILL
   for code, _, err in found:
@@ -118,7 +118,7 @@ def assert_same(folder, other):
 
 @pytest.fixture(scope='module')
 def whole(tmp_path_factory):
-  """The tiny run by one process, which knows of no hosts."""
+  """The tiny run by one process without other hosts."""
   folder = tmp_path_factory.mktemp('whole')
   (done, *_), _ = ended(start(1, folder / 'run', SCORED, alone=True))
   assert done[0] == 0, done
@@ -127,7 +127,7 @@ def whole(tmp_path_factory):
 
 def test_killed_in_a_round_the_others_end_and_a_restart_goes_on(
     tmp_path, whole):
-  """On two processes, on three, and on one: it ends as one alone does."""
+  """Resumed by two processes, three, or one, it ends like a run of one."""
   folder = tmp_path / 'run'
   assert_left(start(2, folder, SCORED, die=(1, 2)), 1)
   assert [x['round'] for x in rows_of(folder)] == [1]
@@ -168,7 +168,7 @@ def test_each_holds_its_own_clients_and_the_first_alone_reports(tmp_path):
 
 
 def test_hosts_that_slurm_started(tmp_path, whole):
-  """Told nothing but `auto`; JAX finds the coordinator and the numbers."""
+  """The coordinator is `auto`; JAX finds its address and the numbers."""
   folder, job = tmp_path / 'run', random.randrange(4096)  # gives the port
   processes = []
   for i in range(2):
@@ -197,7 +197,7 @@ CASES = {
 
 @pytest.mark.parametrize('case', CASES)
 def test_what_is_wrong_is_refused_in_a_line(tmp_path, case):
-  """By all of the processes, with code 2 and no traceback."""
+  """All processes exit with code 2 and without a traceback."""
   processes, flags, complaint = CASES[case]
   with socket.socket() as found:
     found.bind(('127.0.0.1', 0))
@@ -214,7 +214,7 @@ def test_what_is_wrong_is_refused_in_a_line(tmp_path, case):
 
 
 def test_the_same_process_twice_ends_all(tmp_path):
-  """In the joining, or just after it for those who were the first."""
+  """While they join, or just after it for those that came first."""
   with socket.socket() as found:
     found.bind(('127.0.0.1', 0))
     port = found.getsockname()[1]
@@ -228,7 +228,7 @@ def test_the_same_process_twice_ends_all(tmp_path):
 
 
 def test_what_is_wrong_on_one_host_ends_all(tmp_path):
-  """The file is absent there: the others say whose error it was."""
+  """A file is missing there; the others name that host's error."""
   with socket.socket() as found:
     found.bind(('127.0.0.1', 0))
     port = found.getsockname()[1]
@@ -243,7 +243,8 @@ def test_what_is_wrong_on_one_host_ends_all(tmp_path):
 
 
 def test_a_signal_to_one_ends_all_after_the_same_round(tmp_path):
-  """With code 5 and a line each; what is done is saved, and goes on."""
+  """Each exits with code 5 and a line. The round is saved, and the run resumes.
+  """
   flags = '--config.rounds=300', '--config.checkpoint.every=1000'
   folder = tmp_path / 'run'
   processes = start(2, folder, *flags)

@@ -1,4 +1,4 @@
-"""What people type for paths."""
+"""Paths as users type them."""
 
 import os
 import pathlib
@@ -15,7 +15,7 @@ from tests.helpers import tiny
 
 
 def test_a_tilde_is_a_home(monkeypatch, tmp_path):
-  """As of `--workdir=~/r`, which a shell leaves as it is."""
+  """As in `--workdir=~/r`, which a shell does not expand."""
   monkeypatch.setenv('HOME', str(tmp_path))
   assert paths.typed('~/r', 'x') == tmp_path / 'r'
   assert paths.typed('~', 'x') == tmp_path
@@ -86,7 +86,8 @@ def test_of_data_sets():
     (lambda x: x.symlink_to(x), 'File exists.*link that is in its way'),
     (lambda x: x.symlink_to('/nowhere/at/all'), 'File exists.*in its way')])
 def test_a_workdir_with_something_in_its_way(make, words, tmp_path):
-  """A file, a link to itself, a link to nothing: what to do is said."""
+  """A file, a link to itself, a link to nothing; the message says what to do.
+  """
   make(tmp_path / 'x')
   folder = tmp_path / 'x' if (tmp_path / 'x').is_symlink() else (
       tmp_path / 'x' / 'y')
@@ -98,7 +99,7 @@ def test_a_workdir_with_something_in_its_way(make, words, tmp_path):
 
 
 def test_a_pattern_above_a_workdir(monkeypatch, tmp_path):
-  """TensorStore sees the whole path of a relative one."""
+  """TensorStore uses the whole path of a relative workdir."""
   for name in ('[a]', 'a\\b'):
     (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / name)

@@ -1,4 +1,4 @@
-"""The same seed draws the same, whatever JAX is set to by the environment."""
+"""The same seed draws the same numbers, whatever the user's JAX settings."""
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ from tests.helpers import tiny
 
 
 def numbers():
-  """Draws in the ways that runs do: of a seed, split, folded and as bits."""
+  """Draws as runs do: from a seed, split, folded and as bits."""
   key = jax.random.key(3)
   folded = jax.random.fold_in(key, 7)
   return [np.asarray(x) for x in (
@@ -28,9 +28,9 @@ def numbers():
     ('threefry2x32', False), ('rbg', True), ('unsafe_rbg', False)])
 def test_runs_and_scores_draw_by_one_generator(
     tmp_path, monkeypatch, generator, partitionable):
-  """All that draws: training, scores at its end, and scores asked for later.
+  """Training, the scores at its end, and later scores use it.
 
-  Each stops at once, and leaves what it would have drawn.
+  Each stops at once, and returns what it would have drawn.
   """
   drawn = []
 

@@ -1,4 +1,4 @@
-"""Names that do not exist, and those that were meant."""
+"""Wrong names, and the names that were meant."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What is printed is what was to be said, whatever brackets names hold."""
+"""Printed lines are unchanged, even if names have brackets."""
 
 import io
 import json
@@ -18,7 +18,7 @@ NAMES = '/data/[old]/x', '/data/[/b]/x', '/data/[lr=0.1]', 'a :bug: b', '[red]x'
 @pytest.mark.parametrize('own', [True, False])
 @pytest.mark.parametrize('name', NAMES)
 def test_names_are_printed_as_they_are(name, own):
-  """On our consoles and on one that a notebook brings."""
+  """On our consoles, and on one that a notebook provides."""
   shown = io.StringIO()
   console = terminal.console(shown) if own else Console(file=shown)
   terminal.say(console, f'{name} is damaged')
@@ -31,7 +31,7 @@ def test_names_are_printed_as_they_are(name, own):
 
 @pytest.mark.parametrize('name', NAMES[:2])
 def test_a_protocol_of_any_name_is_scored(tmp_path, monkeypatch, name):
-  """A status was refused as markup, and the scores with it."""
+  """Rich rejected a status as markup, and the scores were lost."""
   monkeypatch.setitem(protocols.PROTOCOLS, 'linear', protocols.Protocol(
       lambda scorer, online, choice: {choice: 0.5}, labels=False))
   shown = io.StringIO()

@@ -1,6 +1,6 @@
-"""A run of two clients' folders that moves, is scored, and goes on for longer.
+"""A run of two clients' folders that moves, is scored, and is extended.
 
-Its images have no labels. One run, in this process, is what all tests look at.
+Its images have no labels. All tests use one run, in this process.
 """
 
 import io
@@ -33,7 +33,7 @@ def config_of(data, rounds=1):
 
 
 def run(folder, config, **more):
-  """Returns what a start of the run prints."""
+  """Returns the printed lines of a start."""
   printed = io.StringIO()
   train.train_and_evaluate(config, str(folder),
                            console=terminal.console(printed, width=300), **more)
@@ -60,7 +60,7 @@ def done(tmp_path_factory):
 
 @pytest.fixture
 def moved(done, tmp_path):
-  """Copies of the run and of its data, elsewhere."""
+  """Copies a run and its data to another place."""
   shutil.copytree(done / 'run', tmp_path / 'run')
   shutil.copytree(done / 'data', tmp_path / 'data',
                   ignore=lambda _, names: [x for x in names if x[0] == '.'])
@@ -68,7 +68,7 @@ def moved(done, tmp_path):
 
 
 def spoil(root):
-  """One pixel of one image is other; counts agree."""
+  """Changes one pixel of one image; counts stay the same."""
   path = root / 'data' / 'bob' / '3.png'
   pixels = np.array(Image.open(path))
   pixels[4, 4] ^= 255
@@ -122,7 +122,7 @@ def test_moved_data_is_asked_for_by_the_flags_that_name_it(moved):
 
 
 def test_what_is_known_is_not_told_of_other_images(moved):
-  """Scores that are kept are shown, but for a place that is named."""
+  """Kept scores are shown, unless a place of the data is given."""
   ask(moved / 'run', 'geometry', source=f'folder:{moved}/data')
   spoil(moved)
   with pytest.raises(BadInput, match='no longer those'):

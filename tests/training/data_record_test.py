@@ -1,4 +1,4 @@
-"""A run is known by its images: what of them is recorded, and what refused."""
+"""A run is identified by its images: the records, and what is refused."""
 
 import json
 
@@ -32,7 +32,7 @@ def check(folder, data, parts=PARTS):
 
 
 def flipped(images, row=7):
-  """One bit of one image is other."""
+  """Changes one bit of one image."""
   other = images.copy()
   other[row, 1, 2, 0] ^= 1
   return other
@@ -91,7 +91,7 @@ def test_a_run_that_has_not_begun_takes_any(tmp_path):
 
 
 def test_lazy_images_and_several_hosts_give_the_same(monkeypatch):
-  """Of two hosts each reads its own clients, once."""
+  """Each of two hosts reads its own clients, once."""
   want = data_record.digests(DATA, PARTS)
   read = []
 

@@ -1,4 +1,4 @@
-"""What a run is prepared from: its config, and nothing else."""
+"""A run is prepared from its config alone."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Several seeds as one program: each as if it had run by itself."""
+"""Several seeds run as one program, each as if it ran alone."""
 
 import errno
 import io
@@ -49,7 +49,7 @@ def rows(folder):
 
 @pytest.fixture(scope='module')
 def apart(tmp_path_factory):
-  """Each seed by itself: its folders, and what came of it."""
+  """Runs each seed alone; returns its folders and results."""
   folders = [tmp_path_factory.mktemp('apart') / str(seed) for seed in SEEDS]
   return folders, [run(config_of(), [folder], [seed])[0][0]
                    for folder, seed in zip(folders, SEEDS)]
@@ -63,7 +63,7 @@ def together(tmp_path_factory):
 
 
 def apartness(a, b, start):
-  """How far two networks are apart, of how far training moved the second."""
+  """Returns the distance of two networks, relative to the second's training."""
   def norm(x, y):
     return np.sqrt(sum(np.sum(np.square(p - q)) for p, q in zip(
         jax.tree.leaves(x), jax.tree.leaves(y), strict=True)))
@@ -71,7 +71,7 @@ def apartness(a, b, start):
 
 
 def test_seeds_together_are_as_apart(apart, together):
-  """But for sums in another order, which some 40 steps magnify."""
+  """They differ by sums in another order, which some 40 steps magnify."""
   for one, other in zip(apart[1], together[1], strict=True):
     for a, b in ((other.federation, one.federation),
                  (other.alone[0], one.alone[0])):
@@ -93,7 +93,7 @@ def test_each_seed_has_its_rows(apart, together):
 
 
 def test_a_seed_goes_on_by_itself(together):
-  """From what it left when it ran with others: the same networks, no round."""
+  """It resumes from the files of the joint run: the same networks, no round."""
   folders, done = together
   (again,), (printed,) = run(config_of(), folders[1:], SEEDS[1:])
   assert 'all 2 rounds are done' in printed and 'compiled' not in printed
@@ -106,7 +106,7 @@ def test_a_seed_goes_on_by_itself(together):
 
 
 class Rounds(federation.Federation):
-  """Two rounds, of which nothing is computed."""
+  """Two rounds in which nothing is computed."""
   done, where, compiled = 0, '', None
 
   def __init__(self, members):
@@ -175,7 +175,7 @@ def test_a_signal_whose_round_cannot_be_saved_says_so(
 
 def test_a_clock_that_is_set_back_changes_no_duration(
     tmp_path, anywhere, monkeypatch):
-  """Nor ends a run: images per second are of time that went by."""
+  """It does not end a run. Images per second use the time that passed."""
   clock = itertools.count(2e9, -3600)
   monkeypatch.setattr(time, 'time', lambda: next(clock))
 
@@ -187,7 +187,7 @@ def test_a_clock_that_is_set_back_changes_no_duration(
 
 
 def test_what_differs_in_shape_runs_one_by_one(tmp_path):
-  """Dirichlet's clients: both seeds end, each by a program of its own."""
+  """With Dirichlet's clients, both seeds end, each with its own program."""
   config = config_of(name='dirichlet', alpha=1.0, min_examples=32)
   folders = [tmp_path / str(seed) for seed in SEEDS]
   sizes = []

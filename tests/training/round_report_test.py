@@ -1,4 +1,4 @@
-"""The report of rounds: that a reading that is no number is shown as none."""
+"""The report of rounds shows NaN as such."""
 
 import io
 import json
@@ -20,7 +20,9 @@ def row(**more):
 
 
 def test_a_reading_that_is_no_number_is_shown(tmp_path):
-  """As kNN of features that are not finite; one that was not taken is not."""
+  """For example kNN of features that are not finite; absent scores are not
+  shown.
+  """
   shown = io.StringIO()
   with round_report.RoundReport(tmp_path, terminal.console(shown), 'federation',
                                 done=0, rounds=3) as rounds:

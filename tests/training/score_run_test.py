@@ -1,4 +1,4 @@
-"""Scores that are kept: each of those that several processes compute."""
+"""Scores that are kept when several processes compute some."""
 
 from concurrent import futures
 import json
@@ -25,7 +25,7 @@ def ask(folder, names, rounds=1, encoder='federation', load=lambda: (0, 0)):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-  """Protocols that score nothing: a half for each."""
+  """Protocols that compute nothing: each scores a half."""
   for name in NAMES:
     monkeypatch.setitem(protocols.PROTOCOLS, name,
                         protocols.Protocol(
@@ -33,7 +33,8 @@ def quick(monkeypatch):
 
 
 def test_what_others_write_while_one_scores_stays(tmp_path, monkeypatch):
-  """Of the same encoder, of another one, and of the same one later trained."""
+  """Of the same encoder, of another one, and of the same one after more rounds.
+  """
   def slow(*_):
     ask(tmp_path, 'geometry')
     ask(tmp_path, 'linear', encoder='alone0')
@@ -75,8 +76,9 @@ def test_many_that_score_at_once_lose_nothing(tmp_path):
 
 def test_a_run_that_trains_on_while_it_is_read_is_scored_as_it_is(
     tmp_path, monkeypatch):
-  """The newest checkpoint was of round 2 when it was asked for, and is of
-  round 4 when it is read: the scores are of round 4."""
+  """The newest checkpoint was of round 2 at first, and of round 4 when it was
+  read. The scores are of round 4.
+  """
   saved = iter([2, 4, 4, 4])
   monkeypatch.setattr(finished_run, 'config_of', lambda *_: None)
   monkeypatch.setattr(finished_run, 'rounds_of', lambda *_: next(saved))

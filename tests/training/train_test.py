@@ -49,13 +49,13 @@ def run(workdir, *flags, config=TINY, code=0, **environment):
 
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
-  """A run that nothing disturbed, and what it printed."""
+  """An undisturbed run, and its printed lines."""
   workdir = tmp_path_factory.mktemp('finished') / 'run'
   return workdir, run(workdir)[0]
 
 
 def compiled_rounds(cache):
-  """The rounds that the program has kept in the user's cache."""
+  """The rounds in the user's cache of compiled programs."""
   return {path.name for path in (cache / 'fedu_jax' / 'compiled').glob(
       'jit_one_round*-cache')}
 
@@ -218,7 +218,7 @@ def test_scores_that_are_none_are_asked_again_or_refused(finished, tmp_path):
 @pytest.mark.skipif(importlib.util.find_spec('torch') is None,
                     reason='PyTorch is not installed')
 def test_pytorch_is_not_imported():
-  """Its import takes longer than all the rest; TensorFlow's does, too."""
+  """Its import takes longer than all others, and so does TensorFlow's."""
   subprocess.run(
       [sys.executable, '-c', 'import sys, fedu_jax.training.train; '
        'assert "tensorboard" in sys.modules; '
@@ -233,8 +233,9 @@ def test_a_folder_without_a_run_is_not_scored(tmp_path):
 
 @pytest.mark.parametrize('cohort', [0, 2])
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, cohort):
-  """SIGKILL after the second round's line, then start again: bit-equal, and no
-  later start compiles the round again."""
+  """SIGKILL after the line of the second round; a second start ends with the
+  same bits. No later start compiles the round again.
+  """
   flags = (f'--config.cohort={cohort}', '--config.checkpoint.every=2',
            '--config.rounds=12')
   if cohort:
@@ -292,7 +293,7 @@ def test_lost_uploads_and_stragglers(tmp_path):
 
 
 def test_a_folder_of_clients(tmp_path):
-  """Unlabelled images of three clients: trained, and nothing to score."""
+  """Unlabelled images of three clients are trained, and not scored."""
   draw = np.random.RandomState(0)
   for name, count in (('ann', 5), ('bob', 9), ('eve', 4)):
     (tmp_path / 'data' / name).mkdir(parents=True)
@@ -387,7 +388,8 @@ def test_a_workdir_with_something_else_in_it_is_refused(tmp_path):
 
 
 def test_cifar10_is_the_papers_and_else_the_released_codes_setting():
-  """Clients, classes, rounds and network are the papers', the rest the code's.
+  """Clients, classes, rounds and network are the papers'; the rest is the
+  code's.
   """
   flat = registry.flatten(cifar10.get_config())
   want = {
@@ -421,7 +423,7 @@ def test_configs_are_sound(config):
 
 @pytest.mark.parametrize('name', list(methods.METHODS))
 def test_methods_are_sound(name):
-  """Each can be bound, and says what it is by its name."""
+  """Each can be bound, and its name says what it is."""
   config = methods.get_config(name)
   registry.check(config)
   for section in ('model', 'learner', 'aggregation', 'rule'):
@@ -436,8 +438,7 @@ def test_methods_are_sound(name):
     'centralised', 'fedema', 'moco_v2', 'no_ema_no_stop_gradient',
     'no_predictor', 'one_layer_predictor'])
 def test_methods_that_no_other_test_trains(name, tmp_path):
-  """By their names; of what the other ablations leave out, steps are tested.
-  """
+  """Chosen by name. The steps of the other ablations are tested elsewhere."""
   config = smoke.get_config()
   config.rounds = 1
   methods.METHODS[name](config)
@@ -457,7 +458,7 @@ def test_methods_that_no_other_test_trains(name, tmp_path):
     (0, .0320), (25, .0273), (50, .0160), (75, .00469), (90, .00078),
     (99, 7.9e-6)])
 def test_the_rate_is_the_cosine_of_the_reference(round_, rate):
-  """Facts B1's table of the rate, read off a step of the bound optimiser."""
+  """The rates of facts B1's table, read off a step of the bound optimiser."""
   from fedu_jax.models import networks
   config = cifar10.get_config()
   learner = build.learner(config, networks.resnet10(width=1))

@@ -1,4 +1,4 @@
-"""To which config a run's folder belongs, and what of one may change."""
+"""The config that a run's folder belongs to, and which values may change."""
 
 import json
 import types
@@ -14,7 +14,7 @@ from fedu_jax.training import workdir_lock
 
 
 def begun(folder, config):
-  """The folder of a run that has begun."""
+  """Makes the folder of a run that has begun."""
   with workdir_lock.held(workdir_lock.claim(folder, config), config):
     pass
   return folder
@@ -137,7 +137,7 @@ def test_more_rounds_must_be_asked_for(tmp_path):
 
 
 def test_where_data_is_stored_is_a_place(tmp_path, monkeypatch):
-  """As long as digests of its images are kept, which are compared later."""
+  """It may change if there are digests of images, which are compared later."""
   config = changed(smoke.get_config(), data__source='npz:some/a.npz')
   (tmp_path / 'work').mkdir()
   monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Values of a config that are right alone and wrong together."""
+"""Values of a config that are valid alone and not together."""
 
 import pytest
 

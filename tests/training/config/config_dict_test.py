@@ -1,4 +1,4 @@
-"""A config comes back from its flat values, and a copy is a copy."""
+"""A config is restored from its flat values, and a copy is independent."""
 
 import json
 
@@ -10,7 +10,7 @@ from fedu_jax.training.config import registry
 
 
 def test_a_config_comes_back_from_json():
-  """With tuples, such as those of view.scale, which JSON makes lists."""
+  """With tuples, such as view.scale, which JSON stores as lists."""
   config = smoke.get_config()
   flat = registry.flatten(config)
   again = config_dict.from_flat(json.loads(json.dumps(flat)))

@@ -30,7 +30,7 @@ FLAT = strangers.network(features=4)
 
 @functools.cache
 def a_round(nets=None, learner=None, **pieces):
-  """Runs a round of two clients with some pieces in place of ours."""
+  """Runs a round of two clients with some of our pieces replaced."""
   nets = nets or FLAT
   online = fedu_jax.init_online(nets, jax.random.key(0),
                                 jnp.zeros((2, small.SIZE, small.SIZE, 3)))
@@ -82,7 +82,7 @@ def test_an_aggregation_a_rule_and_a_divergence():
 
 
 def test_a_network_without_convolutions_batchnorm_or_projector():
-  """A kernel at the root has no layer's name; it counts by other measures."""
+  """A kernel at the root has no layer name. Other divergences measure it."""
   server, _, metrics = a_round()
   assert not [name for name in metrics if name.startswith('divergence/')]
   assert server.online.encoder.batch_stats == {}
@@ -118,7 +118,7 @@ def test_a_convolution_is_found_in_any_container():
 
 
 def test_the_whole_program_with_foreign_pieces(tmp_path):
-  """Every row of the table at once, trained, reported and scored."""
+  """All rows of the table at once, trained, reported and scored."""
   config = smoke.get_config()
   for section in ('loss', 'learner', 'aggregation', 'rule', 'sampling',
                   'partition', 'divergence'):

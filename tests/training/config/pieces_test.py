@@ -1,4 +1,4 @@
-"""What names stand for: records of methods, checked before anything runs."""
+"""Names in a config and their pieces, which are checked before a run."""
 
 import importlib
 import sys
@@ -42,7 +42,7 @@ OWN: dict[str, Any] = {
 
 @pytest.fixture(autouse=True)
 def mine(monkeypatch):
-  """A module `mine` with these records."""
+  """Makes a module `mine` with these records."""
   module = types.ModuleType('mine')
   vars(module).update(OWN)
   monkeypatch.setitem(sys.modules, 'mine', module)

@@ -1,4 +1,4 @@
-"""Clients in a store: the same bits as on the device, and less of it taken."""
+"""Clients in a store: the same bits as on the device, with less memory."""
 
 import json
 import pathlib
@@ -31,7 +31,7 @@ from tests.training.engine import device_mesh_test
 
 
 def config_of(**changes):
-  """Eight clients, of whom three train each round."""
+  """Eight clients; three train in each round."""
   config = tiny.get_config()
   config.seed = 2  # draws cohorts that show all there is to see, see below
   config.clients, config.cohort = 8, 3
@@ -47,7 +47,7 @@ def config_of(**changes):
 
 
 class Stopped(Exception):
-  """What ends a run in a test."""
+  """Ends a run in a test."""
 
 
 def run(folder, monkeypatch, *, stop=0, **changes):
@@ -69,14 +69,14 @@ def run(folder, monkeypatch, *, stop=0, **changes):
 
 
 def check_same(mine, reference):
-  """Every metric, the server, and all of each client that has trained."""
+  """Checks all metrics, the server, and all clients that have trained."""
   assert mine[0] == reference[0]
   small.check_equal(mine[1:], reference[1:])
 
 
 @pytest.fixture(scope='module')
 def on_device(tmp_path_factory):
-  """The run whose clients all stay on the device."""
+  """The run with all clients on the device."""
   with pytest.MonkeyPatch.context() as patch:
     found = run(tmp_path_factory.mktemp('device') / 'run', patch,
                 store='device')
@@ -107,7 +107,7 @@ def test_a_run_in_a_store_goes_on(on_device, tmp_path, monkeypatch):
 
 
 def test_a_run_on_disk_goes_on(on_device, tmp_path, monkeypatch):
-  """Killed when files of a round are there that no checkpoint knows of."""
+  """It was killed with files of rounds that no checkpoint names."""
   folder, changes = tmp_path / 'run', {'store': 'disk', 'checkpoint.every': 2}
   add = round_report.RoundReport.add
 
@@ -125,7 +125,7 @@ def test_a_run_on_disk_goes_on(on_device, tmp_path, monkeypatch):
 
 
 def test_cohorts_on_several_devices(tmp_path):
-  """Three clients on two devices, in two slices of a client a device."""
+  """Three clients on two devices, in two slices of one client a device."""
   online = device_mesh_test.ask('runs', tmp_path, *map(json.dumps, [
       ('1', 0, {'devices': '1', 'cohort': 3}),
       ('2', 0, {'devices': '2', 'cohort': 3, 'clients_per_device': 1})]))
@@ -142,12 +142,12 @@ def test_a_run_stays_on_disk_or_off_it(tmp_path, monkeypatch):
 
 
 def small_memory(monkeypatch):
-  """So little may be taken by clients that lie in wait."""
+  """Limits the memory that waiting clients may take."""
   monkeypatch.setattr(memory_needs, '_SHARE', 1e-8)
 
 
 def test_auto_stays_what_it_was(on_device, tmp_path, monkeypatch):
-  """A start where there is less memory neither moves clients nor harms."""
+  """A start with less memory does not move or damage clients."""
   folder = tmp_path / 'run'
   assert run(folder, monkeypatch, stop=1, store='auto') is None
   with monkeypatch.context() as patched:
@@ -159,7 +159,7 @@ def test_auto_stays_what_it_was(on_device, tmp_path, monkeypatch):
 
 
 def test_auto_is_chosen_for_each_folder(tmp_path, monkeypatch):
-  """The federation on disk, a client alone not; and again so."""
+  """The federation is on disk, a client alone is not, and stays so."""
   small_memory(monkeypatch)
   folder, changes = tmp_path / 'run', {'store': 'auto', 'evaluation.alone': 1}
   first = run(folder, monkeypatch, **changes)
@@ -183,7 +183,7 @@ def test_copies_among_the_files_of_clients_are_let_be(on_device, tmp_path,
 
 
 def test_names_of_new_folders_are_on_the_disk_too(tmp_path, monkeypatch):
-  """Or the power could take what a checkpoint names."""
+  """Otherwise a power failure could lose files that a checkpoint names."""
   synced = set()
   sync = durable_files.sync
   monkeypatch.setattr(durable_files, 'sync', lambda path: (
@@ -200,7 +200,7 @@ CLIENTS = 5
 
 
 def row_of(value, round_):
-  """A client's state, all of it one number."""
+  """A client's state, with one number everywhere."""
   return ClientState(
       Online({'w': np.full((2, 3), value, np.float32)}, {}), {},
       np.float32(0), np.float32(value), np.int32(round_), np.bool_(True))
@@ -251,7 +251,7 @@ def test_stores_hold_what_they_are_given(steps):
 
 
 def choose(monkeypatch, *, device, host, **changes):
-  """What is chosen with so many bytes of memory."""
+  """Returns the store chosen for so many bytes of memory."""
   config = config_of(**changes)
   data = prepare.data_of(config)
   monkeypatch.setattr(placement, 'device_bytes', lambda: device)

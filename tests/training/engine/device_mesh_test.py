@@ -1,6 +1,6 @@
-"""Clients spread over devices: the same numbers, and what it costs to agree.
+"""Clients on several devices: the same numbers, and the cost of agreement.
 
-In a process of its own that is made to see eight CPU devices.
+A process of its own sees eight CPU devices.
 """
 
 import functools
@@ -38,24 +38,24 @@ PADDED, NO_SUM = (2, 1, 5, 'fedavg_target'), (2, 1, 3, 'fedca')
 
 @functools.cache
 def answers():
-  """What is found in each case, all by one process."""
+  """The results of all cases, from one process."""
   cases = [*(case[:4] for case in OWN), *SHARED, PADDED, NO_SUM]
   return dict(zip(cases, ask('rounds', *(
       ','.join(map(str, case)) for case in cases)), strict=True))
 
 
 def assert_as_on_one_device(found):
-  """By NumPy's maximum, for which what is not a number is the largest."""
+  """By NumPy's maximum, which is NaN if a number is NaN."""
   assert np.max(found['apart']) < 1e-4, found['apart']
 
 
 @pytest.mark.parametrize('devices, each, clients, aggregation, reductions', OWN)
 def test_devices_agree_in_one_or_two_all_reduces(devices, each, clients,
                                                  aggregation, reductions):
-  """Of a convolutional model, since that is where sharding by hints breaks.
+  """The model has convolutions, where sharding by hints would fail.
 
-  Each device adds its own clients, and then the devices' sums are added: a
-  rounding of 1e-7, which a second round of training amplifies.
+  Each device adds its own clients, and then the devices' sums are added. That
+  is a rounding of 1e-7, which a second round of training amplifies.
   """
   found = answers()[devices, each, clients, aggregation]
   assert set(found['collectives']) == {'all-reduce'}
@@ -68,10 +68,10 @@ def test_devices_agree_in_one_or_two_all_reduces(devices, each, clients,
 @pytest.mark.parametrize('devices, group, clients, aggregation', SHARED)
 def test_devices_that_share_a_clients_batches(devices, group, clients,
                                               aggregation):
-  """Products, BatchNorm and gradients are of the whole batch, as on one device.
+  """Products, BatchNorm and gradients use the whole batch, as on one device.
 
-  So the numbers agree to rounding; statistics of each device's own quarter of a
-  batch would differ by far more. Nothing is gathered.
+  So numbers agree to rounding. Statistics of a device's quarter of a batch
+  would differ much more. Nothing is gathered.
   """
   found = answers()[devices, group, clients, aggregation]
   assert set(found['collectives']) == {'all-reduce'}
@@ -82,7 +82,7 @@ def test_devices_that_share_a_clients_batches(devices, group, clients,
 
 
 def test_clients_that_do_not_divide_evenly_are_padded():
-  """Five on two devices, some of whose uploads are lost."""
+  """Five clients on two devices, with some lost uploads."""
   found = answers()[PADDED]
   assert found['rows'] == [[2, 3]]
   assert found['collectives'] == {'all-reduce': 1}
@@ -91,14 +91,14 @@ def test_clients_that_do_not_divide_evenly_are_padded():
 
 
 def test_an_aggregation_that_is_no_sum_sees_all_uploads():
-  """FedCA's server queues single keys: gathered, and the padding left out."""
+  """FedCA's server needs single keys: they are gathered, without padding."""
   found = answers()[NO_SUM]
   assert found['collectives']['all-gather'] > 0
   assert_as_on_one_device(found)
 
 
 def test_a_run_moves_between_numbers_of_devices(tmp_path):
-  """Eight clients: on eight devices, on one, on two, and back."""
+  """Eight clients: on eight devices, on one, on two, and on eight again."""
   orders = [('moved', stop, {'devices': devices, 'clients': 8})
             for stop, devices in ((1, '8'), (2, '1'), (3, '2'), (0, '8'))]
   *stopped, moved, whole = ask('runs', tmp_path, *map(json.dumps, [

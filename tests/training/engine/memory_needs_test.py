@@ -1,4 +1,4 @@
-"""What a federation needs of memory, and that it is refused where it is not."""
+"""The memory that a federation needs, and the error if there is less."""
 
 import pathlib
 
@@ -34,7 +34,7 @@ def config_of(module=tiny, **changes):
 
 
 def needs(config, shape=(32, 32, 3), examples=10_000, groups=1):
-  """The sizes of a federation of equal clients, and that of the state."""
+  """Returns the sizes of a federation of equal clients, and of the state."""
   recipe = build.recipe(config)
   server, client, _ = forecast.shapes(recipe, shape)
   sizes = memory_needs.sizes_of(
@@ -53,7 +53,7 @@ def refusal(config, sizes, device=80e9, host=2e12, shared_by=0, **more):
 
 
 def test_256_clients_of_the_paper_do_not_fit_80_gb():
-  """K S does, 62 GB; a round takes K (2 S + U) and the images, 170 GB."""
+  """K S fits, with 62 GB; a round needs K (2 S + U) and images, 170 GB."""
   config = config_of(cifar10, clients=256)
   sizes = needs(config)
   assert sizes.store == 'device'
@@ -84,7 +84,8 @@ def test_what_makes_it_fit(changes, groups, fits):
 
 
 def test_the_compilers_figure_counts_once_it_is_known():
-  """Working memory, which no formula knows: batches are to be smaller."""
+  """It has temporaries, which no formula knows; the advice is smaller batches.
+  """
   config = config_of(cifar10)
   sizes = needs(config)
   assert not memory_needs.lacking(sizes, memory_needs.Machine(80e9, 2e12))
@@ -103,7 +104,7 @@ def test_seeds_that_run_together_take_as_many_times_as_much():
 
 
 def test_devices_without_memory_of_their_own_share_the_hosts():
-  """Eight CPU devices of one process: the host must hold all eight's."""
+  """Eight CPU devices of one process share the host's memory."""
   config = config_of(cifar10, clients=64, devices='8')
   sizes = needs(config, groups=8)
   each = cost_model.device_memory(sizes).value
@@ -131,7 +132,7 @@ def member(config, folder):
 
 
 def test_a_round_is_compiled_once_and_is_no_smaller_than_the_formula(tmp_path):
-  """The run finds the program by which its memory was checked."""
+  """The run uses the program that checked its memory."""
   config = config_of(**{'model.hidden': 512, 'model.features': 256})
   data, one = member(config, tmp_path)
   recipe = build.recipe(config)
@@ -159,7 +160,7 @@ def test_a_round_is_compiled_once_and_is_no_smaller_than_the_formula(tmp_path):
 
 @pytest.mark.parametrize('free, compiles', [(10**4, 0), (10**9, 1)])
 def test_a_refusal_touches_nothing(free, compiles, tmp_path, monkeypatch):
-  """By the formula before anything is compiled, else by the compiler."""
+  """By the formula before compilation, or else by the compiler's figure."""
   seen = []
   monkeypatch.setattr(forecast, 'compile_round', lambda *_, **__: seen.append(
       0) or 'compiled')
@@ -180,7 +181,7 @@ def test_a_compiler_is_not_started_without_memory(tmp_path, monkeypatch):
 
 
 def test_memory_that_runs_out_in_a_round_leaves_a_run(tmp_path, monkeypatch):
-  """In one line with a code of its own; what was saved is as it was."""
+  """One line and a code of its own; saved files are unchanged."""
   folder = tmp_path / 'run'
   config = config_of(rounds=2)
   advance = clients_on_device.ClientsOnDevice.advance

@@ -1,4 +1,4 @@
-"""Every program of the product runs `core.rounds.run_round`, and nothing else.
+"""Every program of the product runs `core.rounds.run_round`.
 
 The recipe is made in plain Python. Its clients add the mean pixel to a weight.
 """
@@ -65,7 +65,7 @@ def streamed(recipe, at_once, mesh=None):
 
 
 def on_a_mesh():
-  """A mesh of one device, whose program is that of any mesh."""
+  """A mesh of one device; its program is that of any mesh."""
   return jax.make_mesh(
       (1, 1), (device_mesh.AXIS, device_mesh.DATA),
       axis_types=(jax.sharding.AxisType.Auto,) * 2, devices=jax.devices()[:1])
@@ -81,7 +81,8 @@ WAYS = {
 
 
 def run(federation):
-  """Both rounds: the server's network, all clients, and the metrics."""
+  """Runs both rounds; returns the server's network, all clients, and metrics.
+  """
   federation.compile()
   metrics = [federation.advance()[0] for _ in range(2)]
   state = federation.state(0)
@@ -112,7 +113,7 @@ def test_every_way_gives_the_same_bits(way):
 
 
 def test_slices_on_a_mesh_differ_by_rounding():
-  """Each slice is summed by itself, before it is added to those before."""
+  """Each slice is summed alone, and then added to the earlier ones."""
   small.check_close(run(WAYS['slices on a mesh'](recipe_of())), reference(),
                     rtol=1e-6)
 
@@ -132,7 +133,7 @@ def test_a_drawn_cohort_is_the_same_from_a_store():
 
 @pytest.mark.parametrize('way', WAYS)
 def test_what_breaks_the_round_breaks_the_product(way, monkeypatch):
-  """A part of run_round is replaced; all of the product's rounds show it."""
+  """A part of run_round is replaced, and all rounds of the product show it."""
   calls = []
   run_round = rounds.run_round
 

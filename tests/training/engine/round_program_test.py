@@ -1,4 +1,4 @@
-"""A round is one program: it takes its state in place, and needs no host."""
+"""A round is one program. It replaces its state in place, without the host."""
 
 import re
 
@@ -20,7 +20,7 @@ from tests.helpers import tiny
 
 
 def draw(**changes):
-  """The tiny config's recipe, and a round's arguments for two clients."""
+  """Makes the tiny config's recipe, and a round's arguments for two clients."""
   config = tiny.get_config()
   config.update_from_flattened_dict(changes)
   recipe = build.recipe(config)
@@ -56,7 +56,7 @@ def test_a_round_consumes_its_state_and_leaves_the_host_alone():
 
 
 def test_equal_rounds_are_traced_once(monkeypatch):
-  """Of equal configs and shapes; of others, the right ones."""
+  """For equal configs and shapes. Other configs get their own program."""
   traced = []
   make_round = round_program.make_round
   def noting(*args, **more):
@@ -83,7 +83,7 @@ def test_equal_rounds_are_traced_once(monkeypatch):
 
 
 def test_rounds_run_under_the_transfer_guard(tmp_path, monkeypatch):
-  """Images that stayed on the host are refused, not sent each round anew."""
+  """Images on the host raise an error, and are not copied in each round."""
   on_host = lambda *args: jax.device_get(client_arrays(*args))
   client_arrays = local_training.client_arrays
   monkeypatch.setattr(local_training, 'client_arrays', on_host)
@@ -92,7 +92,7 @@ def test_rounds_run_under_the_transfer_guard(tmp_path, monkeypatch):
 
 
 def test_one_compilation_serves_all_rounds(tmp_path, monkeypatch):
-  """Counted from the second round on, when all that a run needs has run."""
+  """Counted from the second round on, after all code of a run has run once."""
   compilations, counts = [], []
 
   def listener(event, duration, **_):
