@@ -16,6 +16,7 @@ from rich.console import Console
 
 from configs import methods
 from fedu_jax import experiments
+from fedu_jax.experiments import cell_runs
 from fedu_jax.experiments import experiment as plans
 from fedu_jax.experiments import progress
 from fedu_jax.experiments import published_numbers
@@ -171,10 +172,10 @@ def test_bad_input_is_one_line_and_code_two(tmp_path, flags, complaint):
 def test_two_processes_share_a_queue(tmp_path):
   """A run of another process is skipped, and waited for at the end."""
   arm = _arm('FedU')
-  ask = functools.partial(runner._ask, arm, [0], asked='knn', data_dir='',
+  ask = functools.partial(cell_runs.ask, arm, [0], asked='knn', data_dir='',
                           runs=tmp_path)
   folder = arm.folder(0, tmp_path)
-  with runner._hold(folder, wait=False) as held:
+  with cell_runs.hold(folder, wait=False) as held:
     assert held and ask(wait=False) == []
   assert list(tmp_path.glob('*-seed0/*')) == []
   _score(folder, arm, federation=0.5)
@@ -197,7 +198,7 @@ def test_an_experiment_does_not_wait_for_another(tmp_path):
     (folder / 'metrics.jsonl').write_text('{"round": 1}\n')
   found = runner.run(several, tmp_path, seeds=1, console=Console(quiet=True))
   first = _arm('FedU').folder(0, tmp_path / 'runs')
-  with runner._hold(first, wait=False) as held:
+  with cell_runs.hold(first, wait=False) as held:
     assert held and next(found)[0] == 'FedSimSiam'
   (name, (result,)), (last, _) = found
   assert last == 'FedSimCLR'
@@ -268,7 +269,7 @@ def test_a_damaged_row_is_named(tmp_path):
   _score(folder, arm, federation=0.5)
   (folder / 'metrics.jsonl').write_text('{"round": 1}\n{"rou')
   with pytest.raises(BadInput, match=f'jsonl is damaged.*{folder.name}'):
-    runner._result(arm, [{'knn': 0.5}], tmp_path, '')
+    cell_runs.result(arm, [{'knn': 0.5}], tmp_path, '')
 
 
 def test_the_mean_of_clients_alone_is_of_all_of_them(tmp_path):
@@ -278,7 +279,7 @@ def test_the_mean_of_clients_alone_is_of_all_of_them(tmp_path):
   assert smoke.config.evaluation.alone == 2
   _score(smoke.folder(0, tmp_path), smoke, alone0=0.5,
          alone1=0.25)
-  assert runner._ask(smoke, [0], asked='knn', data_dir='', runs=tmp_path,
+  assert cell_runs.ask(smoke, [0], asked='knn', data_dir='', runs=tmp_path,
                      wait=False) == [{'knn': 0.375}]
 
 
@@ -402,7 +403,7 @@ def test_runs_of_other_images_are_not_put_into_one_table(tmp_path):
       (folder / 'images.json').write_text(json.dumps(
           {'clients': ['c'], 'test_images': images}))
     if fits:
-      runner._see_same_images(seen, own, folder)
+      cell_runs.see_same_images(seen, own, folder)
       continue
     with pytest.raises(BadInput, match='/4 and .*/1 are runs of other images'):
-      runner._see_same_images(seen, own, folder)
+      cell_runs.see_same_images(seen, own, folder)
