@@ -13,7 +13,6 @@ project_copyright = 'the fedu_jax authors'
 
 # MyST reads Markdown; autodoc and napoleon read our docstrings.
 extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon']
-exclude_patterns = ['notebooks']
 html_theme = 'furo'
 html_title = 'fedu_jax'
 html_show_copyright = False

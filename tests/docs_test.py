@@ -17,6 +17,7 @@ PAGES = {str(path.relative_to(ROOT)): path.read_text()
          for path in sorted(ROOT.glob(pattern))}
 # A changelog also names what is gone.
 NOW = {name: text for name, text in PAGES.items() if name != 'CHANGELOG.md'}
+NOTEBOOK = 'docs/notebooks/digits.md'
 MODULE = re.compile(r'python3? -m ((?:fedu_jax|benchmarks)[\w.]*)([^\n`&\']*)')
 
 
@@ -70,7 +71,7 @@ def test_the_composition_and_the_swapped_pieces_train(names):
 
 def test_other_snippets_run(names):
   """Those of pages that need no names of another page."""
-  for page in PAGES.keys() - {'README.md', 'docs/swapping.md'}:
+  for page in PAGES.keys() - {'README.md', 'docs/swapping.md', NOTEBOOK}:
     run_snippets(page, dict(names))
 
 
@@ -108,6 +109,23 @@ def network_bytes():
           (2, 8, 8, 3)))))
 
 
+def test_the_notebook_runs(names, monkeypatch, capsys):
+  """As a program, with small numbers: it trains, scores and draws."""
+  pytest.importorskip('matplotlib').use('Agg')
+  size = re.search(r'(?<=ROUNDS, EPOCHS, EXAMPLES, WIDTH = ).*', PAGES[NOTEBOOK])
+  small = PAGES[NOTEBOOK].replace(size[0], '2, 1, 200, 2')
+  monkeypatch.setitem(PAGES, NOTEBOOK, small)
+  run_snippets(NOTEBOOK, names)
+  assert names['server'].round == 2
+  assert names['clients'].last_round.tolist() == 5 * [1]
+  assert [row['drift'].shape for row in names['history']] == 2 * [(5,)]
+  for kinds in names['scores'].values():
+    assert all(0.1 < score <= 1 for score in kinds.values())
+  folder = pathlib.Path(capsys.readouterr().out.split()[-1])
+  assert {path.name for path in folder.iterdir()} == {
+      path.name for path in (ROOT / NOTEBOOK).parent.glob('*.png')}
+
+
 def without_code(text):
   return re.sub(r'```.*?```|`[^`\n]*`', '', text, flags=re.DOTALL)
 
@@ -137,7 +155,7 @@ def test_a_page_is_found():
   """The README and the site's contents link to each page of docs/."""
   for page in PAGES:
     if page.startswith('docs/') and page != 'docs/index.md':
-      name = pathlib.Path(page).stem
+      name = page.removeprefix('docs/').removesuffix('.md')
       assert f'(docs/{name}.md' in PAGES['README.md'], page
       assert f'\n{name}\n' in PAGES['docs/index.md'], page
 
