@@ -112,7 +112,8 @@ def network_bytes():
 def test_the_notebook_runs(names, monkeypatch, capsys):
   """As a program, with small numbers: it trains, scores and draws."""
   pytest.importorskip('matplotlib').use('Agg')
-  size = re.search(r'(?<=ROUNDS, EPOCHS, EXAMPLES, WIDTH = ).*', PAGES[NOTEBOOK])
+  size = re.search(r'(?<=ROUNDS, EPOCHS, EXAMPLES, WIDTH = ).*',
+                   PAGES[NOTEBOOK])
   small = PAGES[NOTEBOOK].replace(size[0], '2, 1, 200, 2')
   monkeypatch.setitem(PAGES, NOTEBOOK, small)
   run_snippets(NOTEBOOK, names)
