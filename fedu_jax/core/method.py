@@ -78,14 +78,16 @@ class Method(NamedTuple):
 
   `learner` builds a `Learner`, which declares the learner's own memory. Its
   keyword arguments are fields of config.learner. An aggregation or a rule is a
-  record or a function; None means that the learner goes with any. `check`
-  raises a ValueError, with a line for the user, if values of the config do not
-  suit the method.
+  record or a function; None means that the learner goes with any.
+  `equal_widths` says that the learner compares the predictor's output with the
+  encoder's, so both must have as many features. `check` raises a ValueError,
+  with a line for the user, if values of the config do not suit the method.
   """
   learner: Callable[..., Learner]  # (nets, view, make_tx=..., ...) -> Learner
   aggregation: Aggregation | Callable[..., ServerState] | None = None
   rule: UpdateRule | Callable[..., ClientState] | None = None
   labelled: bool = False  # whether it trains on labels; images are `Labelled`
+  equal_widths: bool = False  # of the encoder's and the predictor's output
   check: Check = fits_any  # (config) -> None
 
 

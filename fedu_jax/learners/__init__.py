@@ -16,8 +16,8 @@ from fedu_jax.learners import supervised
 # aggregation or rule is also found under config.aggregation.name and
 # config.rule.name.
 METHODS: dict[str, Method | Callable[..., Learner]] = {
-    'byol': byol.byol,
-    'simsiam': simsiam.simsiam,
+    'byol': byol.BYOL,
+    'simsiam': simsiam.SIMSIAM,
     'simclr': simclr.simclr,
     'moco': moco.MOCO,
     'fedca': fedca.FEDCA,

@@ -12,6 +12,7 @@ import functools
 import jax
 import optax
 
+from fedu_jax.core.method import Method
 from fedu_jax.core.state import (
     Array, ClientState, Learner, Metrics, Online, StepState, Variables)
 from fedu_jax.core import trees
@@ -120,3 +121,6 @@ def byol(nets: networks.Nets, view: online_step.View, *,
       byol_step, nets=nets, view=view, make_tx=make_tx, loss=loss, decay=decay,
       first_target=first_target, stop_gradient=stop_gradient, ema=ema)
   return Learner(init, step, final)
+
+
+BYOL = Method(byol, equal_widths=True)

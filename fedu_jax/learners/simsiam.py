@@ -2,6 +2,7 @@
 
 import jax
 
+from fedu_jax.core.method import Method
 from fedu_jax.core.state import Array, Learner, Online
 from fedu_jax.learners.losses import feature_std, regression_loss
 from fedu_jax.learners import online_step
@@ -37,3 +38,6 @@ def simsiam(nets: networks.Nets, view: online_step.View, *,
             {'feature_std': feature_std(z1)})
 
   return online_step.online_learner(objective, make_tx=make_tx)
+
+
+SIMSIAM = Method(simsiam, equal_widths=True)

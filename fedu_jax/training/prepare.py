@@ -114,7 +114,7 @@ def networks_of(config: Config, data: sources.Dataset
 def _check_outputs(config, nets, online, data) -> None:
   """Whether heads without layers put out what the learner needs."""
   labelled = registry.labelled(config) and data.train_labels is not None
-  if not labelled and (config.learner.name not in ('byol', 'simsiam') or min(
+  if not labelled and (not registry.method(config).equal_widths or min(
       config.model.projector_layers, config.model.predictor_layers)):
     return
 

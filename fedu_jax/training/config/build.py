@@ -51,7 +51,7 @@ def _recipe(config: Any, functions: tuple[Callable[..., Any], ...]) -> Recipe:
       checkpoint_keep=config.checkpoint.keep,
       evaluation_every=config.evaluation.every,
       aggregation_name=config.aggregation.name,
-      has_queue=config.learner.name in ('moco', 'fedca'),
+      has_queue=registry.takes(config, 'learner', 'queue_size'),
       dtype=config.model.dtype)
 
 

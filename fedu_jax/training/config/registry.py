@@ -11,7 +11,7 @@ from typing import Any
 
 import ml_collections
 
-from fedu_jax.core.method import Aggregation, UpdateRule
+from fedu_jax.core.method import Aggregation, Method, UpdateRule
 from fedu_jax.data import sources
 from fedu_jax.learners import augment
 from fedu_jax.runtime.errors import BadInput
@@ -87,7 +87,7 @@ def check(config: ml_collections.ConfigDict) -> None:
       flat, labelled=labelled(config),
       belongs={name: pieces.belongs(pieces.raw(kind, name))
                for name, kind in named.items()},
-      suits=pieces.find('learner', config.learner.name).check)
+      suits=method(config).check)
 
 
 def _own_fields(flat: dict[str, Any]) -> set[str]:
@@ -126,7 +126,7 @@ def _own_fields_of_data(flat: dict[str, Any]) -> set[str]:
 
 def labelled(config: ml_collections.ConfigDict) -> bool:
   """Whether the learner trains on labels: the supervised upper bound."""
-  return pieces.find('learner', config.learner.name).labelled
+  return method(config).labelled
 
 
 def functions(config: ml_collections.ConfigDict) -> tuple[Callable, ...]:
@@ -149,6 +149,12 @@ def bind(config: ml_collections.ConfigDict, section: str,
   return functools.partial(function, **{
       name: offered[name] for name in pieces.keywords(function)
       if name in offered})
+
+
+def method(config: ml_collections.ConfigDict) -> Method:
+  """Returns the record of the learner's method; its function is not bound."""
+  found: Method = pieces.find('learner', config.learner.name)
+  return found
 
 
 def aggregation(config: ml_collections.ConfigDict, **more: Any) -> Aggregation:

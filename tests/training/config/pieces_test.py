@@ -1,6 +1,7 @@
 """Names in a config and their pieces, which are checked before a run."""
 
 import importlib
+import pathlib
 import sys
 import types
 from typing import Any
@@ -127,3 +128,20 @@ def test_a_run_that_began_before_a_move_goes_on():
   assert pieces.find('loss', old) is losses.nt_xent
   assert not registry.differing({'loss.name': old}, {'loss.name': new})
   assert registry.differing({'loss.name': old}, {'loss.name': 'nt_xent'})
+
+
+def test_only_its_dict_names_a_piece():
+  """No other module asks for a piece by its name: a new one needs its line.
+
+  Only `experiments` may, which names what the papers compare.
+  """
+  root = pathlib.Path(pieces.__file__).parents[2]
+  texts = {str(path.relative_to(root)): path.read_text()
+           for folder in ('core', 'learners', 'models', 'training', 'plan',
+                          'evaluation')
+           for path in root.joinpath(folder).rglob('*.py')}
+  for section in ('learner', 'aggregation', 'rule', 'model'):
+    for name in pieces.choices(section):
+      users = [path for path, text in texts.items() if f"'{name}'" in text]
+      # `global_predictor` is also the name of a metric.
+      assert len(users) == 1 or name == 'global_predictor', (name, users)
