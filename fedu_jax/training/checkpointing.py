@@ -1,4 +1,4 @@
-"""From which checkpoint a federation goes on, and how its rounds are saved."""
+"""Resumes a federation from its checkpoints, and saves its rounds."""
 
 from collections.abc import Callable
 import pathlib
@@ -20,13 +20,13 @@ from fedu_jax.training import workdir_lock
 
 def check_begun(folder: pathlib.Path, own: Checkpoints, store: str,
                 recipe: Recipe) -> None:
-  """Refuses to go on where the state of earlier rounds would be lost.
+  """Checks that a resumed federation would not lose earlier rounds.
 
   Args:
     folder: the workdir of the federation.
     own: its checkpoints.
-    store: where its clients are kept now: device, host or disk.
-    recipe: of the federation.
+    store: where its clients are kept now: 'device', 'host' or 'disk'.
+    recipe: the recipe of the federation.
 
   Raises:
     BadInput: clients were in memory before and would now be on disk, or rounds
@@ -39,7 +39,7 @@ def check_begun(folder: pathlib.Path, own: Checkpoints, store: str,
           'has no room for them: go on where there is more, or choose another '
           '--workdir, where they will lie on disk')
     return
-  # One that has not saved yet has not done more rounds than this.
+  # A run without a checkpoint cannot have done more rounds than this.
   path = folder / 'metrics.jsonl'
   if (rounds := metrics_log.last(path)) > recipe.checkpoint_every:
     raise BadInput(
@@ -49,16 +49,16 @@ def check_begun(folder: pathlib.Path, own: Checkpoints, store: str,
 
 def begins(done: int, rounds: int, own: Checkpoints,
            reported: round_report.NoReport) -> str | None:
-  """Says where a federation begins, and what was lost of earlier rounds.
+  """Describes where a federation starts, and which rounds were lost.
 
   Args:
-    done: the rounds of the state that it begins with.
-    rounds: all rounds of the run.
+    done: the completed rounds of the restored state.
+    rounds: the number of rounds of the run.
     own: its checkpoints.
-    reported: its rows of earlier rounds.
+    reported: the report with its earlier rounds.
 
   Returns:
-    A line for the console; None at the very beginning.
+    A line for the console; None for a new run.
   """
   text = ''.join(f'checkpoint {step} is damaged ({wrong}): '
                  for step, wrong in own.damaged.items())
@@ -79,11 +79,11 @@ def save(federation: Federation, i: int, own: Checkpoints,
   """Saves a federation after its newest round.
 
   Args:
-    federation: of which one is saved.
-    i: which one.
+    federation: the federation, or several.
+    i: the number of the one to save.
     own: its checkpoints.
-    settle: returns when the rows of all rounds are on disk. A checkpoint is
-      saved after them, so that no round lacks its row.
+    settle: returns when the rows of all rounds are on disk. The checkpoint is
+      saved after that, so that no saved round lacks its row.
 
   Returns:
     The failure if it could not be saved, else None.
@@ -108,10 +108,10 @@ def save(federation: Federation, i: int, own: Checkpoints,
 
 
 def _check_server(run: Run, own: Checkpoints) -> None:
-  """Refuses to save a server whose numbers are not finite.
+  """Raises Diverged if the server's numbers are not finite.
 
-  Uploads are finite (see `core.rounds`), but an aggregation of one's own may
-  return numbers that are not.
+  Uploads are finite (see `core.rounds`), but a researcher's own aggregation may
+  return other numbers.
   """
   server = jax.device_get(multihost.own_copy(run.server))
   if not all(np.isfinite(x).all() for x in jax.tree.leaves(server)

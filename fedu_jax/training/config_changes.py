@@ -1,7 +1,7 @@
-"""Which values of a config may change when a run goes on, and how.
+"""The values of a config that may change when a run is resumed.
 
-Where data is stored is a place; what it holds is compared in `data_record`.
-More rounds change the schedule of the learning rate, so they must be asked for.
+The place of the data may change; `data_record` compares its contents. More
+rounds change the schedule of the learning rate, so they need --extend.
 """
 
 import json
@@ -18,22 +18,22 @@ from fedu_jax.training import data_record
 
 _EXTENSIONS = 'extensions.json'
 
-# What trains nothing, and counts from the next start on.
+# Fields that do not affect training.
 _FREE = {'evaluation.every', 'evaluation.alone', 'checkpoint.keep'}
-# How encoders are scored in the end: scores that were kept are not of it.
+# Fields of scores. If one changes, the kept scores are removed.
 _SCORING = {'evaluation.probe_epochs', 'evaluation.probe_batch_size',
             'evaluation.probe_learning_rate', 'evaluation.probe_standardise',
             'evaluation.labels_per_class', 'evaluation.few_draws',
             'evaluation.semi_hidden', 'evaluation.semi_epochs'}
 
-Flat = dict[str, Any]  # a config, from dotted names to values
+Flat = dict[str, Any]  # a config as values by dotted names
 
 
 def check(folder: pathlib.Path, before: Flat, after: Flat, *,
           extend: bool) -> None:
-  """Refuses a config under which a run cannot go on.
+  """Checks that a run can be resumed with a config.
 
-  It does not look at the images, see `data_record.check`.
+  `data_record.check` checks the images.
 
   Args:
     folder: the workdir of the run.
@@ -62,7 +62,7 @@ def check(folder: pathlib.Path, before: Flat, after: Flat, *,
 
 def _check_rounds(folder: pathlib.Path, before: Flat, after: Flat,
                   extend: bool) -> None:
-  """Refuses fewer rounds, and more rounds that were not asked for."""
+  """Raises BadInput for fewer rounds, and for more without --extend."""
   old, new = before['rounds'], after['rounds']
   if new < old:
     raise BadInput(
@@ -77,7 +77,7 @@ def _check_rounds(folder: pathlib.Path, before: Flat, after: Flat,
 
 
 def clears_scores(before: Flat, after: Flat) -> bool:
-  """Whether scores that were kept of a run are not those of its config now."""
+  """Whether a change of the config makes a run's kept scores invalid."""
   return bool(_SCORING & set(registry.differing(before, after)))
 
 
@@ -89,12 +89,12 @@ def told(before: Flat, after: Flat) -> str:
 
 
 def extend(folder: pathlib.Path, before: Flat, after: Flat) -> str:
-  """Records that a run gets more rounds; says what becomes of its schedule.
+  """Records that a run gets more rounds; returns a line on its schedule.
 
-  Clients that were trained alone are extended with it.
+  Clients that train alone are extended too.
 
   Raises:
-    OSError: it cannot be recorded.
+    OSError: the record cannot be written.
   """
   saved = done(folder)
   row = {'after_round': saved, 'from': before['rounds'], 'to': after['rounds'],
@@ -109,7 +109,7 @@ def extend(folder: pathlib.Path, before: Flat, after: Flat) -> str:
 
 
 def extensions(folder: pathlib.Path) -> list[dict[str, Any]]:
-  """What was recorded of a run's extensions, oldest first."""
+  """Returns the records of a run's extensions, oldest first."""
   try:
     found = json.loads((folder / _EXTENSIONS).read_text())
   except (OSError, ValueError):
@@ -118,20 +118,20 @@ def extensions(folder: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def done(folder: pathlib.Path) -> int:
-  """The rounds of the newest checkpoint by its name, sound or not; or 0."""
+  """Returns the rounds of the newest checkpoint, damaged or not; 0 if none."""
   return max((int(path.name) for path in (folder / 'checkpoints').glob('*')
               if path.name.isdecimal()), default=0)
 
 
 def _rate(flat: Flat, round_: int) -> float:
-  """The learning rate of a round, from 0."""
+  """The learning rate of a round, counted from 0."""
   return float(np.asarray(build.learning_rate(
       flat['optimizer.learning_rate'], flat['optimizer.schedule'],
       flat['rounds'], round_)))
 
 
 def _jump(before: Flat, after: Flat, saved: int) -> str:
-  """Says what becomes of the schedule when a run is extended."""
+  """Describes the change of the learning rate when a run is extended."""
   if after['optimizer.schedule'] == 'constant':
     return (f'the learning rate stays {_rate(after, saved):.4g}, by the '
             'schedule constant')

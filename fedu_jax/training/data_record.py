@@ -1,7 +1,7 @@
-"""What a run's folder records of its data: who has how much, and which images.
+"""Records of a run's data in its folder: digests of images, and counts.
 
-A run is known by its images, and not by the place where they are stored: a
-digest of the pixels and labels of each client is kept in `images.json`.
+A run is identified by its images, not by their place. `images.json` has a
+digest of each client's pixels, and digests of labels and test images.
 """
 
 from collections.abc import Sequence
@@ -28,8 +28,8 @@ _COUNTS = 'partition.json'
 _BYTES = 16  # of a digest
 _AT_ONCE = 1024  # images that are read at a time
 
-# 'clients': one text each, of their images; 'labels', 'test_images' and
-# 'test_labels': one text, or None where the data has none.
+# 'clients': a digest of each client's images; 'labels', 'test_images' and
+# 'test_labels': one digest, or None if the data has none.
 Digests = dict[str, Any]
 
 
@@ -37,13 +37,13 @@ def digests(data: sources.Dataset, parts: Sequence[np.ndarray],
             whose: Sequence[int] = ()) -> Digests:
   """Reads all images once, and returns digests of them.
 
-  Of several hosts, each reads its own clients, and all return the same.
+  Each of several hosts reads its own clients, and all return the same.
 
   Args:
     data: the data.
     parts: for each client, the rows of the training examples that it owns.
-    whose: the host of each client, if there are several hosts. The first one
-      also reads the test images, with which it scores.
+    whose: the host of each client, if there are several hosts. The first host
+      also reads the test images.
 
   Raises:
     BadInput: an image cannot be read.
@@ -76,7 +76,7 @@ def _of_images(images: Images, rows: np.ndarray) -> bytes:
 
 
 def _of_labels(labels: Sequence[np.ndarray]) -> str:
-  """A digest of labels, and of how many each client has."""
+  """A digest of labels and of the number of labels of each client."""
   digest = hashlib.blake2b(digest_size=_BYTES)
   for mine in labels:
     digest.update(f'{len(mine)} '.encode())
@@ -85,7 +85,7 @@ def _of_labels(labels: Sequence[np.ndarray]) -> str:
 
 
 def known(folder: pathlib.Path) -> Digests | None:
-  """The digests that a run's folder holds; None: there are none yet.
+  """Returns the digests in a run's folder; None if there are none.
 
   Runs of earlier versions have none, and a damaged file counts as none.
   """
@@ -98,20 +98,20 @@ def known(folder: pathlib.Path) -> Digests | None:
 
 def check(folder: pathlib.Path, data: sources.Dataset,
           parts: Sequence[np.ndarray], found: Digests, *, name: str) -> None:
-  """Refuses to go on with other images than those that a run began with.
+  """Checks that the images are those that a run began with.
 
-  Where a run of an earlier version kept no digests, the number of examples of
-  each class and client must be as before.
+  Runs of earlier versions have no digests. For these, the number of examples of
+  each class and client must be the same.
 
   Args:
-    folder: the run's.
-    data: the data as it is read now.
+    folder: the folder of the run.
+    data: the data as it is now.
     parts: for each client, the rows that it owns.
-    found: digests of it.
-    name: how the user says where the data is, for the message.
+    found: the digests of the data.
+    name: the flag that sets the place of the data, for the message.
 
   Raises:
-    BadInput: they are others.
+    BadInput: the images are not the same.
   """
   before = known(folder)
   if before is None:
@@ -133,7 +133,7 @@ def _other_images(before: Digests, found: Digests) -> str | None:
     return (f'the images of {len(others)} of {len(ours)} clients differ, such '
             f'as those of client {others[0]}')
   for what in ('labels', 'test_images', 'test_labels'):
-    # What was not known before may come: it changes nothing that was done.
+    # New labels or test images are allowed: they change no past round.
     if before.get(what) not in (None, found[what]):
       return f'the {what.replace("_", " ")} ' + (
           'differ' if found[what] else 'are not there')
@@ -153,7 +153,7 @@ def _other_counts(folder: pathlib.Path, data: sources.Dataset,
 
 def show(data: sources.Dataset, parts: Sequence[np.ndarray],
          console: Console) -> None:
-  """Prints who has how much, and what of the data was not read."""
+  """Prints the table of clients, and what of the data was not read."""
   table = client_table(data.train_labels, list(parts), data.owners,
                        data.owner_names)
   if table is not None:
@@ -184,7 +184,7 @@ def write(folder: pathlib.Path, data: sources.Dataset,
 
 def _counts(data: sources.Dataset, parts: Sequence[np.ndarray]
             ) -> tuple[np.ndarray | None, list[list[int]]]:
-  """Classes, or else owners, [N], and how many of each a client has."""
+  """Returns classes, or else owners, [N], and each client's counts of them."""
   shown = data.owners if data.train_labels is None else data.train_labels
   return shown, [] if shown is None else [
       np.bincount(shown[part]).tolist() for part in parts]

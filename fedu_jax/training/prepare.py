@@ -1,4 +1,4 @@
-"""What a run is made of: data, clients, networks and what scores them."""
+"""Prepares a run from its config: data, clients, networks and the scorer."""
 
 import pathlib
 from typing import NamedTuple
@@ -22,22 +22,22 @@ from fedu_jax.training.config import registry
 from fedu_jax.training.engine.federation import Start
 from fedu_jax.training.engine import round_program
 
-_LARGE = 2**14  # units of a layer, below which networks fit anywhere
+_LARGE = 2**14  # smaller layers fit every machine
 
 
 class Member(NamedTuple):
-  """One federation: where several seeds run together, a seed's."""
+  """One federation of a run, or of a seed if several seeds run together."""
   name: str
   folder: pathlib.Path
   parts: list[np.ndarray]  # for each client, the rows of the data that it owns
-  online: Online  # what the server sends out first
+  online: Online  # the server's first network
   seed: int
   scorer: Scorer | None
   console: Console
 
   @property
   def start(self) -> Start:
-    """What the engine needs of it."""
+    """The part that the engine needs."""
     return Start(self.online, self.parts, self.seed)
 
 
@@ -46,9 +46,9 @@ def data_of(config: Config, *, lazy: bool = False,
   """Reads the data that a config names.
 
   Args:
-    config: the run's.
+    config: the config of the run.
     lazy: whether images are read only when they are used.
-    console: where to show how far the reading is; None: nowhere.
+    console: the console for the progress of reading, if any.
   """
   with reading_progress.shown(console or Console(quiet=True)) as progress:
     return sources.load(
@@ -62,7 +62,7 @@ def data_of(config: Config, *, lazy: bool = False,
 
 def parts_of(config: Config,
              data: sources.Dataset) -> list[np.ndarray]:
-  """Deals the examples out, and checks that every client can fill a batch."""
+  """Partitions the data, and checks that every client can fill a batch."""
   natural = config.partition.name == 'natural'
   labels = data.owners if natural else data.train_labels
   if labels is None and config.partition.name == 'iid':
@@ -89,12 +89,11 @@ def parts_of(config: Config,
 
 def networks_of(config: Config, data: sources.Dataset
                 ) -> tuple[networks.Nets, Online]:
-  """Makes the networks, and draws the one that the server sends out first.
+  """Makes the networks' modules, and draws the server's first network.
 
   Raises:
-    BadInput: they are larger than memory, or what they put out is not what the
-      learner compares, or too little for its classes; or a network or a
-      divergence of one's own does not keep to its contract.
+    BadInput: they do not fit the memory, their outputs do not fit the learner,
+      or a researcher's own network or divergence breaks its contract.
   """
   nets = registry.bind(config, 'model')()
   rng = jax.random.fold_in(jax.random.key(config.seed), round_program.INIT)
@@ -112,7 +111,7 @@ def networks_of(config: Config, data: sources.Dataset
 
 
 def _check_outputs(config, nets, online, data) -> None:
-  """Whether heads without layers put out what the learner needs."""
+  """Checks that the networks' outputs fit the learner."""
   labelled = registry.labelled(config) and data.train_labels is not None
   if not labelled and (not registry.method(config).equal_widths or min(
       config.model.projector_layers, config.model.predictor_layers)):
@@ -132,7 +131,7 @@ def _check_outputs(config, nets, online, data) -> None:
 
 def examples_of(config: Config,
                 data: sources.Dataset) -> PyTree:
-  """What clients train on: images, or `Labelled` if the learner wants it.
+  """Returns what clients train on: images, or `Labelled` if labels are needed.
 
   Raises:
     BadInput: the learner needs labels, and the data has none.
@@ -147,15 +146,16 @@ def examples_of(config: Config,
 
 def scorer_if_labelled(config: Config, nets: networks.Nets,
                        data: sources.Dataset) -> Scorer | None:
-  """Makes what scores encoders; None if training or test labels are absent."""
+  """Makes the scorer of encoders; None if training or test labels are absent.
+  """
   if data.test_labels is None or data.train_labels is None:
-    return None  # no image is read for it
+    return None  # without reading an image
   return scorer_of(config, nets, data)
 
 
 def scorer_of(config: Config, nets: networks.Nets,
               data: sources.Dataset) -> Scorer:
-  """Makes what scores encoders; arrays that the data lacks are empty."""
+  """Makes the scorer of encoders; arrays that the data lacks are empty."""
   nothing = np.zeros(0, np.int32)
   settings = Settings(**{name: config.evaluation[name]
                          for name in Settings._fields})

@@ -1,4 +1,4 @@
-"""All rounds of a federation, or of several that run as one program."""
+"""Runs all rounds of a federation, or of several as one program."""
 
 from collections.abc import Callable, Sequence
 import contextlib
@@ -31,36 +31,36 @@ from fedu_jax.training import round_report
 
 class Ended(NamedTuple):
   """A federation after its rounds."""
-  online: Online  # its global network
+  online: Online  # the server's network
   speed: dict[str, float]
-  unsaved: Unwritten | None  # why its end could not be saved, if it was not
+  unsaved: Unwritten | None  # the failure to save its last round, if any
 
 
 def federate(members: Sequence[prepare.Member], *, recipe: Recipe,
              where: placement.Place, examples: PyTree,
              compiling: float = 0.0) -> list[Ended]:
-  """Runs all rounds, or what is left of them.
+  """Runs all remaining rounds.
 
-  Federations whose arrays have the same shapes and that have done as many
-  rounds run as one program, vmapped, on one device; others one after the other,
-  as do all of them on several devices, or if their clients lie elsewhere.
+  Several federations run as one vmapped program if they are on one device, have
+  arrays of the same shapes, and have done the same number of rounds. Otherwise
+  they run one after the other.
 
   Args:
     members: the federations.
-    recipe: of all of them.
-    where: they run, as `placement.choose` found it.
-    examples: the data whose rows they own: images u8 [N, H, W, C], or Labelled.
-    compiling: seconds that went into compiling their round before.
+    recipe: the recipe of all of them.
+    where: the place that `placement.choose` found.
+    examples: the training data: images u8 [N, H, W, C], or Labelled.
+    compiling: seconds already spent on compiling the round.
 
   Returns:
-    For each what came of it.
+    The end of each federation.
 
   Raises:
-    BadInput: what an earlier start left is not sound, or no longer fits in; or
-      a round does not fit the memory.
-    Diverged: a round's numbers went wrong for all clients, or for the server.
-    Interrupted: a signal came in a round, which is saved.
-    Unsaved: a signal came, and what it ended could not be saved.
+    BadInput: a checkpoint is damaged or does not fit, or a round does not fit
+      the memory.
+    Diverged: the numbers of all clients, or of the server, are not finite.
+    Interrupted: a signal came; the round is saved.
+    Unsaved: a signal came, and the round could not be saved.
   """
   server, client, _ = round_program.shapes(
       recipe, members[0].online, jax.tree.leaves(examples)[0].shape[1:])
@@ -73,7 +73,7 @@ def federate(members: Sequence[prepare.Member], *, recipe: Recipe,
       checkpointing.check_begun(m.folder, own, where.store, recipe)
     for own in saved:
       own.tidy()
-    # What must be equal: the largest client, and the rounds that are done.
+    # These must be equal: the largest client, and the completed rounds.
     shapes = {(max(map(len, m.parts)), own.latest())
               for m, own in zip(members, saved)}
     together = (len(shapes) == 1 and where.store == 'device'
@@ -102,7 +102,7 @@ def _stores(member: prepare.Member
 
 
 class _Running(NamedTuple):
-  """One of the federations whose rounds are run together."""
+  """One of the federations that run together."""
   member: prepare.Member
   checkpoints: Checkpoints
   report: round_report.NoReport
@@ -117,7 +117,7 @@ def _rounds(members: Sequence[prepare.Member], saved: Sequence[Checkpoints],
             federation: Federation, recipe: Recipe,
             sent: communication.Sent, where: placement.Place,
             compiling: float) -> list[Ended]:
-  """Runs what is left of federations at the same round."""
+  """Runs the remaining rounds of federations at the same round."""
   unsaved: list[Unwritten | None] = [None] * len(members)
   with contextlib.ExitStack() as stack:
     running = [
@@ -154,7 +154,7 @@ def _report(member: prepare.Member, done: int,
 
 
 def _compile(federation: Federation) -> float:
-  """Compiles a federation's programs; returns how many seconds that took."""
+  """Compiles a federation's programs; returns the seconds that it took."""
   began = time.perf_counter()
   federation.compile()
   return time.perf_counter() - began
@@ -169,7 +169,7 @@ def _round(federation: Federation, running: Sequence[_Running],
     For each federation the failure if it could not be saved, else None.
 
   Raises:
-    Diverged, Interrupted, Unsaved: as `federate`.
+    Diverged, Interrupted, Unsaved: as in `federate`.
   """
   began = time.perf_counter()
   metrics = federation.advance()
@@ -186,7 +186,7 @@ def _round(federation: Federation, running: Sequence[_Running],
     if warning := one.collapse.warning(row):
       one.say(warning)
 
-  # Federations whose server got no upload that it could use.
+  # Federations in which no client is sound.
   unheard = [i for i, own in enumerate(metrics) if not own['sound'].any()]
   unsaved: list[Unwritten | None] = [None] * len(running)
   if due := last or unheard or done % recipe.checkpoint_every == 0:
@@ -202,7 +202,7 @@ def _round(federation: Federation, running: Sequence[_Running],
 
 def _save(federation: Federation, running: Sequence[_Running]
           ) -> list[Unwritten | None]:
-  """Saves all federations, and says what could not be saved."""
+  """Saves all federations, and prints failures."""
   unsaved = []
   for i, one in enumerate(running):
     failure = checkpointing.save(federation, i, one.checkpoints,
@@ -214,7 +214,7 @@ def _save(federation: Federation, running: Sequence[_Running]
 
 
 def _diverged(one: _Running, done: int, unsaved: Unwritten | None) -> Diverged:
-  """The end of a federation in which no client has finite numbers."""
+  """The error if no client of a federation has finite numbers."""
   kept = unsaved or 'the global network is saved as it was before'
   return Diverged(
       f'{one.member.folder}: in round {done} the numbers of all clients went '
@@ -224,7 +224,7 @@ def _diverged(one: _Running, done: int, unsaved: Unwritten | None) -> Diverged:
 
 def _interrupted(done: int, rounds: int,
                  unsaved: Sequence[Unwritten | None]) -> Interrupted | Unsaved:
-  """The end after a signal: whether all is saved, or what is not."""
+  """The error after a signal, which says whether all is saved."""
   for failure in filter(None, unsaved):
     return Unsaved(f'interrupted, and the {failure}; {failure.advice}, and '
                    'start again')

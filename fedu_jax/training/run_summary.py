@@ -1,4 +1,4 @@
-"""summary.json: the scores, the speed and the config of a run that is done."""
+"""summary.json: the scores, the speed and the config of a finished run."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,11 +19,11 @@ def scores_of(scorer: Scorer, *, untrained: Online, alone: Sequence[Online],
   """Scores all networks of a run.
 
   Args:
-    scorer: of the run's data.
-    untrained: the network that the server sent out first. It is scored as it is
-      and with BatchNorm statistics of the training images, and the best counts.
-    alone: of each client that was trained by itself.
-    federation: the global network after the last round.
+    scorer: the scorer for the run's data.
+    untrained: the server's first network. It is scored unchanged and with
+      BatchNorm statistics of the training images, and the best scores count.
+    alone: the networks of clients that trained alone.
+    federation: the server's network after the last round.
   """
   scores = {'untrained': best([scorer.all(untrained),
                                scorer.all(scorer.fitted(untrained))])}
@@ -41,12 +41,12 @@ def summary_of(config: Config, scores: Scores, speed: dict[str, float], *,
   """Makes the summary of a run.
 
   Args:
-    config: of the run.
-    scores: what `scores_of` returns; empty if there was nothing to score.
-    speed: images per second and kin, over all rounds.
-    wall: seconds from the start of this process's work to its end.
-    files: counts of the image files that were read; None: no folder was.
-    extensions: the times when the run got more rounds.
+    config: the config of the run.
+    scores: the result of `scores_of`; empty if nothing was scored.
+    speed: images per second and other figures, over all rounds.
+    wall: the seconds that this process took for the run.
+    files: counts of the image files that were read; None without a folder.
+    extensions: the records of extensions to more rounds.
   """
   def score(name, of):
     return scores.get(of, {}).get(name)

@@ -1,6 +1,6 @@
-"""From a config to a trained federation and its scores.
+"""Trains a federation from a config, and scores it.
 
-Reads the data and partitions it, runs the rounds, scores, and reports.
+It reads and partitions the data, runs the rounds, scores, and reports.
 """
 
 from collections.abc import Sequence
@@ -39,17 +39,17 @@ from fedu_jax.training import workdir_lock
 
 
 class Trained(NamedTuple):
-  """A run's networks after its rounds, and what scores them."""
-  scorer: Scorer | None  # None where the data has no labelled test images
+  """A run's networks after its rounds, and their scorer."""
+  scorer: Scorer | None  # None if the data has no labelled test images
   untrained: Online
   federation: Online
-  alone: list[Online]  # of clients that trained by themselves
+  alone: list[Online]  # the networks of clients that trained alone
   speed: dict[str, float]
-  unsaved: list[Unwritten]  # what could not be written in the end
-  files: dict[str, Any] | None  # what was read of a folder, in numbers
+  unsaved: list[Unwritten]  # failures to write at the end
+  files: dict[str, Any] | None  # counts of files, for a folder of images
 
   def network(self, encoder: str) -> Online:
-    """By its name: 'federation', 'untrained', or 'alone0' and so on."""
+    """Returns 'federation', 'untrained', or 'alone0' and so on."""
     if encoder.startswith('alone'):
       return self.alone[int(encoder.removeprefix('alone'))]
     return getattr(self, encoder)
@@ -57,20 +57,20 @@ class Trained(NamedTuple):
 
 def train(config: Config, workdir: str, *,
           console: Console, extend: bool = False) -> Trained:
-  """Runs a config's rounds in a folder, from where an earlier start left off.
+  """Runs a config's rounds in a folder, or resumes them.
 
-  On several hosts, all call it for a folder that all can reach, and the first
-  writes what is no checkpoint and holds what scores.
+  Several hosts all call it, with a folder that all can reach. All write
+  checkpoints. Only the first host writes other files and has the scorer.
 
   Args:
-    config: see configs/cifar10.py.
-    workdir: the folder of this run; made if absent.
-    console: where to print.
-    extend: let a run that is there go on to more rounds than it had.
+    config: the config, see configs/cifar10.py.
+    workdir: the folder of this run; created if absent.
+    console: the console to print on.
+    extend: whether an existing run may have more rounds than before.
 
   Raises:
-    BadInput: anything about the config, the data or the folder is wrong.
-    Interrupted: a signal came, and what is done is saved.
+    BadInput: the config, the data or the folder is wrong.
+    Interrupted: a signal came, and all is saved.
     Unsaved: a signal came, and not all could be saved.
   """
   registry.check(config)  # that there is a seed, too
@@ -78,7 +78,7 @@ def train(config: Config, workdir: str, *,
                      extend=extend)[0]
 
 
-# What can be changed in the same folder, and what asks for another.
+# Advice if memory runs out, first for the same folder, then for another one.
 _CHANGE = ('what is saved stays, and a run goes on from it: start it again '
            'with a lower config.clients_per_device, more devices, or other '
            'programs ended; or choose a smaller config.batch_size or '
@@ -91,21 +91,24 @@ def train_seeds(config: Config, seeds: Sequence[int],
                 workdirs: Sequence[str], *, consoles: Sequence[Console],
                 holds: contextlib.ExitStack | None = None,
                 extend: bool = False) -> list[Trained]:
-  """Runs a config for several seeds as one program, where shapes agree.
+  """Runs a config for several seeds, as one program if shapes agree.
 
-  Each seed's folder is as `train` leaves it, and either may go on from it.
+  Each seed's folder is the same as after `train`, and both can resume it.
 
   Args:
-    config: of all of them, but for the seed.
-    seeds: one a run.
-    workdirs: the folders of the runs.
-    consoles: where to print of each.
-    holds: keeps the folders from other processes until it is closed; None,
-      until this returns.
-    extend: as `train`.
+    config: the config of all seeds.
+    seeds: a seed for each run.
+    workdirs: the folder of each run.
+    consoles: the console of each run.
+    holds: keeps the folders locked until it is closed; None keeps them locked
+      until this function returns.
+    extend: as in `train`.
+
+  Returns:
+    The networks of each run.
 
   Raises:
-    BadInput, Interrupted, Unsaved: as `train`.
+    BadInput, Interrupted, Unsaved: as in `train`.
   """
   if holds is None:
     with contextlib.ExitStack() as own_holds:
@@ -124,7 +127,7 @@ def train_seeds(config: Config, seeds: Sequence[int],
   recipe = _as_begun(build.recipe(config), folders)
   where = _place(recipe, members, data)
   digests = _check_data(members, data, where)
-  # Refuses what does not fit before a folder is touched.
+  # Checks the memory before a folder is written.
   compiling = preflight.check(recipe, where, members[0].online,
                               data.train_images, [m.parts for m in members],
                               folders)
@@ -148,7 +151,7 @@ def train_seeds(config: Config, seeds: Sequence[int],
 def _members(configs: Sequence[Config], folders: Sequence[pathlib.Path],
              data: sources.Dataset,
              consoles: Sequence[Console]) -> list[prepare.Member]:
-  """Deals the data out and draws the networks, for each seed."""
+  """Partitions the data and draws the networks, for each seed."""
   parts = [prepare.parts_of(own, data) for own in configs]
   return [prepare.Member('federation', folder, mine,
                          prepare.networks_of(own, data)[1], own.seed, None,
@@ -159,17 +162,17 @@ def _members(configs: Sequence[Config], folders: Sequence[pathlib.Path],
 
 def _place(recipe: Recipe, members: Sequence[prepare.Member],
            data: sources.Dataset) -> placement.Place:
-  """Chooses where federations that begin together keep and train clients."""
+  """Chooses the place of federations that start together."""
   return placement.choose(recipe, members[0].online, data.train_images,
                           members[0].parts, num_members=len(members))
 
 
 def _check_data(members: Sequence[prepare.Member], data: sources.Dataset,
                 where: placement.Place) -> list[data_record.Digests]:
-  """Refuses other data than that of the runs in the folders, and shows it.
+  """Checks that the data is that of the runs in the folders, and shows it.
 
   Returns:
-    For each member the digests of its data.
+    The digests of each member's data.
   """
   hosts = where.layout.hosts() if multihost.several() else []
   digests = [data_record.digests(data, m.parts, hosts) for m in members]
@@ -185,13 +188,13 @@ def _check_data(members: Sequence[prepare.Member], data: sources.Dataset,
 def _hold(member: prepare.Member, config: Config, data: sources.Dataset,
           images: data_record.Digests, holds: contextlib.ExitStack, *,
           extend: bool) -> None:
-  """Locks a member's folder, and writes there what is known of its data."""
+  """Locks a member's folder, and writes the records of its data."""
   for line in holds.enter_context(
       workdir_lock.held(member.folder, config, extend=extend)):
     terminal.say(member.console, line)
   if warning := data_record.damaged(member.folder):
     terminal.say(member.console, warning)
-  # What fails here is tried again, and told, in the end.
+  # If this fails, it is tried again and reported at the end.
   data_record.write(member.folder, data, member.parts, images)
 
 
@@ -201,7 +204,7 @@ def _train_alone(k: int, config: Config, members: Sequence[prepare.Member],
   """Trains client `k` of each member as a federation of its own."""
   alone = [m._replace(name=f'client {k} alone', folder=m.folder / f'alone{k}',
                       parts=[m.parts[k]]) for m in members]
-  # A client alone has nobody to lose an upload to.
+  # A client alone has no uploads to lose.
   recipe = _as_begun(
       dataclasses.replace(build.recipe(config), dropout=0.0, stragglers=0.0),
       [m.folder for m in alone])
@@ -212,7 +215,7 @@ def _train_alone(k: int, config: Config, members: Sequence[prepare.Member],
 def _trained(member: prepare.Member, ended: round_loop.Ended,
              alone: list[round_loop.Ended], data: sources.Dataset,
              images: data_record.Digests) -> Trained:
-  """Collects what came of a member, and what could not be written of it."""
+  """Collects the networks of a member, and the failures to write its files."""
   unsaved = [own.unsaved for own in (ended, *alone) if own.unsaved]
   if multihost.first():
     unsaved += data_record.write(member.folder, data, member.parts, images)
@@ -222,7 +225,7 @@ def _trained(member: prepare.Member, ended: round_loop.Ended,
 
 
 def _as_begun(recipe: Recipe, folders: Sequence[pathlib.Path]) -> Recipe:
-  """Makes of a store that is `auto` what it was when these runs began."""
+  """Sets the store to 'disk' if one of these runs began with it."""
   return dataclasses.replace(recipe, store='disk') if any(
       map(workdir_lock.clients_on_disk, folders)) else recipe
 
@@ -233,15 +236,15 @@ def _as_begun(recipe: Recipe, folders: Sequence[pathlib.Path]) -> Recipe:
 def train_and_evaluate(config: Config, workdir: str, *,
                        console: Console | None = None,
                        extend: bool = False) -> dict[str, Any]:
-  """Trains as `train` does, and scores what came of it.
+  """Trains as `train` does, and scores the networks.
 
   Returns:
-    The summary that is also written to `summary.json`; of several hosts, the
-    first's has scores.
+    The summary, which is also written to `summary.json`. With several hosts,
+    only the first one's has scores.
 
   Raises:
-    BadInput, Interrupted: as `train`.
-    Unsaved: the end could not be saved; it has been scored all the same.
+    BadInput, Interrupted: as in `train`.
+    Unsaved: the end could not be saved, but it has been scored.
   """
   with contextlib.ExitStack() as holds:
     shown = console or terminal.console(quiet=not multihost.first())
