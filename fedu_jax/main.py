@@ -37,11 +37,11 @@ def main(_: list[str]) -> None:
   signals.listen()
   try:
     workdir = paths.workdir(str(_WORKDIR.value))
-    registry.check(_CONFIG.value)
+    config = registry.checked(_CONFIG.value)
     cli.keep_compiled_programs()
-    with multihost.joined(**_CONFIG.value.distributed):
+    with multihost.joined(**config.distributed):
       cli.see_devices()
-      train.train_and_evaluate(_CONFIG.value, str(workdir),
+      train.train_and_evaluate(config, str(workdir),
                                extend=bool(_EXTEND.value))
   except Ending as ending:
     cli.leave(ending)

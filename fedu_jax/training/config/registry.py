@@ -49,6 +49,22 @@ def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
   return flat
 
 
+class Checked(ml_collections.FrozenConfigDict):
+  """A config that `check` has found right, and that nobody can change since."""
+
+
+def checked(config: ml_collections.ConfigDict) -> Checked:
+  """Checks a config, unless that has been done.
+
+  Raises:
+    BadInput: as `check`.
+  """
+  if isinstance(config, Checked):
+    return config
+  check(config)
+  return Checked(config)
+
+
 def check(config: ml_collections.ConfigDict) -> None:
   """Checks all fields: names, types, ranges, and whether they fit together.
 
