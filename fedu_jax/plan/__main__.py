@@ -83,14 +83,14 @@ def show(recipe: Recipe, found: forecast.Forecast, machine: forecast.Machine,
   console.print(
       f'clients: K = {sizes.clients:,}, of whom M = {sizes.cohort:,} train in '
       f'a round, m = {sizes.at_once:,} at once on a device; between '
-      f'rounds they lie on the {sizes.store}\n'
+      f'rounds they are kept on the {sizes.store}\n'
       f'{"groups of devices" if of else "devices"}: n = {sizes.groups:,}{of}')
   device = cost_model.device_memory(sizes, found.program)
   host = cost_model.host_memory(sizes)
   sent = cost_model.traffic(sizes, in_sums=found.in_sums)
   times = cost_model.seconds(sizes, rates, found.per_image, sent)
   real = cost_model.deployed(sizes, rates)
-  _print(console, 'bytes that lie', cost_model.of_bytes, [
+  _print(console, 'memory', cost_model.of_bytes, [
       cost_model.Line("a client's networks", sizes.state, 'S'),
       cost_model.Line('the online network', sizes.network, 'O'),
       cost_model.Line("a client's upload", sizes.upload, 'U'),
@@ -100,7 +100,7 @@ def show(recipe: Recipe, found: forecast.Forecast, machine: forecast.Machine,
       cost_model.Line('working memory of a round', found.working,
                       'of its program, but networks, images'),
       device, host, cost_model.disk(sizes)])
-  _print(console, 'bytes that move in a round', cost_model.of_bytes, sent)
+  _print(console, 'traffic of a round', cost_model.of_bytes, sent)
   _print(console, 'time', cost_model.of_seconds, times)
   _print(console, 'more for a round, if clients were real',
          cost_model.of_seconds, real)

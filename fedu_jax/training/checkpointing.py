@@ -35,9 +35,9 @@ def check_begun(folder: pathlib.Path, own: Checkpoints, store: str,
   if own.latest() is not None:
     if store == 'disk' and not workdir_lock.clients_on_disk(folder):
       raise BadInput(
-          f'the clients of {folder} lie in memory, and half of this host\'s '
+          f'the clients of {folder} are in memory, and half of this host\'s '
           'has no room for them: go on where there is more, or choose another '
-          '--workdir, where they will lie on disk')
+          '--workdir, where they will be on disk')
     return
   # A run without a checkpoint cannot have done more rounds than this.
   path = folder / 'metrics.jsonl'

@@ -1,1 +1,1 @@
-"""Attacks on the program, and what it lost: `python -m tests.faults`."""
+"""Attacks on the program, with a report of losses: `python -m tests.faults`."""

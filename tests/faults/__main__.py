@@ -30,7 +30,7 @@ MODULES = ('kill', 'disk', 'identity', 'numbers', 'data', 'config', 'same',
 
 
 def main() -> None:
-  """Runs the rows that are asked for; exit code 1 if anything was lost."""
+  """Runs the chosen rows; exits with code 1 if anything was lost."""
   flags = argparse.ArgumentParser(
       description=(__doc__ or '').splitlines()[0])
   flags.add_argument('--only', default='', help=f'some of {", ".join(MODULES)}')

@@ -1,4 +1,4 @@
-"""What an attack is told, what it tells, and how a build is broken for it."""
+"""The interface of attacks: orders, outcomes, and deliberate faults."""
 
 from collections.abc import Callable
 import os
@@ -18,7 +18,7 @@ class Outcome(NamedTuple):
 
 
 class Order(NamedTuple):
-  """What a module's `run` is given."""
+  """The arguments of a module's `run`."""
   folder: pathlib.Path  # empty, its own
   short: bool  # the form for CI, of a minute or so; else the long one
   seed: int
@@ -26,7 +26,7 @@ class Order(NamedTuple):
   rows: frozenset[str] = frozenset()  # the only ones to do; none: all
 
   def wants(self, row: str) -> bool:
-    """Whether a row is to be done; a module need not ask."""
+    """Whether a row is to be run."""
     return not self.rows or row in self.rows
 
 
@@ -49,7 +49,7 @@ def run_main(workdir: pathlib.Path, *flags: str,
 
 
 class Done(Protocol):
-  """How a process ended; such as `subprocess.CompletedProcess`."""
+  """The end of a process, such as `subprocess.CompletedProcess`."""
   @property
   def returncode(self) -> int: ...
 
@@ -58,7 +58,9 @@ class Done(Protocol):
 
 
 def refusal(done: Done, code: int = 2) -> str:
-  """What is wrong with a refusal: one line on stderr, and its code; or ''."""
+  """Returns what is wrong with a refusal (one line on stderr, and its code); ''
+  if nothing.
+  """
   lines = done.stderr.strip().splitlines()
   if done.returncode != code:
     return f'exit code {done.returncode}: {done.stderr[-300:]}'

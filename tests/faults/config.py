@@ -29,7 +29,7 @@ _OWN = 'processes of their own'
 
 
 class Case(NamedTuple):
-  """One start, and what its refusal must say."""
+  """One start, and the text that its refusal must have."""
   argv: list[str]
   words: str = ''  # in the line
   module: str = 'fedu_jax.main'
@@ -95,7 +95,7 @@ def _flat(config, prefix=''):
 
 
 def _wrong(table: dict[type, list[str]], quoted: bool):
-  """(field, wrong value) of every field, and every wrong value."""
+  """Yields (field, wrong value) for every field and wrong value."""
   for name, value in _flat(cifar10.get_config()):
     if name not in values.FREE:
       yield from ((name, x) for x in table[type(value)])
@@ -108,7 +108,7 @@ def _wrong(table: dict[type, list[str]], quoted: bool):
 
 
 def cases(folder: pathlib.Path) -> dict[str, list[Case]]:
-  """All of them, by row; files that they name are written to `folder`."""
+  """Returns all cases by row; writes the files that they name to `folder`."""
   missing = f'npz:{folder}/none.npz'
   source = f'--config.data.source={missing}'
   wrong = list(_wrong(values.WRONG, True))
@@ -163,12 +163,10 @@ def _state(folder: pathlib.Path) -> dict[str, bytes]:
 
 def attempt(start: Callable[..., Any], case: Case,
             folder: pathlib.Path) -> str:
-  """Tries a case; says what is wrong with how it is refused, or ''.
+  """Tries a case; returns what is wrong with its refusal, or ''.
 
-  Args:
-    start: (module, *argv) -> how it ended.
-    case: what to start.
-    folder: holds the folders that cases name; none may change, or be made.
+  A start is (module, *argv) -> how it ended. `folder` holds the folders that
+  cases name; none may change or be created.
   """
   before = _state(folder)
   done = start(case.module, *(
@@ -189,7 +187,7 @@ def attempt(start: Callable[..., Any], case: Case,
 
 
 def run(order: attack.Order) -> dict[str, attack.Outcome]:
-  """Tries all cases, or some of each row, and of each field."""
+  """Tries all cases, or some of each row and field."""
   found: dict[str, attack.Outcome] = {}
   rows = cases(order.folder)
   _make_runs(order.folder)
@@ -219,7 +217,7 @@ def run(order: attack.Order) -> dict[str, attack.Outcome]:
 
 
 def _few(row: str, mine: list[Case], draw: random.Random) -> list[Case]:
-  """Of the rows of all fields, a value of each; of slow rows, the first."""
+  """Chooses one value of each field; of slow rows, the first."""
   if row in ('wrong values in a config file', 'wrong values by flags'):
     by_field: dict[str, list[Case]] = {}
     for case in mine:
@@ -234,7 +232,7 @@ def _few(row: str, mine: list[Case], draw: random.Random) -> list[Case]:
 
 
 def starts() -> forks.Forks:
-  """What starts cases: a process that has imported what the commands need."""
+  """Starts cases in a process that has imported what the commands need."""
   return forks.Forks(
       'fedu_jax.training.train', 'fedu_jax.training.score_run',
       'fedu_jax.runtime.cli', 'ml_collections.config_flags', 'sklearn.datasets',
@@ -249,7 +247,7 @@ def _start(module: str, *argv: str) -> subprocess.CompletedProcess:
 
 
 def _make_runs(folder: pathlib.Path) -> None:
-  """The folder of a run that has begun, and two whose config is damaged."""
+  """Makes the folder of a run that has begun, and two with damaged configs."""
   flat = registry.flatten(smoke.get_config())
   for name in registry.PLACES:
     del flat[name]

@@ -1,13 +1,13 @@
-"""Poor configuration: hundreds of starts, each refused before it does harm."""
+"""Wrong configurations: hundreds of starts, each refused without harm."""
 
 from tests.faults import attack
 from tests.faults import config
 
 
 def test_every_field_is_checked_before_anything_is_touched(tmp_path):
-  """Of each field one wrong value in a file and one by a flag, and more.
+  """For each field, one wrong value in a file and one by a flag.
 
-  `python -m tests.faults --only=config` tries them all.
+  `python -m tests.faults --only=config` tries all.
   """
   said = []
   found = config.run(attack.Order(tmp_path, True, 0, said.append))

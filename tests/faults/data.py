@@ -1,4 +1,4 @@
-"""Attacks by poor data: image files, npz files, TFDS's, and our own caches."""
+"""Attacks by damaged data: images, npz files, TFDS sets, and our caches."""
 
 from collections.abc import Callable, Iterator
 import itertools
@@ -56,7 +56,7 @@ _SEEN = 'eager', '', 'pad', '12', 'seen'
 
 
 class _Attempts:
-  """Counts what was tried and lost."""
+  """Counts attempts and losses."""
 
   def __init__(self, row: str, say: Callable[[str], None]):
     self.row, self.say, self.tried = row, say, 0
@@ -74,7 +74,7 @@ class _Attempts:
 
 
 def _folder(root: pathlib.Path, contents: dict[str, bytes]) -> pathlib.Path:
-  """A client with these files and a sound one, and a client with two."""
+  """Makes a client with these files and a sound one, and a second client."""
   for name, content in {'a/0.png': encoded('PNG'), 'b/0.png': encoded('PNG'),
                         'b/1.png': encoded('PNG'), **{
                             f'a/{k}': v for k, v in contents.items()}}.items():
@@ -84,7 +84,7 @@ def _folder(root: pathlib.Path, contents: dict[str, bytes]) -> pathlib.Path:
 
 
 def _images(order, load) -> Iterator[tuple[str, str]]:
-  """Each kind of file by itself, read at once and row by row."""
+  """Reads each kind of file alone, at once and row by row."""
   chosen = specimens.files()
   if order.short:  # all that are skipped, and some that are read
     chosen = {name: x for i, (name, x) in enumerate(chosen.items())
@@ -104,7 +104,7 @@ def _images(order, load) -> Iterator[tuple[str, str]]:
 
 
 def _fuzzed_images(order, load) -> Iterator[tuple[str, str]]:
-  """Folders of twenty damaged files each: all are read or skipped."""
+  """Reads folders of twenty damaged files: each is read or skipped."""
   draw = random.Random(order.seed)
   whole = [encoded(x) for x in ('PNG', 'JPEG', 'GIF', 'WEBP', 'TIFF', 'BMP',
                                  'JPEG2000', 'ICO')]
@@ -184,7 +184,7 @@ def _fuzzed_npz(order, load) -> Iterator[tuple[str, str]]:
 
 
 def _pickles(order, load) -> Iterator[tuple[str, str]]:
-  """In the npz, and where our cache lies; the payload makes a folder."""
+  """Puts pickles into the npz and the cache; the payload makes a folder."""
   made = order.folder / 'made by a pickle'
   payload = np.array([specimens.Payload(made)], object)
   path = order.folder / 'pickled.npz'
@@ -208,7 +208,7 @@ def _pickles(order, load) -> Iterator[tuple[str, str]]:
 
 
 def _caches(order, load) -> Iterator[tuple[str, str]]:
-  """Whatever stands in a cache's place: the data is as it was."""
+  """Puts various files in the place of a cache; the data stays the same."""
   draw = random.Random(order.seed)
   root = _folder(order.folder / 'cached', {'1.png': b'no image'})
   want = load(f'folder:{root}', 'eager').stdout
@@ -237,7 +237,7 @@ def _caches(order, load) -> Iterator[tuple[str, str]]:
 
 
 def _tfds(order, load) -> Iterator[tuple[str, str]]:
-  """A CIFAR-10 of five images a file, prepared; then each file is damaged."""
+  """Prepares a small CIFAR-10 and damages each file in turn."""
   root = order.folder / 'tfds'
   specimens.cifar10(root)
   draw = random.Random(order.seed)
@@ -287,7 +287,7 @@ ROWS = {
 
 def run(order: attack.Order, rows: tuple[str, ...] = tuple(ROWS)
         ) -> dict[str, attack.Outcome]:
-  """Reads what each row makes, each time in a process of its own."""
+  """Reads the data of each row, in processes of their own."""
   found = {}
   with forks.Forks('fedu_jax.data.sources', 'fedu_jax.runtime.cli',
                    'fedu_jax.data.tfds_reader', JAX_PLATFORMS='cpu') as server:

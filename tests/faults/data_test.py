@@ -1,4 +1,4 @@
-"""Poor data: what is skipped, refused or read, each in a process of its own."""
+"""Damaged data is skipped, refused or read, in processes of their own."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def test_poor_data_is_skipped_or_refused_in_a_line(tmp_path):
     ('animated.png', np.full((9, 9, 3), 9)),
     ('one_pixel.png', np.zeros((1, 1, 3)))])
 def test_what_is_read_is_what_was_drawn(tmp_path, name, pixels):
-  """The first frame, without transparency, at the size that is asked for."""
+  """The first frame, without transparency, at the given size."""
   (tmp_path / 'a').mkdir()
   (tmp_path / 'a' / name).write_bytes(specimens.files()[name][0])
   found = sources.load(f'folder:{tmp_path}', image_size=8).train_images[0]
@@ -38,7 +38,7 @@ def test_what_is_read_is_what_was_drawn(tmp_path, name, pixels):
 
 
 def test_a_missing_class_leaves_no_client_poorer():
-  """A number without examples is no class, and nobody is given it."""
+  """A number without examples is no class, and no client gets it."""
   labels = np.repeat([0, 2, 3], 10)
   for clients, per, sizes in ((2, 2, [10, 10]), (4, 1, [5, 5, 5, 5])):
     parts = partition.by_class(labels, clients, np.random.RandomState(0),

@@ -1,4 +1,4 @@
-"""Damages what runs have left, and takes away the disk they write to."""
+"""Damages the files of runs, and takes away their disk."""
 
 import contextlib
 import json
@@ -54,7 +54,7 @@ BROKEN = {
 
 
 def run(order: attack.Order) -> dict[str, attack.Outcome]:
-  """All rows."""
+  """Runs all rows."""
   found: dict[str, attack.Outcome] = {}
   with forks.of_runs() as server:
     left = order.folder / 'left'
@@ -92,7 +92,7 @@ def outcome(wrongs: list[str]) -> attack.Outcome:
 
 
 def steps_of(folder: pathlib.Path) -> list[pathlib.Path]:
-  """Checkpoints, the newest first."""
+  """Returns the checkpoints, the newest first."""
   return sorted((x for x in (folder / 'checkpoints').iterdir()
                  if x.name.isdigit()), key=lambda x: -int(x.name))
 
@@ -102,7 +102,7 @@ def _files(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _goes_on(server, folder, flags, whole) -> str:
-  """Starts again: what is wrong with how it goes on from what is sound."""
+  """Starts again; returns what is wrong with the resumed run."""
   again = server.start_run(folder, *flags)
   if again.wait():
     return f'exit code {again.poll()}: {again.err()[-300:]}'
@@ -135,7 +135,7 @@ def _remove(path: pathlib.Path, _: random.Random) -> None:
 
 
 def _half_written(server, folder, flags, whole, draw) -> str:
-  """As a program leaves it that gives the name first."""
+  """Leaves files like a program that renames before it writes."""
   newest = steps_of(folder)[0]
   shutil.copytree(newest, newest.with_name('99.part'))
   found = [x for x in _files(newest) if x.name != 'manifest.json']
@@ -148,7 +148,7 @@ def _half_written(server, folder, flags, whole, draw) -> str:
 
 
 def _clients(server, folder, flags, whole, draw) -> str:
-  """One of the files that the newest checkpoint names, and none before."""
+  """Damages one of the files that the newest checkpoint alone names."""
   steps = steps_of(folder)
   # Sealed, so there is more in the file than JSON.
   newest, before = (set(json.JSONDecoder().raw_decode(
@@ -159,7 +159,7 @@ def _clients(server, folder, flags, whole, draw) -> str:
 
 
 def refused(server, folder, flags, *words: str) -> str:
-  """What is wrong with a refusal, which touches nothing."""
+  """Returns what is wrong with a refusal, which must change no file."""
   before = {x: x.read_bytes() for x in _files(folder)}
   again = server.start_run(folder, *flags)
   code, err = again.wait(), again.err()
@@ -197,7 +197,7 @@ def _older(server, folder, flags, whole, draw) -> str:
 
 
 def _two(server, folder, flags, whole, draw) -> str:
-  """Started at the same moment, in an empty place."""
+  """Starts two at the same moment, in an empty place."""
   shutil.rmtree(folder)
   both = [server.start_run(folder, *flags) for _ in range(2)]
   codes = sorted(x.wait() for x in both)
@@ -221,7 +221,7 @@ _ONCE = 'another config', 'an older version'
 
 
 def _limited(server, folder, i: int, stays: bool) -> str:
-  """No file may be larger than a few kilobytes, from some round on."""
+  """From some round on, no file may be larger than a few kilobytes."""
   def limit(started, size):
     with contextlib.suppress(ProcessLookupError):  # it has ended
       resource.prlimit(started.pid, resource.RLIMIT_FSIZE,
@@ -284,7 +284,7 @@ def taken_away(server, folder, name, variant, stays, take, give) -> str:
 
 def _mounted(order: attack.Order,
              rows: list[str]) -> dict[str, attack.Outcome]:
-  """The rows that need file systems of their own."""
+  """Runs the rows that need file systems of their own."""
   probe = subprocess.run(
       ['unshare', '-rm', 'mount', '-t', 'tmpfs', 'none', str(order.folder)],
       capture_output=True, check=False)

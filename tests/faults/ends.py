@@ -1,4 +1,4 @@
-"""What a run has come to, down to the bit, and how two of them differ."""
+"""The end of a run, down to the bit, and the difference of two ends."""
 
 import json
 import pathlib
@@ -14,7 +14,7 @@ from fedu_jax.training import round_report
 
 
 def of(workdir: pathlib.Path) -> dict[str, Any]:
-  """All that a run leaves that does not depend on the clock, by name."""
+  """Returns all results of a run that do not depend on the clock, by name."""
   state = _state(workdir)
   steps = sorted(x.name for x in (workdir / 'checkpoints').iterdir())
   found: dict[str, Any] = {'steps': steps}
@@ -38,9 +38,9 @@ def of(workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def networks(workdir: pathlib.Path) -> dict[str, np.ndarray]:
-  """The server and the clients in the end, wherever clients lie, by name.
+  """Returns the server and the clients at the end, from any store, by name.
 
-  Of clients those that have trained, in their order, [count, ...] each.
+  Only clients that have trained, in their order, [count, ...] each.
   """
   state = _state(workdir)
   clients = state['clients']
@@ -61,7 +61,7 @@ def networks(workdir: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def difference(mine: dict[str, Any], other: dict[str, Any]) -> str:
-  """Says where two ends differ first; '' if nowhere."""
+  """Returns where two ends first differ; '' if they do not."""
   for name in sorted(mine.keys() | other.keys()):
     if mine.get(name) != other.get(name):
       return f'{name} differs'
@@ -76,18 +76,18 @@ def saved(workdir: pathlib.Path) -> int | None:
 
 
 def rows(workdir: pathlib.Path) -> list[dict[str, Any]]:
-  """What `metrics.jsonl` tells that does not depend on the clock."""
+  """Returns the rows of `metrics.jsonl` without the clock."""
   text = (workdir / 'metrics.jsonl').read_text()
   return [_timeless(json.loads(line)) for line in text.splitlines()]
 
 
 def lines(workdir: pathlib.Path) -> int:
-  """How many rounds `metrics.jsonl` tells of."""
+  """Returns the number of rounds in `metrics.jsonl`."""
   return (workdir / 'metrics.jsonl').read_bytes().count(b'\n')
 
 
 def _state(workdir: pathlib.Path) -> dict[str, Any]:
-  """What the newest sound checkpoint holds."""
+  """Returns the state of the newest sound checkpoint."""
   found = checkpoint.Checkpoints(workdir / 'checkpoints', keep=1)
   state = found.restore_plain()
   found.close()

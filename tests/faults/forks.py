@@ -1,8 +1,8 @@
 """Many starts of a program at the price of one.
 
-To import JAX takes seconds, and a wrong flag is refused in milliseconds. So one
-process imports what the programs need, touches no device, and forks for each
-start; the fork runs the module as `python -m` does, and ends as it does.
+Importing JAX takes seconds, and a wrong flag is refused in milliseconds. So one
+process imports what the programs need, uses no device, and forks for each
+start. The fork runs the module and ends as `python -m` does.
 """
 
 import contextlib
@@ -37,10 +37,7 @@ class Started:
     return self._code
 
   def wait(self, seconds: float = 600) -> int:
-    """Waits for the end.
-
-    Raises:
-      TimeoutError: it did not come to it, and was killed.
+    """Waits for the end; raises TimeoutError after it had to kill the process.
     """
     until = time.monotonic() + seconds
     while (code := self.poll()) is None:
@@ -51,7 +48,7 @@ class Started:
     return code
 
   def send(self, number: int) -> bool:
-    """Sends a signal; whether it met a living process."""
+    """Sends a signal; returns whether the process was running."""
     # Not reaped before we ask, so the number is still this process's.
     alive = self.poll() is None
     if alive:
@@ -59,11 +56,11 @@ class Started:
     return alive
 
   def out(self) -> str:
-    """What it has printed."""
+    """Returns what it printed on stdout."""
     return self._text('.out')
 
   def err(self) -> str:
-    """What it has printed on stderr."""
+    """Returns what it printed on stderr."""
     return self._text('.err')
 
   def _text(self, suffix: str) -> str:
@@ -72,9 +69,9 @@ class Started:
 
 
 class Forks(contextlib.AbstractContextManager):
-  """Starts modules by forks of a process that has imported what they need.
+  """Starts modules as forks of a process that has imported their needs.
 
-  In the end it kills those that are left.
+  At the end it kills those that are left.
   """
 
   def __init__(self, *preload: str, **environment: str):
@@ -99,7 +96,7 @@ class Forks(contextlib.AbstractContextManager):
     self._folder.cleanup()
 
   def ask(self, request: dict[str, Any]) -> int | None:
-    """What the process that forks answers."""
+    """Returns the answer of the process that forks."""
     assert self._server.stdin and self._server.stdout
     print(json.dumps(request), file=self._server.stdin, flush=True)
     return json.loads(self._server.stdout.readline())
@@ -130,14 +127,14 @@ class Forks(contextlib.AbstractContextManager):
 
 
 def of_runs() -> Forks:
-  """Starts runs, whose programs are all kept, however fast they compile."""
+  """Starts runs and keeps all compiled programs, however fast they compile."""
   return Forks('fedu_jax.training.train', 'fedu_jax.runtime.cli',
                'ml_collections.config_flags', 'sklearn.datasets',
                JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0')
 
 
 def _serve(preload: list[str]) -> str:
-  """Answers requests; returns in a process that shall be a start."""
+  """Answers requests; returns in a process that becomes a start."""
   for name in preload:
     importlib.import_module(name)
   gc.freeze()  # a collection in a fork would copy all memory
@@ -158,8 +155,7 @@ def _serve(preload: list[str]) -> str:
 
 
 def _become(module: str, argv: list[str], said: str) -> str:
-  """Makes of a fork what a process of the module begins as; returns its name.
-  """
+  """Makes a fork look like a new process of a module; returns its name."""
   for number, name in ((0, os.devnull), (1, said + '.out'), (2, said + '.err')):
     file = os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
     os.dup2(file, number)

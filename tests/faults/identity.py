@@ -1,8 +1,8 @@
-"""Starts runs again with other images, other rounds, and records of old.
+"""Starts runs again with other images, other rounds, and old records.
 
-A run is its images and its config, wherever they are stored. So another place
-must change nothing, and one other pixel must be noticed before anything is
-touched. All cases start again a run that has lost its newest checkpoint.
+A run is identified by its images and its config, not by their place. So another
+place must change nothing, and another pixel must be noticed before anything is
+written. All cases resume a run that has lost its newest checkpoint.
 """
 
 from collections.abc import Callable
@@ -47,7 +47,7 @@ Arrays = dict[str, Any]
 
 
 class Case(NamedTuple):
-  """One start: what is changed before it, and what must come of it."""
+  """One start: the change before it, and its result."""
   data: Callable[[Arrays], Arrays] | None = None  # None: it stays as it was
   folder: Callable[[pathlib.Path], object] | None = None
   flags: tuple[str, ...] = ()
@@ -91,7 +91,7 @@ def _written(name: str, text: str) -> Callable[[pathlib.Path], object]:
 
 
 def _aged(run: pathlib.Path) -> None:
-  """As a version left it that had neither digests nor the later fields."""
+  """Makes a run like one of a version without digests and later fields."""
   path = run / 'config.json'
   flat = json.loads(path.read_text())
   path.write_text(json.dumps(
@@ -180,7 +180,7 @@ _CASES: dict[str, dict[str, Case]] = {
 
 
 def run(order: attack.Order) -> dict[str, attack.Outcome]:
-  """All rows; of each the first case if short."""
+  """Runs all rows; the first case of each if short."""
   found = {}
   with forks.of_runs() as server:
     left = order.folder / 'left'
@@ -205,7 +205,7 @@ def run(order: attack.Order) -> dict[str, attack.Outcome]:
 
 def _tried(server, place: pathlib.Path, flags: list[str], case: Case,
            whole: dict[str, Any]) -> str:
-  """What is wrong with how a run is started again."""
+  """Returns what is wrong with a second start of a run."""
   folder, flags = place / 'run', [*flags, *case.flags]
   shutil.rmtree(disk.steps_of(folder)[0])
   if case.data:
@@ -232,7 +232,7 @@ def _tried(server, place: pathlib.Path, flags: list[str], case: Case,
 
 
 def _end(folder: pathlib.Path) -> dict[str, Any]:
-  """What a run has come to, without the place of its data."""
+  """Returns the end of a run, without the place of its data."""
   found = ends.of(folder)
   for config in (found['config.json'], found['summary.json']['config']):
     config.pop('data.source')

@@ -1,4 +1,4 @@
-"""Rounds, as pure functions, in which a client's numbers go wrong."""
+"""Rounds, as pure functions, with a client of wrong numbers."""
 
 from collections.abc import Iterator
 import functools
@@ -25,7 +25,7 @@ WHO = 1  # is ill
 
 
 class _Rounds:
-  """Rounds of three clients, all of one compiled program."""
+  """Rounds of three clients, all by one compiled program."""
 
   def __init__(self, execution: str, learner: str = 'byol'):
     config = tiny.get_config()
@@ -61,20 +61,20 @@ class _Rounds:
     self.one_round = jax.jit(one_round)
 
   def __call__(self, server, clients, images=None, lost=-1):
-    """A round, as NumPy's arrays; client `lost` loses its upload."""
+    """Runs a round, on NumPy arrays; client `lost` loses its upload."""
     return jax.device_get(self.one_round(
         server, clients, self.arrays.images if images is None else images,
         np.arange(3) != lost))
 
 
 def equal(a: Any, b: Any) -> bool:
-  """Whether two trees hold the same bits."""
+  """Returns whether two trees have the same bits."""
   return all(np.array_equal(x, y) for x, y in zip(
       jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
 def sound(tree: Any) -> bool:
-  """Whether no number of a tree is too large to be squared, or none at all."""
+  """Returns whether all numbers of a tree can be squared."""
   with np.errstate(all='ignore'):
     return all(np.isfinite(np.square(x).sum()) for x in jax.tree.leaves(tree))
 
@@ -88,7 +88,7 @@ def _sgd(round_):
 
 
 def attack_images(order: attack.Order) -> Iterator[tuple[str, str]]:
-  """Pixels of one client."""
+  """Attacks the pixels of one client."""
   for execution in ('map', 'vmap'):
     one_round = _Rounds(execution)
     server, clients, _ = one_round(one_round.server, one_round.clients)
@@ -106,13 +106,10 @@ def attack_images(order: attack.Order) -> Iterator[tuple[str, str]]:
 
 
 def _after(one_round, start, found, want):
-  """What is wrong after a round in which WHO was ill.
+  """Returns what is wrong after a round in which client WHO was ill.
 
-  Args:
-    one_round: what ran it.
-    start: server and clients before it.
-    found: what it returned.
-    want: likewise, had the client been well and its upload lost.
+  `start` is the server and clients before it, `found` its result, and `want`
+  the result if the client had been well and its upload lost.
   """
   server, clients, metrics = found
   if metrics['sound'].tolist() != [k != WHO for k in range(3)]:
@@ -133,7 +130,7 @@ def _after(one_round, start, found, want):
 
 
 def _goes_on(one_round, server, clients):
-  """What is wrong with a further round, in which all should be well."""
+  """Returns what is wrong with the next round, in which all must be well."""
   if not sound((server, clients)):
     return 'something is left that is not finite'
   server, clients, metrics = one_round(server, clients)
@@ -143,7 +140,7 @@ def _goes_on(one_round, server, clients):
 
 
 def attack_clients(order: attack.Order) -> Iterator[tuple[str, str]]:
-  """Each kind of array that a client keeps, before a round."""
+  """Attacks each kind of array that a client keeps, before a round."""
   one_round = _Rounds('map', 'moco')
   server, clients, _ = one_round(one_round.server, one_round.clients)
   start = server, clients

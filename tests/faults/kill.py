@@ -1,6 +1,6 @@
-"""Ends runs by signals at random moments, and looks at what they come to.
+"""Ends runs by signals at random moments, and checks their ends.
 
-FAULTS_KILLS in the environment is another number of kills than 110, or 3.
+FAULTS_KILLS in the environment sets the number of kills, in place of 110 or 3.
 """
 
 import os
@@ -47,7 +47,7 @@ _AIMS = 'any', 'folder', 'line', 'line', 'save', 'save', 'clients', 'end'
 
 
 def flags_of(folder: pathlib.Path, variant: str) -> list[str]:
-  """The flags of a run, whose data lies in the folder, made if absent."""
+  """Returns the flags of a run; its data is in the folder, made if absent."""
   data = folder / 'data.npz'
   if not data.exists():
     draw = np.random.RandomState(0)
@@ -60,8 +60,7 @@ def flags_of(folder: pathlib.Path, variant: str) -> list[str]:
 
 def begin(server: forks.Forks, folder: pathlib.Path, variant: str,
           workdir: pathlib.Path) -> None:
-  """Puts into the folder of a run what its variant goes on from, if anything.
-  """
+  """Writes what the variant resumes from, if anything, into a run's folder."""
   if variant != 'extended':
     return
   shorter = folder / 'shorter'
@@ -73,7 +72,7 @@ def begin(server: forks.Forks, folder: pathlib.Path, variant: str,
 
 
 def run(order: attack.Order) -> dict[str, attack.Outcome]:
-  """All rows."""
+  """Runs all rows."""
   with forks.of_runs() as server:
     wholes: dict[str, Any] = {}
 
@@ -92,7 +91,7 @@ def run(order: attack.Order) -> dict[str, attack.Outcome]:
 
 
 def _killed(order, server, whole) -> attack.Outcome:
-  """Kills, until there were enough; each chain of kills is run to its end."""
+  """Kills often enough; the run of each chain of kills is then completed."""
   draw = random.Random(order.seed)
   wanted = int(os.environ.get('FAULTS_KILLS', 3 if order.short else 110))
   tried = lost = chain = 0
@@ -154,7 +153,7 @@ def _await(started, workdir, variant, aim, draw) -> None:
 
 
 def _asked(order, server, whole) -> attack.Outcome:
-  """One signal: a line, a code, and what is done is saved."""
+  """Sends one signal: a line, a code, and a saved round must follow."""
   tried = lost = 0
   note = ''
   moments = ['next line'] if order.short else [
@@ -192,7 +191,7 @@ def _asked(order, server, whole) -> attack.Outcome:
 
 
 def _twice(order, server, _) -> attack.Outcome:
-  """Two signals in a long round: the first waits for its end, but not both."""
+  """Sends two signals in a long round: the first waits, the second ends it."""
   tried = lost = 0
   note = ''
   for i in range(1 if order.short else 4):

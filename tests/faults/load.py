@@ -1,6 +1,6 @@
 """Reads a source, to its last image: `python -m tests.faults.load npz:x`.
 
-Prints how many images there are, how many files were skipped, and a digest; or
+It prints the number of images, the number of skipped files, and a digest; or it
 refuses as the program does.
 """
 
@@ -17,7 +17,7 @@ from fedu_jax.runtime.errors import BadInput
 
 def main(source: str, lazy: str, data_dir: str = '', fit: str = 'crop',
          depth: str = '0', colours: str = 'stored') -> None:
-  """Reads it; `lazy` is 'lazy', or anything else."""
+  """Reads a source; `lazy` is 'lazy' or another word."""
   logging.set_verbosity(logging.ERROR)  # as the program does
   try:
     data = sources.load(source, data_dir=data_dir, lazy=lazy == 'lazy',

@@ -19,7 +19,7 @@ def _call(*command: object) -> None:
 
 
 def _full(server, folder, name, stays) -> str:
-  """A small disk, filled up in the midst of a run."""
+  """Fills a small disk in the middle of a run."""
   place = folder / name
   place.mkdir()
   _call('mount', '-t', 'tmpfs', '-o', f'size={_SIZE}', 'tmpfs', place)
@@ -38,7 +38,7 @@ def _full(server, folder, name, stays) -> str:
 
 
 def _read_only(server, folder, name, stays) -> str:
-  """The folder of a run, which may suddenly not be written to."""
+  """Makes the folder of a run read-only."""
   def close(started, workdir):
     _call('mount', '--bind', workdir, workdir)
     _call('mount', '-o', 'remount,ro,bind', workdir)

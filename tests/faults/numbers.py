@@ -1,8 +1,8 @@
-"""Numbers gone wrong: NaN, infinity and huge values put where they hurt.
+"""NaN, infinity and huge values, put where they do harm.
 
-What must come of it: the mean is, to the bit, that of the clients whose numbers
-are sound; the others are named and returned to the global model; the run goes
-on, and stops only if nobody is left, with a network that is sound.
+What must follow: the mean is, to the bit, that of the sound clients. The others
+are named and reset to the global model. The run goes on, and stops only if no
+client is sound, with a network that is sound.
 """
 
 from collections.abc import Callable, Iterator
@@ -64,7 +64,8 @@ def run(order: attack.Order) -> dict[str, attack.Outcome]:
 def _tally(order: attack.Order,
            attacks: Callable[[attack.Order], Iterator[tuple[str, str]]]
            ) -> attack.Outcome:
-  """Counts attacks, each a name and what was wrong after it: '' is nothing."""
+  """Counts attacks; each is a name and what was wrong after it, '' if nothing.
+  """
   tried, wrong = 0, []
   for name, complaint in attacks(order):
     tried += 1
@@ -93,7 +94,7 @@ def _rows(folder: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def _saved(folder: pathlib.Path, round_: int) -> Any:
-  """The state after a round, as nested dicts on one device."""
+  """Returns the state after a round, as nested dicts on one device."""
   place = folder / 'checkpoints' / str(round_) / 'default'
   with ocp.StandardCheckpointer() as reader:
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
@@ -104,15 +105,11 @@ def _saved(folder: pathlib.Path, round_: int) -> Any:
 
 
 def _not_the_mean(folder: pathlib.Path, round_: int, ill: int) -> str:
-  """What is wrong with a round's mean, as its checkpoint shows it.
+  """Returns what is wrong with a round's mean in its checkpoint.
 
   Another program may contract products and sums, and devices add in another
-  order: each of K of them is off by an eps of the largest upload at most.
-
-  Args:
-    folder: the run's.
-    round_: in which client `ill` was ill.
-    ill: whose upload must not count.
+  order: each of K of them is off by at most an eps of the largest upload.
+  Client `ill` was ill in the round, and its upload must not count.
   """
   state = _saved(folder, round_)
   clients, server = state['clients'], state['server']
@@ -129,7 +126,7 @@ def _not_the_mean(folder: pathlib.Path, round_: int, ill: int) -> str:
 
 
 def _stores(order):
-  """A run for each store: the same, to the bit; and for each execution."""
+  """Runs each store: the same to the bit; and each execution."""
   ill, at = 2, 1  # as the config has it
   for value in ('nan',) if order.short else ('nan', 'inf', '-inf', '1e30'):
     ends: list[Any] = []
@@ -157,7 +154,7 @@ def _stores(order):
 
 
 def _named(rows: list[dict[str, Any]], ill: int, at: int) -> str:
-  """What is wrong with who is named in a run's rows."""
+  """Returns what is wrong with the clients that a run's rows name."""
   want = [[ill] if i == at and ill in row['cohort'] else []
           for i, row in enumerate(rows)]
   if not any(want):
@@ -167,7 +164,8 @@ def _named(rows: list[dict[str, Any]], ill: int, at: int) -> str:
 
 
 def _devices(order):
-  """Five clients on four devices, one ill: each of them in the long form."""
+  """Runs five clients on four devices, one ill; each in turn in the long form.
+  """
   for ill in (2,) if order.short else range(5):
     folder = order.folder / f'devices {ill}'
     done = attack.run_main(
@@ -187,7 +185,7 @@ def _devices(order):
 
 
 def _all(order):
-  """Everybody in one round: it stops with a line, and goes on from there."""
+  """All clients are ill in one round: it stops with a line, and resumes."""
   folder = order.folder / 'all'
   flags = ['--config.learner.ill=()']
   done = attack.run_main(folder, *flags, config=CONFIG)
@@ -212,7 +210,7 @@ def _all(order):
 
 
 def _mean(order):
-  """An aggregation that makes NaN of sound uploads: none of it is saved."""
+  """An aggregation that makes NaN of sound uploads: nothing of it is saved."""
   folder = order.folder / 'mean'
   for start in ('the first start', 'the second start'):
     done = attack.run_main(folder, config=CONFIG + ':ill_mean')
@@ -227,7 +225,7 @@ def _mean(order):
 
 
 def _collapse(order):
-  """A method that collapses is warned of once; one that does not, never."""
+  """A method that collapses gives one warning; any other gives none."""
   rounds = 6 if order.short else 40
   for name, method, want in (
       ('no stop-gradient, no target of its own at first',

@@ -1,6 +1,6 @@
-"""Sources of a researcher's own: some that are wrong, by what they return.
+"""A researcher's own sources, some of which return wrong data.
 
-Each is a function that `data.source` names: most return what none may.
+Each is a function for `data.source`; most return what they must not.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ def bare() -> dict[str, Any]:
 
 
 def owned() -> dict[str, Any]:
-  """Those of three owners."""
+  """The same images, of three owners."""
   return bare() | {'owners': np.arange(600) % 3}
 
 
@@ -51,7 +51,7 @@ def endless() -> dict[str, Any]:
 
 
 class _Odd:
-  """What cannot even be shown."""
+  """An object that cannot be printed."""
 
   def __repr__(self) -> str:
     raise ValueError('no')

@@ -106,7 +106,7 @@ def _train(folder: pathlib.Path, *, stop: int = 0,
 
 
 class _Stopped(Exception):
-  """What ends a run here."""
+  """Ends a run in this process."""
 
 
 class _Stopping(Console):
@@ -122,8 +122,7 @@ class _Stopping(Console):
 
 
 def _differ(*folders: pathlib.Path) -> str:
-  """In what two runs differ by a bit, wherever clients lie; '' if in nothing.
-  """
+  """Returns in what two runs differ by a bit, with any store; '' if nothing."""
   return ends.difference(*({'metrics.jsonl': ends.rows(folder)} | {
       name: (x.dtype.name, x.shape, x.tobytes())
       for name, x in ends.networks(folder).items()} for folder in folders))
@@ -135,7 +134,7 @@ def _twice(order: attack.Order) -> list[tuple[str, str]]:
 
 
 def _processes(order: attack.Order) -> list[tuple[str, str]]:
-  """What processes print: what is compiled anew or loaded, other hash seeds."""
+  """Compares processes: compiled anew or loaded, other hash seeds."""
   found: list[dict[str, Any]] = []
   for i, cache in enumerate('ab' if order.short else 'aaab'):
     folder = order.folder / f'process{i}'
@@ -162,7 +161,7 @@ def _stores(order: attack.Order) -> list[tuple[str, str]]:
 
 
 def _stops(order: attack.Order) -> list[tuple[str, str]]:
-  """Ends runs before a checkpoint, once and after each round, and goes on."""
+  """Ends runs before a checkpoint, once and after each round, and resumes."""
   found = []
   whole = _train(order.folder / 'all')
   cohort = _train(order.folder / 'cohort', cohort=3)
@@ -184,7 +183,7 @@ def _stops(order: attack.Order) -> list[tuple[str, str]]:
 
 
 def _orders_of_summation(order: attack.Order) -> dict[str, attack.Outcome]:
-  """Asks a process that sees four devices."""
+  """Compares the ways of a process with four devices."""
   done = subprocess.run(
       [sys.executable, '-m', 'tests.faults.same', str(order.folder),
        'short' if order.short else 'long'], cwd=attack.ROOT, text=True,
@@ -209,7 +208,7 @@ def _orders_of_summation(order: attack.Order) -> dict[str, attack.Outcome]:
 
 
 def _measure(folder: pathlib.Path, short: bool) -> dict[str, Any]:
-  """Runs all ways in this process, which sees four devices."""
+  """Runs all ways in this process, which has four devices."""
   draw = networks.init_online
 
   def end(name, **changes):
@@ -251,7 +250,7 @@ def _measure(folder: pathlib.Path, short: bool) -> dict[str, Any]:
 
 
 def _flat(found: dict[str, np.ndarray]) -> np.ndarray:
-  """All that is not a count, of the server and the clients."""
+  """Returns all numbers of the server and clients that are no counts."""
   return np.concatenate([
       np.ravel(x).astype(np.float64) for _, x in sorted(found.items())
       if x.dtype.kind == 'f'])

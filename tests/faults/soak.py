@@ -1,8 +1,8 @@
-"""Long runs: nothing may grow with the rounds but what is written to disk.
+"""Long runs: only files on disk may grow with the rounds.
 
-One process runs 2,000 rounds of a tiny federation, for each place where clients
-may lie, and is looked at after each: its memory, its open files, how often JAX
-compiled, and when the round ended.
+One process runs 2,000 rounds of a tiny federation, for each store. After each
+round it is measured: its memory, its open files, the number of compilations,
+and the time.
 """
 
 import ctypes
@@ -51,7 +51,7 @@ BROKEN = {
 
 
 class Look(NamedTuple):
-  """What a process is like after a round."""
+  """The measures of a process after a round."""
   memory: int  # bytes, as of the last look at it
   files: int  # that are open
   compiled: int  # programs, since the process began
@@ -59,7 +59,7 @@ class Look(NamedTuple):
 
 
 class _Watch(Console):
-  """A console that takes each line of a round as a moment to look."""
+  """A console that measures at each line of a round."""
 
   def __init__(self, quiet_file):
     super().__init__(file=quiet_file)
@@ -72,7 +72,7 @@ class _Watch(Console):
     self.compiled += event.endswith('backend_compile_duration')
 
   def print(self, *args, **choices) -> None:
-    """Looks, if it is a round's line; prints nothing."""
+    """Measures at a round's line; prints nothing."""
     if args and str(args[0]).startswith('round '):
       now = time.perf_counter()
       if len(self.looks) % _EVERY == 0:
@@ -82,10 +82,10 @@ class _Watch(Console):
 
 
 def _own_memory() -> int:
-  """Bytes that this process has written and still holds, swapped ones too.
+  """Bytes that this process has written and still has, swapped ones too.
 
-  What it has let go of is given back first, or the number would tell when the
-  garbage was last collected, and what compiling once needed.
+  Freed memory is given back first. Otherwise the number would depend on the
+  garbage collection and on compilations.
   """
   gc.collect()
   ctypes.CDLL(None).malloc_trim(0)
@@ -95,7 +95,7 @@ def _own_memory() -> int:
 
 
 def run(order: attack.Order) -> dict[str, attack.Outcome]:
-  """Runs all rows, each of which looks at all stores."""
+  """Runs all rows, for all stores."""
   # Seldom, since Orbax 0.12.8 by itself keeps 83 KiB of each save for good
   # (a loop of its own saves of 100 arrays), 8 of them in TensorStore's metrics.
   rounds, every = (60, 20) if order.short else (2000, 250)
@@ -114,7 +114,9 @@ def run(order: attack.Order) -> dict[str, attack.Outcome]:
 
 def _soak(order: attack.Order, name: str, changes: dict[str, Any], rounds: int,
           every: int) -> dict[str, tuple[bool, str]]:
-  """Runs one store's rounds; for each row whether it is wrong, and a note."""
+  """Runs one store's rounds; returns for each row whether it is wrong, and a
+  note.
+  """
   config = tiny.get_config()
   config.update_from_flattened_dict({
       'rounds': rounds, 'checkpoint.every': every, 'checkpoint.keep': 2,

@@ -1,4 +1,4 @@
-"""Poor data to attack with: files by name, and what shall become of them."""
+"""Damaged data to attack with: files by name, and their right treatment."""
 
 import functools
 import io
@@ -29,14 +29,14 @@ def encoded(kind: str, image: Image.Image | None = None, **more) -> bytes:
 
 
 def _bomb(side: int) -> bytes:
-  """A PNG of a few kilobytes that says it is as large as this."""
+  """A PNG of a few kilobytes that declares this size."""
   png = encoded('PNG')
   header = b'IHDR' + struct.pack('>II', side, side) + png[24:29]
   return png[:12] + header + struct.pack('>I', zlib.crc32(header)) + png[33:]
 
 
 def judged(done: attack.Done, words: str) -> str:
-  """What is wrong with how a source was read, if 'read', or refused."""
+  """Returns what is wrong with how a source was read, or refused."""
   if words == READ:
     return '' if (done.returncode, done.stderr) == (0, '') else (
         f'{done.returncode} {done.stderr[-400:]}')
@@ -69,7 +69,7 @@ def deep_colours() -> bytes:
 
 @functools.cache
 def files() -> dict[str, tuple[bytes, str]]:
-  """Files by name: their bytes, and what shall become of them."""
+  """Files by name: their bytes, and their right treatment."""
   image = Image.fromarray(PIXELS)
   png, jpeg, gif = (encoded(x) for x in ('PNG', 'JPEG', 'GIF'))
   deep = np.linspace(0, 65535, 1200).astype(np.uint16).reshape(40, 30)
@@ -144,7 +144,7 @@ def npz(*compressed: bool, **arrays: Any) -> bytes:
 
 
 class Payload:
-  """What a pickle can do to who loads it."""
+  """A pickle that harms a process that loads it."""
 
   def __init__(self, path: pathlib.Path):
     self.path = path
@@ -161,7 +161,7 @@ def npzs() -> dict[str, tuple[bytes, str]]:
   whole = npz(**both)
 
   def headed(shape, dtype="'|u1'", data=b'\0' * 64):
-    """An npz whose array says of itself what is not so."""
+    """An npz with a wrong header."""
     buffer = io.BytesIO()
     header = (f"{{'descr': {dtype}, 'fortran_order': False, 'shape': {shape}}}"
               ).encode().ljust(117) + b'\n'
@@ -263,7 +263,7 @@ def mutated(content: bytes, draw: random.Random) -> bytes:
 
 
 def cifar10(root: pathlib.Path) -> None:
-  """An archive as CIFAR-10's official one is laid out, of random pixels."""
+  """An archive with the layout of CIFAR-10's official one, of random pixels."""
   manual = root / 'downloads' / 'manual'
   manual.mkdir(parents=True)
   draw = np.random.RandomState(0)

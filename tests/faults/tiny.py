@@ -1,7 +1,7 @@
-"""The federation that is attacked: as small as can be, and ill where told.
+"""The federation that is attacked: as small as possible, and ill on demand.
 
-A config file, and what it names. Client i has 16 + i images, so a learner that
-is told no more than a client's state knows whom it trains.
+It is a config file with its pieces. Client i has 16 + i images, so a learner
+that gets only a client's state knows which client it trains.
 """
 
 from typing import Any
@@ -25,7 +25,8 @@ BATCH = 8
 
 
 class Backbone(nn.Module):
-  """One layer, by its name a convolution, whose drift is the divergence."""
+  """One layer; by its name it is a convolution, which the divergence measures.
+  """
   width: int
 
   @nn.compact
@@ -88,7 +89,7 @@ def ill_byol(nets: networks.Nets, view: Any, *, make_tx: Any, ill: tuple,
 
 def ill_mean(server: ServerState, clients: ClientState, *, at: int,
              add: aggregation.Add = trees.weighted_sum) -> ServerState:
-  """FedAvg that goes wrong by itself in the round after so many."""
+  """FedAvg that returns NaN in the round after so many."""
   after = aggregation.fedavg(server, clients, add=add)
   return after._replace(online=jax.tree.map(
       lambda x: jnp.where(server.round == at, jnp.nan, x), after.online))

@@ -1,4 +1,4 @@
-"""Configs and flags to attack with: wrong values, and extreme right ones."""
+"""Configs and flags to attack with: wrong values, and extreme valid ones."""
 
 BIG = '1' * 31
 
