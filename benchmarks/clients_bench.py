@@ -170,6 +170,7 @@ def _traffic(args, folder):
 def _plot(path, names, counts, rows, seconds):
   """Plots time and device memory of a round by the number of clients."""
   import matplotlib
+
   from fedu_jax.experiments import figures
   with matplotlib.rc_context(figures.STYLE):
     figure, (left, right) = figures.canvas(9, 3.6, ncols=2)

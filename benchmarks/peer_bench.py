@@ -25,7 +25,6 @@ from benchmarks.lib import timing
 from benchmarks.lib import workload
 from fedu_jax.core.state import Array
 
-
 # With fewer channels, PyTorch 2.13 computes a wrong gradient of a strided 1x1
 # kernel on CPU, in channels_last.
 _SOUND = 8

@@ -25,18 +25,18 @@ from configs import cifar10
 from configs import cifar10_small
 from configs import quickstart
 from configs import smoke
-from fedu_jax.runtime.checkpoint import Checkpoints
 from fedu_jax.runtime import host_memory
+from fedu_jax.runtime.checkpoint import Checkpoints
+from fedu_jax.training import forecast
+from fedu_jax.training import prepare
 from fedu_jax.training.config import build
 from fedu_jax.training.config import registry
 from fedu_jax.training.engine import client_store
 from fedu_jax.training.engine import clients_on_device
 from fedu_jax.training.engine import clients_streamed
 from fedu_jax.training.engine import cost_model
-from fedu_jax.training.engine.federation import Start
 from fedu_jax.training.engine import placement
-from fedu_jax.training import forecast
-from fedu_jax.training import prepare
+from fedu_jax.training.engine.federation import Start
 
 _ONE, _FOUR = {'devices': '1'}, {'devices': '4'}
 _NARROW, _SOME = {'model.width': 8}, {'model.width': 16, 'batch_size': 32}

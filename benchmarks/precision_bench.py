@@ -30,8 +30,8 @@ from fedu_jax.core.state import Array, Online, PyTree
 from fedu_jax.learners import losses
 from fedu_jax.learners import online_step
 from fedu_jax.models import convolution
-from fedu_jax.models.layers import Conv
 from fedu_jax.models import networks
+from fedu_jax.models.layers import Conv
 
 PARTS = ('forward', 'to the input', 'to the kernel')
 NETWORK = ('projector output', 'gradients')
@@ -228,6 +228,7 @@ def _torch_parts(x: Array, kernel: Array, d_y: Array,
 def _torch_step(modules: Any, views: list[Array]) -> tuple[Any, PyTree]:
   """Does `_step` in PyTorch, in float32."""
   import torch
+
   from tests.helpers import torch_fedu
   from tests.helpers import torch_weights
   encoder, predictor = copy.deepcopy(modules)

@@ -3,6 +3,7 @@
 The images of a client stay on that client. This module lists the public names.
 """
 
+from fedu_jax.core import trees as trees
 from fedu_jax.core.aggregation import aggregate as aggregate
 from fedu_jax.core.local_training import client_arrays as client_arrays
 from fedu_jax.core.local_training import init_clients as init_clients
@@ -20,18 +21,17 @@ from fedu_jax.core.state import Learner as Learner
 from fedu_jax.core.state import Online as Online
 from fedu_jax.core.state import ServerState as ServerState
 from fedu_jax.core.state import Variables as Variables
-from fedu_jax.core import trees as trees
 from fedu_jax.core.update_rules import dapu as dapu
 from fedu_jax.core.update_rules import fedema as fedema
 from fedu_jax.core.update_rules import fedema_auto as fedema_auto
 from fedu_jax.core.update_rules import global_predictor as global_predictor
 from fedu_jax.core.update_rules import local_predictor as local_predictor
 from fedu_jax.data import dataset as dataset
-from fedu_jax.data.dataset import Dataset as Dataset
 from fedu_jax.data import lazy_arrays as lazy
-from fedu_jax.data.lazy_arrays import Lazy as Lazy
 from fedu_jax.data import partition as partition
 from fedu_jax.data import sources as sources
+from fedu_jax.data.dataset import Dataset as Dataset
+from fedu_jax.data.lazy_arrays import Lazy as Lazy
 from fedu_jax.evaluation.probes import embed as embed
 from fedu_jax.evaluation.probes import knn_accuracy as knn_accuracy
 from fedu_jax.evaluation.probes import linear_probe as linear_probe

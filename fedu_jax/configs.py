@@ -13,9 +13,9 @@ import pathlib
 import sys
 from typing import Any
 
-from fedu_jax.runtime.errors import BadInput
 from fedu_jax.runtime import paths
 from fedu_jax.runtime import suggest
+from fedu_jax.runtime.errors import BadInput
 
 _INSTALLED = pathlib.Path(__file__).with_suffix('')
 FOLDER = (_INSTALLED if _INSTALLED.is_dir()

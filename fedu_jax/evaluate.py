@@ -8,10 +8,10 @@ from absl import flags
 from absl import logging
 
 from fedu_jax.runtime import cli
-from fedu_jax.runtime.errors import Ending
 from fedu_jax.runtime import paths
 from fedu_jax.runtime import signals
 from fedu_jax.runtime import terminal
+from fedu_jax.runtime.errors import Ending
 from fedu_jax.training import score_run
 
 _WORKDIR = flags.DEFINE_string(

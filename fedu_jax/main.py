@@ -8,13 +8,13 @@ from absl import flags
 from absl import logging
 
 from fedu_jax.runtime import cli
-from fedu_jax.runtime.errors import Ending
 from fedu_jax.runtime import multihost
 from fedu_jax.runtime import paths
 from fedu_jax.runtime import signals
+from fedu_jax.runtime.errors import Ending
+from fedu_jax.training import train
 from fedu_jax.training.config import config_flag
 from fedu_jax.training.config import registry
-from fedu_jax.training import train
 
 _CONFIG = config_flag.define()
 _WORKDIR = flags.DEFINE_string(

@@ -99,9 +99,10 @@ def test_a_method_in_one_file_runs_by_its_name(tmp_path):
 
 def network_bytes():
   """Returns the bytes of the online network of the config `smoke`."""
-  import fedu_jax
   import jax
+
   from configs import smoke
+  import fedu_jax
   from fedu_jax.training.config import registry
   nets = registry.bind(smoke.get_config(), 'model')()
   return fedu_jax.trees.num_bytes(jax.eval_shape(

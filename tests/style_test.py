@@ -22,6 +22,7 @@ def test_style(command):
     ('def double(x):\n  """Doubles it."""\n  return 2 * x\n', ''),
     ('double = lambda x: 2 * x\n', ''),
     ('import os\n', 'F401'),
+    ('import sys\n\nimport os\n\nos, sys\n', 'I001'),
     ('from . import trees as trees\n', 'TID252'),
     ('def double(x):\n  return 2 * x\n', 'D103'),
     ('def double(x):\n  """Doubles.\n\n  Args:\n    y: it.\n  """\n', 'D417'),

@@ -15,9 +15,9 @@ from collections.abc import Callable
 
 import jax
 
+from fedu_jax.core import trees
 from fedu_jax.core.method import Aggregation
 from fedu_jax.core.state import Array, ClientState, Online, PyTree, ServerState
-from fedu_jax.core import trees
 
 Sum = tuple[PyTree, Array]  # a weighted sum, and the sum of the weights
 # (stacked trees, weights [M]) -> their sum

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import jax
 
+from fedu_jax.core import trees
 from fedu_jax.core.method import Aggregation, UpdateRule
 from fedu_jax.core.state import ClientState, ServerState
-from fedu_jax.core import trees
 
 
 class Sent(NamedTuple):

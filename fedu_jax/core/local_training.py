@@ -12,10 +12,18 @@ from jax.typing import ArrayLike
 import numpy as np
 
 from fedu_jax.core import argument_checks
-from fedu_jax.core.state import (
-    Array, Batches, ClientArrays, ClientState, Learner, Memory, Metrics, Online,
-    PyTree)
 from fedu_jax.core import trees
+from fedu_jax.core.state import (
+  Array,
+  Batches,
+  ClientArrays,
+  ClientState,
+  Learner,
+  Memory,
+  Metrics,
+  Online,
+  PyTree,
+)
 
 # (encoder params, encoder params) -> distance []
 Distance = Callable[[PyTree, PyTree], Array]

@@ -12,8 +12,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from fedu_jax.core.state import (
-    ClientState, Learner, Online, PyTree, ServerState)
-
+  ClientState,
+  Learner,
+  Online,
+  PyTree,
+  ServerState,
+)
 
 # (client, cohort) -> what one client sends if `cohort` clients train
 Upload = Callable[[ClientState, int], PyTree]

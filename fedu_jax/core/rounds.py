@@ -6,9 +6,15 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
-from fedu_jax.core.state import (
-    Array, Batches, ClientState, Metrics, PyTree, ServerState)
 from fedu_jax.core import trees
+from fedu_jax.core.state import (
+  Array,
+  Batches,
+  ClientState,
+  Metrics,
+  PyTree,
+  ServerState,
+)
 
 EXECUTIONS = ('auto', 'vmap', 'map')
 

@@ -12,10 +12,15 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
+from fedu_jax.core import trees
 from fedu_jax.core.method import UpdateRule
 from fedu_jax.core.state import (
-    Array, ClientState, Online, ServerState, Variables)
-from fedu_jax.core import trees
+  Array,
+  ClientState,
+  Online,
+  ServerState,
+  Variables,
+)
 
 # The client's encoders that are replaced by the server's. FedU replaces the
 # online encoder; the others are the ablation of its paper.

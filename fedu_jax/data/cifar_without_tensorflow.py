@@ -18,8 +18,8 @@ import requests
 import tensorflow_datasets as tfds
 from tensorflow_datasets.image_classification import cifar as tfds_cifar
 
-from fedu_jax.runtime.errors import BadInput
 from fedu_jax.runtime import private_apis
+from fedu_jax.runtime.errors import BadInput
 
 _PIXELS = 3 * 32 * 32
 

@@ -7,8 +7,8 @@ import numpy as np
 from fedu_jax.data import lazy_arrays
 from fedu_jax.data.lazy_arrays import Images, Lazy
 from fedu_jax.data.reading_report import Files
-from fedu_jax.runtime.errors import BadInput
 from fedu_jax.runtime import host_memory
+from fedu_jax.runtime.errors import BadInput
 
 # Labels must be below it, because tables and classifiers are as large as the
 # largest label. The largest data sets have some 22,000 classes.

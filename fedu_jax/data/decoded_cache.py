@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from fedu_jax.data.lazy_arrays import Images
 from fedu_jax.data import npz
+from fedu_jax.data.lazy_arrays import Images
 from fedu_jax.runtime import durable_files
 from fedu_jax.runtime import machine
 

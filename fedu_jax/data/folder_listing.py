@@ -13,7 +13,9 @@ import stat
 from typing import NamedTuple
 
 from fedu_jax.data import folder_names
-from fedu_jax.data.reading_report import counted, shown, unreadable
+from fedu_jax.data.reading_report import counted
+from fedu_jax.data.reading_report import shown
+from fedu_jax.data.reading_report import unreadable
 from fedu_jax.runtime.errors import BadInput
 
 _OURS = '.fedu_jax-'  # the prefix of our own cache files

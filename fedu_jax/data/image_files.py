@@ -21,7 +21,8 @@ from PIL import Image, ImageOps
 
 from fedu_jax.data import image_colours
 from fedu_jax.data import image_depth
-from fedu_jax.data.image_depth import Undeclared, Unreadable
+from fedu_jax.data.image_depth import Undeclared
+from fedu_jax.data.image_depth import Unreadable
 from fedu_jax.data.reading_report import unreadable
 
 FITS = ('crop', 'pad')

@@ -23,14 +23,18 @@ import numpy as np
 
 from fedu_jax.data import decoded_cache
 from fedu_jax.data import folder_listing
-from fedu_jax.data.image_depth import Undeclared, Unreadable
 from fedu_jax.data import image_files
-from fedu_jax.data.image_files import decode, How
-from fedu_jax.data.lazy_arrays import Images, Lazy
 from fedu_jax.data import reading_report
-from fedu_jax.data.reading_report import Files, shown, unreadable
-from fedu_jax.runtime.errors import BadInput
+from fedu_jax.data.image_depth import Undeclared
+from fedu_jax.data.image_depth import Unreadable
+from fedu_jax.data.image_files import decode
+from fedu_jax.data.image_files import How
+from fedu_jax.data.lazy_arrays import Images, Lazy
+from fedu_jax.data.reading_report import Files
+from fedu_jax.data.reading_report import shown
+from fedu_jax.data.reading_report import unreadable
 from fedu_jax.runtime import host_memory
+from fedu_jax.runtime.errors import BadInput
 
 DEFAULT_SIZE = 32  # pixels of a side, if the config does not say
 

@@ -9,11 +9,11 @@ import zipfile
 import numpy as np
 
 from fedu_jax.data import dataset
+from fedu_jax.data import reading_report
 from fedu_jax.data.dataset import Dataset
 from fedu_jax.data.lazy_arrays import Lazy
-from fedu_jax.data import reading_report
-from fedu_jax.runtime.errors import BadInput
 from fedu_jax.runtime import host_memory
+from fedu_jax.runtime.errors import BadInput
 
 _LOCAL_HEADER = 30  # bytes of a zip member's header, before its name
 

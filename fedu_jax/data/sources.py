@@ -17,16 +17,16 @@ import numpy as np
 from PIL import Image
 
 from fedu_jax.data import dataset
-from fedu_jax.data.dataset import Dataset
 from fedu_jax.data import decoded_cache
-from fedu_jax.data.image_files import How
 from fedu_jax.data import image_folders
 from fedu_jax.data import lazy_arrays as lazy_lib
 from fedu_jax.data import npz
 from fedu_jax.data import own_source
-from fedu_jax.runtime.errors import BadInput
+from fedu_jax.data.dataset import Dataset
+from fedu_jax.data.image_files import How
 from fedu_jax.runtime import host_memory
 from fedu_jax.runtime import paths
+from fedu_jax.runtime.errors import BadInput
 
 CHOICES = ('digits, tfds:<builder>, npz:<file>, folder:<dir>, or your own as '
            'package.module:function')

@@ -14,9 +14,9 @@ from tensorflow_datasets.core.download import resource
 from fedu_jax.data import cifar_without_tensorflow
 from fedu_jax.data import decoded_cache
 from fedu_jax.data.lazy_arrays import Images, Lazy
-from fedu_jax.runtime.errors import BadInput
 from fedu_jax.runtime import host_memory
 from fedu_jax.runtime import machine
+from fedu_jax.runtime.errors import BadInput
 
 
 def find(name: str, data_dir: str) -> tfds.core.DatasetBuilder:

@@ -14,9 +14,10 @@ import numpy as np
 
 from fedu_jax.core.state import Online
 from fedu_jax.data import sources
-from fedu_jax.evaluation.encoder_scores import mixed, Scorer
 from fedu_jax.evaluation import probes
 from fedu_jax.evaluation import semi_supervised
+from fedu_jax.evaluation.encoder_scores import mixed
+from fedu_jax.evaluation.encoder_scores import Scorer
 from fedu_jax.learners import augment
 from fedu_jax.runtime.errors import BadInput
 

@@ -5,8 +5,8 @@ import pathlib
 from typing import Any
 
 from fedu_jax.runtime import durable_files
-from fedu_jax.runtime.errors import BadInput
 from fedu_jax.runtime import json_files
+from fedu_jax.runtime.errors import BadInput
 
 
 def read(path: pathlib.Path) -> dict[str, Any]:

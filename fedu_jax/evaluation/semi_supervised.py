@@ -12,8 +12,8 @@ import optax
 from fedu_jax.core.state import Array, PyTree, Variables
 from fedu_jax.data import dataset
 from fedu_jax.evaluation import probes
-from fedu_jax.models.layers import MLP
 from fedu_jax.models import networks
+from fedu_jax.models.layers import MLP
 
 
 def labelled_rows(labels: np.ndarray, ratio: float, *,

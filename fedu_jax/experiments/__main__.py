@@ -15,11 +15,11 @@ from rich.console import Console
 from fedu_jax import experiments
 from fedu_jax.runtime import cli
 from fedu_jax.runtime import durable_files
-from fedu_jax.runtime.errors import Ending, Unsaved
 from fedu_jax.runtime import host_memory
 from fedu_jax.runtime import paths
 from fedu_jax.runtime import signals
 from fedu_jax.runtime import terminal
+from fedu_jax.runtime.errors import Ending, Unsaved
 
 _LIST = flags.DEFINE_bool('list', False, 'Name the experiments, and end.')
 _SCALE = flags.DEFINE_string(
@@ -56,10 +56,10 @@ def main(argv: list[str]) -> None:
     modules = {name: importlib.import_module(
         f'fedu_jax.experiments.tables.{name}')
                for name in experiments.NAMES}
-    from fedu_jax.experiments import write_report
     from fedu_jax.experiments import experiment as plans
     from fedu_jax.experiments import redraw
     from fedu_jax.experiments import runner
+    from fedu_jax.experiments import write_report
   except ModuleNotFoundError as error:
     cli.refuse(f'{error}: reports of experiments need matplotlib and jinja2: '
                'pip install matplotlib jinja2')

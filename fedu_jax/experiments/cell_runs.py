@@ -16,12 +16,12 @@ from rich.console import Console
 
 from fedu_jax.experiments import experiment as plans
 from fedu_jax.runtime import durable_files
-from fedu_jax.runtime.errors import BadInput, Unsaved
 from fedu_jax.runtime import terminal
-from fedu_jax.training.config import registry
+from fedu_jax.runtime.errors import BadInput, Unsaved
 from fedu_jax.training import data_record
 from fedu_jax.training import score_run
 from fedu_jax.training import train
+from fedu_jax.training.config import registry
 
 
 def result(arm: plans.Arm, scores: list[dict[str, float]], runs: pathlib.Path,

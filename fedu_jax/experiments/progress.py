@@ -7,8 +7,14 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import (
-    BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn,
-    TimeElapsedColumn)
+  BarColumn,
+  MofNCompleteColumn,
+  Progress,
+  ProgressColumn,
+  Task,
+  TextColumn,
+  TimeElapsedColumn,
+)
 from rich.text import Text
 
 from fedu_jax.experiments import experiment as plans

@@ -13,8 +13,8 @@ so that views are the same with jax_enable_x64.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp

@@ -12,12 +12,19 @@ import functools
 import jax
 import optax
 
+from fedu_jax.core import trees
 from fedu_jax.core.method import Method
 from fedu_jax.core.state import (
-    Array, ClientState, Learner, Metrics, Online, StepState, Variables)
-from fedu_jax.core import trees
-from fedu_jax.learners.losses import feature_std, regression_loss
+  Array,
+  ClientState,
+  Learner,
+  Metrics,
+  Online,
+  StepState,
+  Variables,
+)
 from fedu_jax.learners import online_step
+from fedu_jax.learners.losses import feature_std, regression_loss
 from fedu_jax.models import networks
 
 Loss = Callable[[Array, Array], Array]  # [B, D], [B, D] -> [B]

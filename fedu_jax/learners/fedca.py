@@ -13,10 +13,17 @@ import jax.numpy as jnp
 from fedu_jax.core.aggregation import aggregate
 from fedu_jax.core.method import Aggregation, Method, UpdateRule
 from fedu_jax.core.state import (
-    Array, ClientState, Learner, Metrics, Online, PyTree, ServerState)
+  Array,
+  ClientState,
+  Learner,
+  Metrics,
+  Online,
+  PyTree,
+  ServerState,
+)
 from fedu_jax.core.update_rules import global_predictor
-from fedu_jax.learners.losses import feature_std, nt_xent, unit
 from fedu_jax.learners import online_step
+from fedu_jax.learners.losses import feature_std, nt_xent, unit
 from fedu_jax.models import networks
 
 

@@ -9,14 +9,22 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fedu_jax.core.aggregation import Add, aggregate
+from fedu_jax.core import trees
+from fedu_jax.core.aggregation import Add
+from fedu_jax.core.aggregation import aggregate
 from fedu_jax.core.method import Aggregation, Method, UpdateRule
 from fedu_jax.core.state import (
-    Array, ClientState, Learner, Metrics, Online, PyTree, ServerState)
-from fedu_jax.core import trees
+  Array,
+  ClientState,
+  Learner,
+  Metrics,
+  Online,
+  PyTree,
+  ServerState,
+)
 from fedu_jax.core.update_rules import global_predictor
-from fedu_jax.learners.losses import feature_std, spectral, within
 from fedu_jax.learners import online_step
+from fedu_jax.learners.losses import feature_std, spectral, within
 from fedu_jax.models import networks
 
 

@@ -9,9 +9,16 @@ import optax
 
 from fedu_jax.core.method import Method
 from fedu_jax.core.state import (
-    Array, ClientState, Learner, Metrics, Online, PyTree, Variables)
-from fedu_jax.learners.losses import feature_std, info_nce, unit
+  Array,
+  ClientState,
+  Learner,
+  Metrics,
+  Online,
+  PyTree,
+  Variables,
+)
 from fedu_jax.learners import online_step
+from fedu_jax.learners.losses import feature_std, info_nce, unit
 from fedu_jax.models import networks
 
 

@@ -7,7 +7,14 @@ import jax
 import optax
 
 from fedu_jax.core.state import (
-    Array, ClientState, Learner, Metrics, Online, PyTree, Variables)
+  Array,
+  ClientState,
+  Learner,
+  Metrics,
+  Online,
+  PyTree,
+  Variables,
+)
 from fedu_jax.learners.losses import unit
 from fedu_jax.models import networks
 

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from fedu_jax.core.state import Array, Learner, Online
-from fedu_jax.learners.losses import feature_std, nt_xent
 from fedu_jax.learners import online_step
+from fedu_jax.learners.losses import feature_std, nt_xent
 from fedu_jax.models import networks
 
 

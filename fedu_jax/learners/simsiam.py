@@ -4,8 +4,8 @@ import jax
 
 from fedu_jax.core.method import Method
 from fedu_jax.core.state import Array, Learner, Online
-from fedu_jax.learners.losses import feature_std, regression_loss
 from fedu_jax.learners import online_step
+from fedu_jax.learners.losses import feature_std, regression_loss
 from fedu_jax.models import networks
 
 

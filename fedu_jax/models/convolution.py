@@ -41,12 +41,11 @@ from collections.abc import Callable
 import functools
 
 import jax
-import jax.numpy as jnp
 from jax import lax
+import jax.numpy as jnp
 
 from fedu_jax.core.state import Array, PyTree
 from fedu_jax.models.cpu_conv import by_shape
-
 
 CONVOLUTIONS = ('fast', 'exact')
 

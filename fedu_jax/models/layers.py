@@ -11,8 +11,8 @@ from flax import linen as nn
 import jax
 
 from fedu_jax.core.state import Array
-from fedu_jax.models.batchnorm import BatchNorm
 from fedu_jax.models import convolution
+from fedu_jax.models.batchnorm import BatchNorm
 
 # PyTorch's default for weights: uniform in +-1/sqrt(fan_in).
 _kernel_init = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')

@@ -21,7 +21,8 @@ from jax.typing import ArrayLike
 
 from fedu_jax.core.state import Array, Online, Variables
 from fedu_jax.models.batchnorm import BatchNorm
-from fedu_jax.models.layers import Conv, MLP
+from fedu_jax.models.layers import Conv
+from fedu_jax.models.layers import MLP
 
 
 class BasicBlock(nn.Module):

@@ -19,9 +19,11 @@ from rich.console import Console
 from rich.table import Table
 
 from fedu_jax.runtime import cli
-from fedu_jax.runtime.errors import Ending
 from fedu_jax.runtime import host_memory
 from fedu_jax.runtime import terminal
+from fedu_jax.runtime.errors import Ending
+from fedu_jax.training import forecast
+from fedu_jax.training import step_cost
 from fedu_jax.training.config import build
 from fedu_jax.training.config import config_flag
 from fedu_jax.training.config import registry
@@ -29,8 +31,6 @@ from fedu_jax.training.engine import cost_model
 from fedu_jax.training.engine import memory_needs
 from fedu_jax.training.engine import placement
 from fedu_jax.training.engine.recipe import Recipe
-from fedu_jax.training import forecast
-from fedu_jax.training import step_cost
 
 _CONFIG = config_flag.define()
 _CHIPS = flags.DEFINE_integer(

@@ -17,9 +17,9 @@ import jax
 import orbax.checkpoint as ocp
 
 from fedu_jax.runtime import durable_files
-from fedu_jax.runtime.errors import BadInput
 from fedu_jax.runtime import multihost
 from fedu_jax.runtime import quiet_threads
+from fedu_jax.runtime.errors import BadInput
 
 PyTree = Any  # a tree of arrays, as JAX defines it
 

@@ -14,9 +14,9 @@ import jax
 from rich.console import Console
 
 from fedu_jax.runtime import durable_files
-from fedu_jax.runtime.errors import BadInput, Ending, Unsaved
 from fedu_jax.runtime import machine
 from fedu_jax.runtime import terminal
+from fedu_jax.runtime.errors import BadInput, Ending, Unsaved
 
 _HELP = ('help', 'h', '?', 'helpshort', 'helpfull')
 _CODES = """\

@@ -16,10 +16,10 @@ from jax.experimental import multihost_utils
 import numpy as np
 
 from fedu_jax.runtime import durable_files
-from fedu_jax.runtime.errors import BadInput, Ending
 from fedu_jax.runtime import heartbeat
 from fedu_jax.runtime import private_apis
 from fedu_jax.runtime import signals
+from fedu_jax.runtime.errors import BadInput, Ending
 
 T = TypeVar('T')
 

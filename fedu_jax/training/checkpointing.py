@@ -7,15 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fedu_jax.runtime import metrics_log
+from fedu_jax.runtime import multihost
 from fedu_jax.runtime.checkpoint import Checkpoints
 from fedu_jax.runtime.durable_files import Unwritten
 from fedu_jax.runtime.errors import BadInput, Diverged
-from fedu_jax.runtime import metrics_log
-from fedu_jax.runtime import multihost
-from fedu_jax.training.engine.federation import Federation, Run
-from fedu_jax.training.engine.recipe import Recipe
 from fedu_jax.training import round_report
 from fedu_jax.training import workdir_lock
+from fedu_jax.training.engine.federation import Federation
+from fedu_jax.training.engine.federation import Run
+from fedu_jax.training.engine.recipe import Recipe
 
 
 def check_begun(folder: pathlib.Path, own: Checkpoints, store: str,

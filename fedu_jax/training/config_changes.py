@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from fedu_jax.runtime.errors import BadInput
 from fedu_jax.runtime import json_files
+from fedu_jax.runtime.errors import BadInput
+from fedu_jax.training import data_record
 from fedu_jax.training.config import build
 from fedu_jax.training.config import registry
-from fedu_jax.training import data_record
 
 _EXTENSIONS = 'extensions.json'
 

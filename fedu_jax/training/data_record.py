@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from fedu_jax.data.client_table import client_table
-from fedu_jax.data.lazy_arrays import Images
 from fedu_jax.data import reading_report
 from fedu_jax.data import sources
+from fedu_jax.data.client_table import client_table
+from fedu_jax.data.lazy_arrays import Images
 from fedu_jax.runtime import durable_files
-from fedu_jax.runtime.errors import BadInput
 from fedu_jax.runtime import json_files
 from fedu_jax.runtime import multihost
 from fedu_jax.runtime import terminal
+from fedu_jax.runtime.errors import BadInput
 
 IMAGES = 'images.json'
 _COUNTS = 'partition.json'

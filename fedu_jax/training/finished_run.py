@@ -11,15 +11,15 @@ from rich.console import Console
 from fedu_jax.core.state import Online
 from fedu_jax.data import sources
 from fedu_jax.evaluation.encoder_scores import Scorer
-from fedu_jax.runtime.checkpoint import Checkpoints
-from fedu_jax.runtime.errors import BadInput
 from fedu_jax.runtime import prng
 from fedu_jax.runtime import terminal
-from fedu_jax.training.config import config_dict
-from fedu_jax.training.config.config_dict import Config
-from fedu_jax.training.config import registry
+from fedu_jax.runtime.checkpoint import Checkpoints
+from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training import data_record
 from fedu_jax.training import prepare
+from fedu_jax.training.config import config_dict
+from fedu_jax.training.config import registry
+from fedu_jax.training.config.config_dict import Config
 
 
 def config_of(folder: pathlib.Path, data_dir: str = '',

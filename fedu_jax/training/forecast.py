@@ -14,16 +14,16 @@ from fedu_jax.core.state import ClientArrays, ClientState, ServerState
 from fedu_jax.data import sources
 from fedu_jax.models import networks
 from fedu_jax.runtime.errors import BadInput
+from fedu_jax.training import prepare
+from fedu_jax.training import step_cost
 from fedu_jax.training.config import build
 from fedu_jax.training.config.config_dict import Config
 from fedu_jax.training.engine import clients_streamed
 from fedu_jax.training.engine import cost_model
 from fedu_jax.training.engine import device_mesh
 from fedu_jax.training.engine import memory_needs
-from fedu_jax.training.engine.recipe import Recipe
 from fedu_jax.training.engine import round_program
-from fedu_jax.training import prepare
-from fedu_jax.training import step_cost
+from fedu_jax.training.engine.recipe import Recipe
 
 # Known sources -> training examples, pixels of a side, classes.
 _KNOWN = {'digits': (1438, 8, 10), 'tfds:cifar10': (50_000, 32, 10),

@@ -10,10 +10,10 @@ from fedu_jax.core.state import Online
 from fedu_jax.data.lazy_arrays import Images
 from fedu_jax.runtime import host_memory
 from fedu_jax.runtime import multihost
-from fedu_jax.training.engine import placement
-from fedu_jax.training.engine.recipe import Recipe
-from fedu_jax.training.engine import round_program
 from fedu_jax.training import forecast
+from fedu_jax.training.engine import placement
+from fedu_jax.training.engine import round_program
+from fedu_jax.training.engine.recipe import Recipe
 
 # Bytes that the compiler needs for the smallest round, with its threads.
 _COMPILER = 2**28

@@ -8,19 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from fedu_jax.core.state import Labelled, Online, PyTree
 from fedu_jax.core import trees
+from fedu_jax.core.state import Labelled, Online, PyTree
 from fedu_jax.data import reading_progress
 from fedu_jax.data import sources
-from fedu_jax.evaluation.encoder_scores import Scorer, Settings
+from fedu_jax.evaluation.encoder_scores import Scorer
+from fedu_jax.evaluation.encoder_scores import Settings
 from fedu_jax.models import networks
-from fedu_jax.runtime.errors import BadInput
 from fedu_jax.runtime import host_memory
-from fedu_jax.training.config.config_dict import Config
+from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training.config import contracts
 from fedu_jax.training.config import registry
-from fedu_jax.training.engine.federation import Start
+from fedu_jax.training.config.config_dict import Config
 from fedu_jax.training.engine import round_program
+from fedu_jax.training.engine.federation import Start
 
 _LARGE = 2**14  # smaller layers fit every machine
 

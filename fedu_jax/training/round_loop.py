@@ -10,23 +10,23 @@ import jax
 
 from fedu_jax.core import communication
 from fedu_jax.core.state import Online, PyTree
-from fedu_jax.runtime.checkpoint import Checkpoints
-from fedu_jax.runtime.durable_files import Unwritten
-from fedu_jax.runtime.errors import Diverged, Interrupted, Unsaved
 from fedu_jax.runtime import multihost
 from fedu_jax.runtime import signals
 from fedu_jax.runtime import terminal
+from fedu_jax.runtime.checkpoint import Checkpoints
+from fedu_jax.runtime.durable_files import Unwritten
+from fedu_jax.runtime.errors import Diverged, Interrupted, Unsaved
 from fedu_jax.training import checkpointing
 from fedu_jax.training import collapse
+from fedu_jax.training import prepare
+from fedu_jax.training import round_report
 from fedu_jax.training.engine import client_store
 from fedu_jax.training.engine import clients_on_device
 from fedu_jax.training.engine import clients_streamed
-from fedu_jax.training.engine.federation import Federation
 from fedu_jax.training.engine import placement
-from fedu_jax.training.engine.recipe import Recipe
 from fedu_jax.training.engine import round_program
-from fedu_jax.training import prepare
-from fedu_jax.training import round_report
+from fedu_jax.training.engine.federation import Federation
+from fedu_jax.training.engine.recipe import Recipe
 
 
 class Ended(NamedTuple):

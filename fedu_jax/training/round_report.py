@@ -6,15 +6,20 @@ import pathlib
 import numpy as np
 from rich.console import Console
 from rich.progress import (
-    BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn,
-    TimeRemainingColumn)
+  BarColumn,
+  MofNCompleteColumn,
+  Progress,
+  TextColumn,
+  TimeElapsedColumn,
+  TimeRemainingColumn,
+)
 
 from fedu_jax.core import communication
 from fedu_jax.core.state import Metrics
 from fedu_jax.runtime import json_files
 from fedu_jax.runtime import metrics_log
-from fedu_jax.runtime.metrics_log import Row
 from fedu_jax.runtime import terminal
+from fedu_jax.runtime.metrics_log import Row
 
 # The fields of rows and summaries that depend on the clock. All other fields
 # have the same bits, however often a run was stopped.

@@ -7,9 +7,10 @@ import jax
 import numpy as np
 
 from fedu_jax.core.state import Online
-from fedu_jax.evaluation.encoder_scores import best, Scorer
-from fedu_jax.training.config.config_dict import Config
+from fedu_jax.evaluation.encoder_scores import best
+from fedu_jax.evaluation.encoder_scores import Scorer
 from fedu_jax.training.config import registry
+from fedu_jax.training.config.config_dict import Config
 
 Scores = dict[str, dict[str, float]]  # by encoder and by score
 

@@ -10,15 +10,16 @@ from rich.text import Text
 
 from fedu_jax.core.state import Online
 from fedu_jax.data import sources
-from fedu_jax.evaluation.encoder_scores import best, Scorer
 from fedu_jax.evaluation import protocols
 from fedu_jax.evaluation import score_file
 from fedu_jax.evaluation import score_tables
+from fedu_jax.evaluation.encoder_scores import best
+from fedu_jax.evaluation.encoder_scores import Scorer
 from fedu_jax.runtime import durable_files
-from fedu_jax.runtime.errors import BadInput, Unsaved
 from fedu_jax.runtime import host_memory
 from fedu_jax.runtime import prng
 from fedu_jax.runtime import terminal
+from fedu_jax.runtime.errors import BadInput, Unsaved
 from fedu_jax.training import finished_run
 
 # The rounds that a network was trained for, and a function that loads it.

@@ -15,8 +15,8 @@ from fedu_jax.core.state import ClientState, Labelled, PyTree
 from fedu_jax.models import networks
 from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training.engine import placement
-from fedu_jax.training.engine.recipe import Recipe
 from fedu_jax.training.engine import round_program
+from fedu_jax.training.engine.recipe import Recipe
 
 
 def operations(jaxpr: Any, used: Sequence[bool] | None = None) -> float:

@@ -14,28 +14,28 @@ from rich.console import Console
 
 from fedu_jax.core.state import Online, PyTree
 from fedu_jax.data import sources
-from fedu_jax.evaluation.encoder_scores import Scorer
 from fedu_jax.evaluation import score_tables
-from fedu_jax.runtime.durable_files import Unwritten
-from fedu_jax.runtime.errors import BadInput, Unsaved
+from fedu_jax.evaluation.encoder_scores import Scorer
 from fedu_jax.runtime import host_memory
 from fedu_jax.runtime import json_files
 from fedu_jax.runtime import multihost
 from fedu_jax.runtime import prng
 from fedu_jax.runtime import terminal
-from fedu_jax.training.config import build
-from fedu_jax.training.config import config_dict
-from fedu_jax.training.config.config_dict import Config
-from fedu_jax.training.config import registry
+from fedu_jax.runtime.durable_files import Unwritten
+from fedu_jax.runtime.errors import BadInput, Unsaved
 from fedu_jax.training import config_changes
 from fedu_jax.training import data_record
-from fedu_jax.training.engine import placement
-from fedu_jax.training.engine.recipe import Recipe
 from fedu_jax.training import preflight
 from fedu_jax.training import prepare
 from fedu_jax.training import round_loop
 from fedu_jax.training import run_summary
 from fedu_jax.training import workdir_lock
+from fedu_jax.training.config import build
+from fedu_jax.training.config import config_dict
+from fedu_jax.training.config import registry
+from fedu_jax.training.config.config_dict import Config
+from fedu_jax.training.engine import placement
+from fedu_jax.training.engine.recipe import Recipe
 
 
 class Trained(NamedTuple):

@@ -10,13 +10,13 @@ from typing import Any
 
 from fedu_jax.data import sources
 from fedu_jax.runtime import durable_files
-from fedu_jax.runtime.errors import BadInput
 from fedu_jax.runtime import json_files
 from fedu_jax.runtime import machine
 from fedu_jax.runtime import multihost
-from fedu_jax.training.config.config_dict import Config
-from fedu_jax.training.config import registry
+from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training import config_changes
+from fedu_jax.training.config import registry
+from fedu_jax.training.config.config_dict import Config
 
 _LOCK = '.lock'  # locked by the process of the run; the file stays
 # Files of a start that was killed before it wrote its config.

@@ -9,12 +9,12 @@ from configs import methods
 import fedu_jax
 from fedu_jax.core import communication
 from fedu_jax.core import method
+from fedu_jax.training import forecast
+from fedu_jax.training import round_loop
 from fedu_jax.training.config import build
 from fedu_jax.training.config import registry
 from fedu_jax.training.engine import cost_model
 from fedu_jax.training.engine import round_program
-from fedu_jax.training import forecast
-from fedu_jax.training import round_loop
 from tests.helpers import small
 from tests.helpers import tiny
 

@@ -1,14 +1,15 @@
 """Local training: order of examples, masks, divergence, learners."""
 
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import fedu_jax
-from fedu_jax.core.state import ClientArrays
 from fedu_jax.core import trees
+from fedu_jax.core.state import ClientArrays
 from tests.helpers import small
 
 

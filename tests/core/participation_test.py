@@ -2,7 +2,8 @@
 
 import functools
 
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +11,8 @@ import pytest
 
 import fedu_jax
 from fedu_jax.core import participation
-from fedu_jax.core.state import Batches
 from fedu_jax.core import trees
+from fedu_jax.core.state import Batches
 from tests.helpers import small
 
 DRAWS = 4000

@@ -17,8 +17,8 @@ from tensorflow_datasets.core.download import checksums
 
 from fedu_jax.data import cifar_without_tensorflow
 from fedu_jax.data import sources
-from fedu_jax.runtime.errors import BadInput
 from fedu_jax.runtime import machine
+from fedu_jax.runtime.errors import BadInput
 
 FILES = {
     'cifar10': ('cifar-10-batches-bin', 1, 4, [

@@ -12,8 +12,8 @@ from fedu_jax.data import image_folders
 from fedu_jax.data import reading_report
 from fedu_jax.data import sources
 from fedu_jax.runtime.errors import BadInput
-from fedu_jax.training.config import registry
 from fedu_jax.training import prepare
+from fedu_jax.training.config import registry
 
 CIFAR10 = pathlib.Path(__file__).parents[3] / 'shared' / 'tfds'
 

@@ -1,6 +1,7 @@
 """Few labels: the choice of examples, and the parameters that are trained."""
 
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -23,9 +23,9 @@ from fedu_jax.experiments import published_numbers
 from fedu_jax.experiments import recorded_runs
 from fedu_jax.experiments import runner
 from fedu_jax.experiments import spread
+from fedu_jax.experiments import write_report
 from fedu_jax.experiments.tables import divergence
 from fedu_jax.experiments.tables import linear_evaluation
-from fedu_jax.experiments import write_report
 from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training.config import registry
 

@@ -15,7 +15,10 @@ from tests.faults import attack
 from tests.faults import forks
 from tests.faults import own_sources
 from tests.faults import specimens
-from tests.faults.specimens import encoded, judged, READ, SKIPPED
+from tests.faults.specimens import encoded
+from tests.faults.specimens import judged
+from tests.faults.specimens import READ
+from tests.faults.specimens import SKIPPED
 
 BROKEN = {
     'image files of every kind': attack.Break(

@@ -5,8 +5,8 @@ import pytest
 
 from fedu_jax.data import partition
 from fedu_jax.data import sources
-from fedu_jax.runtime.errors import BadInput
 from fedu_jax.runtime import host_memory
+from fedu_jax.runtime.errors import BadInput
 from tests.faults import attack
 from tests.faults import data
 from tests.faults import specimens

@@ -14,12 +14,13 @@ import numpy as np
 
 from configs import smoke
 from fedu_jax.core import aggregation
-from fedu_jax.core.state import Array, ClientState, Learner, ServerState
 from fedu_jax.core import trees
+from fedu_jax.core.state import Array, ClientState, Learner, ServerState
 from fedu_jax.learners import byol
-from fedu_jax.models.batchnorm import BatchNorm
-from fedu_jax.models.layers import Linear, MLP
 from fedu_jax.models import networks
+from fedu_jax.models.batchnorm import BatchNorm
+from fedu_jax.models.layers import Linear
+from fedu_jax.models.layers import MLP
 
 BATCH = 8
 

@@ -19,12 +19,12 @@ from rich.console import Console
 from fedu_jax.core import local_training
 from fedu_jax.data.sources import Dataset
 from fedu_jax.runtime import checkpoint
+from fedu_jax.training import prepare
+from fedu_jax.training import train
 from fedu_jax.training.config import build
 from fedu_jax.training.config import registry
 from fedu_jax.training.engine import device_mesh
 from fedu_jax.training.engine import round_program
-from fedu_jax.training import prepare
-from fedu_jax.training import train
 from tests.helpers import tiny
 
 _COLLECTIVES = re.compile(

@@ -17,8 +17,8 @@ from absl import app
 import jax
 import numpy as np
 
-from fedu_jax.data import lazy_arrays
 from fedu_jax import main
+from fedu_jax.data import lazy_arrays
 from fedu_jax.runtime import multihost
 from fedu_jax.training.engine import round_program
 

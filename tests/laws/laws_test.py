@@ -2,7 +2,8 @@
 
 import functools
 
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,9 +11,9 @@ import pytest
 
 import fedu_jax
 from fedu_jax.core import aggregation
-from fedu_jax.core.state import Memory, ServerState
 from fedu_jax.core import trees
 from fedu_jax.core import update_rules
+from fedu_jax.core.state import Memory, ServerState
 from tests.helpers import small
 
 RULES = {

@@ -2,7 +2,8 @@
 
 import functools
 
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,8 +13,8 @@ import fedu_jax
 from fedu_jax.core import aggregation
 from fedu_jax.core import participation
 from fedu_jax.core import rounds
-from fedu_jax.core.state import ServerState
 from fedu_jax.core import trees
+from fedu_jax.core.state import ServerState
 from fedu_jax.data import partition
 from fedu_jax.runtime.errors import BadInput
 from tests.helpers import small

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import fedu_jax
-from fedu_jax.core.method import method_of
-from fedu_jax.core import rounds
-from fedu_jax.core.state import Labelled, Memory, ServerState
 from fedu_jax import learners
+from fedu_jax.core import rounds
+from fedu_jax.core.method import method_of
+from fedu_jax.core.state import Labelled, Memory, ServerState
 from fedu_jax.learners import fedca
 from fedu_jax.learners import fedsc
 from fedu_jax.learners import losses
@@ -425,7 +425,9 @@ def test_two_steps_of_the_rivals_in_pytorch(name):
   torch = pytest.importorskip(
       'torch', reason="parity needs PyTorch: pip install -e '.[parity]'")
   from tests.helpers import torch_fedu
-  from tests.helpers.torch_weights import array, from_torch, online_from
+  from tests.helpers.torch_weights import array
+  from tests.helpers.torch_weights import from_torch
+  from tests.helpers.torch_weights import online_from
   from tests.parity import steps_parity_test as parity
   torch.set_default_dtype(torch.float64)
   try:

@@ -1,8 +1,8 @@
 """The convolution and its hand-written gradients equal XLA's."""
 
 import jax
-import jax.numpy as jnp
 from jax import lax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 

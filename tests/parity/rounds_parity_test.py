@@ -16,9 +16,9 @@ from configs import cifar10
 import fedu_jax
 from fedu_jax.core import aggregation
 from fedu_jax.core import rounds
-from fedu_jax.core.state import Memory, ServerState
 from fedu_jax.core import trees
 from fedu_jax.core import update_rules
+from fedu_jax.core.state import Memory, ServerState
 from fedu_jax.models import layers
 from fedu_jax.models import networks
 from fedu_jax.training.config import build
@@ -28,7 +28,8 @@ torch = pytest.importorskip(
 from tests.helpers import torch_fedu  # noqa: E402
 from tests.helpers import torch_rounds  # noqa: E402
 from tests.helpers.torch_rounds import Way  # noqa: E402
-from tests.helpers.torch_weights import from_torch, online_from  # noqa: E402
+from tests.helpers.torch_weights import from_torch  # noqa: E402
+from tests.helpers.torch_weights import online_from  # noqa: E402
 
 BATCH, SIZE, STEPS, ROUNDS, POOL = 8, 7, 2, 4, 16
 COUNTS = [24, 16, 40, 20, 32]  # of images: the weights of the mean

@@ -231,6 +231,7 @@ def test_the_semi_supervised_head(depth, monkeypatch):
   """The logits of each epoch, and the best mean of batches' accuracies."""
   encoder, ours, module = tiny()
   import torch
+
   from tests.helpers import torch_fedu
   epochs, batch, rate, classes = 4, 8, 0.1, 3
   images, test = pictures(20, 4), pictures(50, 5)

@@ -18,15 +18,16 @@ import optax
 import pytest
 
 import fedu_jax
-from fedu_jax.core.state import ServerState, StepState
 from fedu_jax.core import trees
+from fedu_jax.core.state import ServerState, StepState
 from fedu_jax.models import networks
 
 torch = pytest.importorskip(
     'torch', reason="parity needs PyTorch: pip install -e '.[parity]'")
 from tests.helpers import torch_fedu  # noqa: E402
-from tests.helpers.torch_weights import (  # noqa: E402
-    array, from_torch, online_from)
+from tests.helpers.torch_weights import array  # noqa: E402
+from tests.helpers.torch_weights import from_torch  # noqa: E402
+from tests.helpers.torch_weights import online_from  # noqa: E402
 
 WIDTH, HIDDEN, FEATURES = 4, 24, 16
 DECAY, BATCH, SIZE = 0.99, 16, 11

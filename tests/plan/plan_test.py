@@ -11,13 +11,13 @@ import pytest
 
 from benchmarks import plan_check
 from fedu_jax.runtime.errors import BadInput
+from fedu_jax.training import forecast
+from fedu_jax.training import step_cost
 from fedu_jax.training.config import build
 from fedu_jax.training.config import registry
 from fedu_jax.training.engine import cost_model
 from fedu_jax.training.engine import memory_needs
 from fedu_jax.training.engine import placement
-from fedu_jax.training import forecast
-from fedu_jax.training import step_cost
 from tests.helpers import tiny
 
 ROOT = pathlib.Path(__file__).parents[2]

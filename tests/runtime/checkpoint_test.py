@@ -16,14 +16,14 @@ from rich.console import Console
 
 from configs import smoke
 from fedu_jax.runtime import checkpoint
-from fedu_jax.runtime.checkpoint import Checkpoints
 from fedu_jax.runtime import durable_files
-from fedu_jax.runtime.errors import BadInput
 from fedu_jax.runtime import metrics_log
 from fedu_jax.runtime import multihost
-from fedu_jax.training.engine import client_store
+from fedu_jax.runtime.checkpoint import Checkpoints
+from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training import train
 from fedu_jax.training import workdir_lock
+from fedu_jax.training.engine import client_store
 from tests.faults import attack
 from tests.faults import disk
 from tests.helpers import small

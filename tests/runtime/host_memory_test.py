@@ -11,8 +11,8 @@ from PIL import Image
 import pytest
 
 from fedu_jax.data import image_files
-from fedu_jax.runtime.errors import BadInput, OutOfMemory
 from fedu_jax.runtime import host_memory
+from fedu_jax.runtime.errors import BadInput, OutOfMemory
 
 ROOT = pathlib.Path(__file__).parents[2]
 NONE = 2**63 - 4096  # what version 1 says where there is no limit

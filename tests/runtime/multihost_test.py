@@ -20,7 +20,7 @@ import pytest
 
 from fedu_jax.data import partition
 from fedu_jax.runtime import checkpoint
-from fedu_jax.runtime.errors import LOST, Interrupted
+from fedu_jax.runtime.errors import Interrupted, LOST
 
 ROOT = pathlib.Path(__file__).parents[2]
 SCORED = '--config.evaluation.every=1'

@@ -8,8 +8,8 @@ import pytest
 
 from fedu_jax import configs
 from fedu_jax.data import sources
-from fedu_jax.runtime.errors import BadInput
 from fedu_jax.runtime import paths
+from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training import workdir_lock
 from tests.helpers import tiny
 

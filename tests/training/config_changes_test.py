@@ -12,8 +12,8 @@ from PIL import Image
 import pytest
 
 from configs import smoke
-from fedu_jax.runtime.errors import BadInput
 from fedu_jax.runtime import terminal
+from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training import finished_run
 from fedu_jax.training import prepare
 from fedu_jax.training import score_run

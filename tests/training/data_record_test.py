@@ -8,8 +8,8 @@ import pytest
 
 from fedu_jax.data import lazy_arrays
 from fedu_jax.data import sources
-from fedu_jax.runtime.errors import BadInput
 from fedu_jax.runtime import multihost
+from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training import data_record
 
 DRAW = np.random.RandomState(0)

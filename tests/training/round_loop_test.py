@@ -14,12 +14,12 @@ from rich.console import Console
 
 from fedu_jax.core import communication
 from fedu_jax.runtime.errors import Unsaved
-from fedu_jax.training.config import build
-from fedu_jax.training.engine import federation
 from fedu_jax.training import finished_run
 from fedu_jax.training import prepare
 from fedu_jax.training import round_loop
 from fedu_jax.training import train
+from fedu_jax.training.config import build
+from fedu_jax.training.engine import federation
 from tests.helpers import tiny
 
 SEEDS = [3, 4]

@@ -16,17 +16,17 @@ from PIL import Image
 import pytest
 
 from configs import cifar10
-from configs import cifar100
 from configs import cifar10_small
+from configs import cifar100
 from configs import methods
 from configs import quickstart
 from configs import smoke
+from fedu_jax.runtime import terminal
 from fedu_jax.runtime.checkpoint import Checkpoints
 from fedu_jax.runtime.errors import BadInput
-from fedu_jax.runtime import terminal
+from fedu_jax.training import train
 from fedu_jax.training.config import build
 from fedu_jax.training.config import registry
-from fedu_jax.training import train
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = 'tests/helpers/tiny.py'

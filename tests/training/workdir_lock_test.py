@@ -7,10 +7,10 @@ import pytest
 
 from configs import smoke
 from fedu_jax.runtime.errors import BadInput
-from fedu_jax.training.config import registry
 from fedu_jax.training import config_changes
 from fedu_jax.training import finished_run
 from fedu_jax.training import workdir_lock
+from fedu_jax.training.config import registry
 
 
 def begun(folder, config):

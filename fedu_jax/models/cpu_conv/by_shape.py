@@ -10,8 +10,8 @@ from collections.abc import Callable
 import functools
 
 import jax
-import jax.numpy as jnp
 from jax import lax
+import jax.numpy as jnp
 
 from fedu_jax.core.state import Array
 from fedu_jax.models.cpu_conv import few_channels

@@ -14,8 +14,8 @@ Do not use it in bfloat16: `convolution.py` computes that in float32.
 
 from collections.abc import Sequence
 
-import jax.numpy as jnp
 from jax import lax
+import jax.numpy as jnp
 
 from fedu_jax.core.state import Array
 

@@ -15,10 +15,10 @@ from ml_collections import config_flags
 
 from fedu_jax import configs
 from fedu_jax.runtime import cli
-from fedu_jax.runtime.errors import BadInput
 from fedu_jax.runtime import suggest
-from fedu_jax.training.config.fields import FIELDS
+from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training.config import registry
+from fedu_jax.training.config.fields import FIELDS
 
 _MODULE = 'config_file'  # the module name of a config file
 

@@ -10,8 +10,8 @@ import importlib
 import inspect
 from typing import Any, NamedTuple
 
-from fedu_jax.core.aggregation import AGGREGATIONS
 from fedu_jax.core import method
+from fedu_jax.core.aggregation import AGGREGATIONS
 from fedu_jax.core.method import Aggregation, Method, UpdateRule
 from fedu_jax.core.participation import SAMPLINGS
 from fedu_jax.core.trees import DIVERGENCES
@@ -20,9 +20,8 @@ from fedu_jax.data.partition import PARTITIONS
 from fedu_jax.learners import METHODS
 from fedu_jax.learners.losses import LOSSES
 from fedu_jax.models.networks import NETWORKS
-from fedu_jax.runtime.errors import BadInput
 from fedu_jax.runtime import suggest
-
+from fedu_jax.runtime.errors import BadInput
 
 # Modules that have moved: where they were -> where they are. Runs that began
 # earlier name functions by the old paths, such as 'fedu_jax.losses:nt_xent'.

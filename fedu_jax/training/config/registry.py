@@ -14,11 +14,11 @@ import ml_collections
 from fedu_jax.core.method import Aggregation, Method, UpdateRule
 from fedu_jax.data import sources
 from fedu_jax.learners import augment
-from fedu_jax.runtime.errors import BadInput
 from fedu_jax.runtime import suggest
+from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training.config import compatibility
-from fedu_jax.training.config.fields import FIELDS
 from fedu_jax.training.config import pieces
+from fedu_jax.training.config.fields import FIELDS
 
 # The fields that say where a run runs. They change results by rounding at most.
 # The values are those of a run that is read from its folder.

@@ -8,12 +8,14 @@ import numpy as np
 
 from fedu_jax.core import local_training
 from fedu_jax.core.state import ClientArrays, Metrics, Online, PyTree
-from fedu_jax.runtime.checkpoint import Checkpoints
 from fedu_jax.runtime import multihost
+from fedu_jax.runtime.checkpoint import Checkpoints
 from fedu_jax.training.engine import device_mesh
-from fedu_jax.training.engine.federation import Federation, Run, Start
-from fedu_jax.training.engine.recipe import Recipe
 from fedu_jax.training.engine import round_program
+from fedu_jax.training.engine.federation import Federation
+from fedu_jax.training.engine.federation import Run
+from fedu_jax.training.engine.federation import Start
+from fedu_jax.training.engine.recipe import Recipe
 
 
 class ClientsOnDevice(Federation):

@@ -15,16 +15,25 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedu_jax.core import local_training
-from fedu_jax.core.state import (
-    Array, ClientArrays, ClientState, Metrics, Online, PyTree, ServerState)
 from fedu_jax.core import trees
+from fedu_jax.core.state import (
+  Array,
+  ClientArrays,
+  ClientState,
+  Metrics,
+  Online,
+  PyTree,
+  ServerState,
+)
 from fedu_jax.runtime.checkpoint import Checkpoints
-from fedu_jax.training.engine.client_store import Store
 from fedu_jax.training.engine import device_mesh
-from fedu_jax.training.engine.federation import Federation, Run, Start
 from fedu_jax.training.engine import partial_sums
-from fedu_jax.training.engine.recipe import Recipe
 from fedu_jax.training.engine import round_program
+from fedu_jax.training.engine.client_store import Store
+from fedu_jax.training.engine.federation import Federation
+from fedu_jax.training.engine.federation import Run
+from fedu_jax.training.engine.federation import Start
+from fedu_jax.training.engine.recipe import Recipe
 
 
 class _Slice(NamedTuple):

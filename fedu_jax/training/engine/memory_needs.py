@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fedu_jax.core.state import ClientState, ServerState
 from fedu_jax.core import trees
-from fedu_jax.runtime.errors import BadInput
+from fedu_jax.core.state import ClientState, ServerState
 from fedu_jax.runtime import host_memory
+from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training.engine import cost_model
-from fedu_jax.training.engine.recipe import Recipe
 from fedu_jax.training.engine import round_program
+from fedu_jax.training.engine.recipe import Recipe
 
 # The share of a memory that clients may take if another store is possible. The
 # rest is for the compiler's temporaries and for copies.

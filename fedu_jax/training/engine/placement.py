@@ -7,14 +7,14 @@ import numpy as np
 
 from fedu_jax.core.state import Online
 from fedu_jax.data.lazy_arrays import Images, Lazy
-from fedu_jax.runtime.errors import BadInput
 from fedu_jax.runtime import host_memory
 from fedu_jax.runtime import multihost
+from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training.engine import cost_model
 from fedu_jax.training.engine import device_mesh
 from fedu_jax.training.engine import memory_needs
-from fedu_jax.training.engine.recipe import Recipe
 from fedu_jax.training.engine import round_program
+from fedu_jax.training.engine.recipe import Recipe
 
 
 class Place(NamedTuple):

@@ -8,11 +8,11 @@ from collections.abc import Callable
 import dataclasses
 import inspect
 
+from fedu_jax.core import participation
+from fedu_jax.core import trees
 from fedu_jax.core.local_training import Distance
 from fedu_jax.core.method import Aggregation, UpdateRule
-from fedu_jax.core import participation
 from fedu_jax.core.state import Array, Learner
-from fedu_jax.core import trees
 from fedu_jax.models import networks
 
 

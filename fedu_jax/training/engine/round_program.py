@@ -15,10 +15,17 @@ from fedu_jax.core import communication
 from fedu_jax.core import local_training
 from fedu_jax.core import participation
 from fedu_jax.core import rounds
-from fedu_jax.core.state import (
-    Array, Batches, ClientArrays, ClientState, Memory, Metrics, Online,
-    ServerState)
 from fedu_jax.core import trees
+from fedu_jax.core.state import (
+  Array,
+  Batches,
+  ClientArrays,
+  ClientState,
+  Memory,
+  Metrics,
+  Online,
+  ServerState,
+)
 from fedu_jax.training.engine import device_mesh
 from fedu_jax.training.engine.recipe import Recipe
 

@@ -14,14 +14,14 @@ from fedu_jax.core import trees
 from fedu_jax.evaluation import probes
 from fedu_jax.evaluation import semi_supervised
 from fedu_jax.models.networks import Nets
-from fedu_jax.runtime.errors import BadInput
 from fedu_jax.runtime import terminal
+from fedu_jax.runtime.errors import BadInput
+from fedu_jax.training import prepare
+from fedu_jax.training import train
 from fedu_jax.training.config import build
 from fedu_jax.training.config import contracts
 from fedu_jax.training.config import pieces
 from fedu_jax.training.engine import round_program
-from fedu_jax.training import prepare
-from fedu_jax.training import train
 from tests.helpers import small
 from tests.helpers import strangers
 

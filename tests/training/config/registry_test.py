@@ -4,9 +4,9 @@ import pytest
 from rich.console import Console
 
 from fedu_jax.runtime.errors import BadInput
-from fedu_jax.training.config import registry
 from fedu_jax.training import prepare
 from fedu_jax.training import train
+from fedu_jax.training.config import registry
 from tests.helpers import tiny
 
 

@@ -5,7 +5,8 @@ import pathlib
 import tempfile
 
 import hypothesis
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 import jax
 import numpy as np
 import pytest
@@ -14,16 +15,16 @@ from rich.console import Console
 from fedu_jax.core.state import ClientState, Online
 from fedu_jax.runtime import checkpoint
 from fedu_jax.runtime import durable_files
-from fedu_jax.runtime.errors import BadInput
 from fedu_jax.runtime import host_memory
+from fedu_jax.runtime.errors import BadInput
+from fedu_jax.training import prepare
+from fedu_jax.training import round_report
+from fedu_jax.training import train
 from fedu_jax.training.config import build
 from fedu_jax.training.config import registry
 from fedu_jax.training.engine import client_store
 from fedu_jax.training.engine import memory_needs
 from fedu_jax.training.engine import placement
-from fedu_jax.training import prepare
-from fedu_jax.training import round_report
-from fedu_jax.training import train
 from tests.faults import ends
 from tests.helpers import small
 from tests.helpers import tiny

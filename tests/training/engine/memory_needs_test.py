@@ -8,8 +8,12 @@ from rich.console import Console
 
 from configs import cifar10
 from fedu_jax.runtime import checkpoint
-from fedu_jax.runtime.errors import BadInput
 from fedu_jax.runtime import host_memory
+from fedu_jax.runtime.errors import BadInput
+from fedu_jax.training import finished_run
+from fedu_jax.training import forecast
+from fedu_jax.training import prepare
+from fedu_jax.training import train
 from fedu_jax.training.config import build
 from fedu_jax.training.config import registry
 from fedu_jax.training.engine import clients_on_device
@@ -17,10 +21,6 @@ from fedu_jax.training.engine import cost_model
 from fedu_jax.training.engine import memory_needs
 from fedu_jax.training.engine import placement
 from fedu_jax.training.engine import round_program
-from fedu_jax.training import forecast
-from fedu_jax.training import finished_run
-from fedu_jax.training import prepare
-from fedu_jax.training import train
 from tests.helpers import tiny
 
 HUGE = 10**15

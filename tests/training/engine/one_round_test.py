@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedu_jax.core.method import Aggregation, UpdateRule
 from fedu_jax.core import aggregation
 from fedu_jax.core import rounds
 from fedu_jax.core import trees
 from fedu_jax.core import update_rules
+from fedu_jax.core.method import Aggregation, UpdateRule
 from fedu_jax.training.engine import client_store
 from fedu_jax.training.engine import clients_on_device
 from fedu_jax.training.engine import clients_streamed

@@ -11,10 +11,10 @@ import fedu_jax
 from fedu_jax.core import aggregation
 from fedu_jax.core import local_training
 from fedu_jax.core.state import ServerState
-from fedu_jax.training.config import build
-from fedu_jax.training.engine import round_program
 from fedu_jax.training import round_report
 from fedu_jax.training import train
+from fedu_jax.training.config import build
+from fedu_jax.training.engine import round_program
 from tests.helpers import small
 from tests.helpers import tiny
 
