@@ -6,18 +6,17 @@ import os
 import shutil
 import tempfile
 
-# Before JAX is imported, here and in the processes that tests start. Compiled
-# programs are kept for one session, where `fedu_jax.main` keeps them, for all
-# of pytest's processes, the first of which gets here before it starts others:
-# several tests run the same config.
+# Set before JAX is imported, for this process and those that tests start. All
+# processes of a session share one cache of compiled programs, because several
+# tests run the same config. Pytest's first process sets it before it starts
+# others.
 os.environ['JAX_PLATFORMS'] = 'cpu'
 if 'PYTEST_XDIST_WORKER' not in os.environ:
   os.environ['XDG_CACHE_HOME'] = tempfile.mkdtemp(prefix='fedu_jax-')
-# Most of the time goes into compiling programs that run for a second: quickly
-# made ones are the better bargain, a quarter off the whole. The older way to
-# emit fusions, which later versions have no more, compiles in half of the rest;
-# a program in one piece in less than in 32, which the cores need not share; and
-# small programs are many, so they are kept as well.
+# Most of the time is spent compiling programs that run for a second. Without
+# optimisation the whole takes a quarter less. The older emitter of fusions,
+# which later versions lack, halves the rest. One piece compiles faster than 32.
+# There are many small programs, so these are cached too.
 os.environ['XLA_FLAGS'] = (
     '--xla_backend_optimization_level=0 '
     '--xla_cpu_parallel_codegen_split_count=1' + (
@@ -33,8 +32,8 @@ jax.config.update('jax_compilation_cache_dir', os.path.join(
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 
-# The long files, longest first: begun last, one would keep a process busy when
-# the others have nothing left to do.
+# The long files, the longest first: started last, one would keep one process
+# busy while the others wait.
 _LONG = ('numbers_test', 'device_mesh_test', 'experiments_test', 'train_test',
          'kill_test', 'benchmarks_test', 'multihost_test', 'checkpoint_test',
          'steps_parity_test', 'rounds_parity_test', 'plan_test', 'laws_test',

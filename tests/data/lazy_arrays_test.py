@@ -16,7 +16,7 @@ from fedu_jax.runtime.errors import BadInput
 
 DRAW = np.random.RandomState(0)
 IMAGES = DRAW.randint(0, 256, (30, 6, 6, 3)).astype(np.uint8)
-LABELS = np.repeat(np.arange(3), 10)  # their first ones lie apart
+LABELS = np.repeat(np.arange(3), 10)  # in blocks
 CIFAR10 = pathlib.Path(__file__).parents[3] / 'shared' / 'tfds'
 
 

@@ -322,7 +322,7 @@ def test_an_unreadable_image_is_skipped_and_named(clients, content, reason):
   path = clients / 'client1' / '1.jpg'
   png = (clients / 'client0' / '0.png').read_bytes()
   path.write_bytes(png[:len(png) // 2] if content is None else content)
-  for _ in range(2):  # read, and from what is kept beside the data
+  for _ in range(2):  # read, and then from the cache next to the data
     data = sources.load(f'folder:{clients}')
     assert data.owners.tolist() == [0] * 2 + [1] * 2 + [2] * 8
     np.testing.assert_array_equal(

@@ -32,8 +32,8 @@ BROKEN = {
 
 _ROUNDS, _FEWER = 12, 4
 _COHORT = ('--config.cohort=2', '--config.participation.dropout=0.3')
-# Where clients lie, and how they are drawn; one is scored as well, and the last
-# goes on from the end of a run of half the rounds.
+# Stores of clients, and ways to draw them. One variant is scored too, and the
+# last one resumes from the end of a run of half the rounds.
 VARIANTS: dict[str, tuple[str, ...]] = {
     'disk': ('--config.store=disk', *_COHORT),
     'device': (),

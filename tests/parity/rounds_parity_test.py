@@ -133,7 +133,7 @@ def round_fn(moving_average, stop_gradient):
 
   def init(client, round_):
     state = made.init(client, round_)
-    # To a client whose first round is over 'alias' is what 'copy' is.
+    # After a client's first round, 'alias' is the same as 'copy'.
     return state._replace(first=state.first & client.memory.learner)
   learner = made._replace(
       init=init, step=functools.partial(made.step, view=view()))

@@ -59,7 +59,7 @@ def test_memory_is_what_a_run_takes(changes, tmp_path):
         config_of(devices='1', **changes), tmp_path / 'run')
   assert found.program == pytest.approx(found.program_of_run, rel=0.002)
   assert found.device == pytest.approx(found.device_of_run, rel=0.15)
-  # So small a network is a small part of it; so what lies beside, by itself.
+  # This network is a small part of the program, so other arrays count alone.
   assert found.device - found.program == pytest.approx(
       found.device_of_run - found.program_of_run, abs=4000)
 

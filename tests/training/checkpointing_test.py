@@ -1,4 +1,4 @@
-"""Saving a round: failures that are told, and states that are refused."""
+"""Saving a round: failures that are reported, and states that are refused."""
 
 import errno
 import types
@@ -13,13 +13,13 @@ from fedu_jax.training.engine import federation
 
 
 class Server(NamedTuple):
-  """As much of a server as is looked at."""
+  """The part of a server that is looked at."""
   weight: np.floating
   round: np.integer
 
 
 class Rounds(federation.Federation):
-  """A federation after three rounds, of which nothing was computed."""
+  """A federation after three rounds in which nothing was computed."""
   done, where, compiled = 3, '', None
   kept = None
 
@@ -43,7 +43,7 @@ class Rounds(federation.Federation):
 
 
 def checkpoints(newest, error=None):
-  """Those of a folder whose newest is of such a round."""
+  """Makes the checkpoints of a folder, the newest of such a round."""
   saved = []
 
   def save(*what):
@@ -68,7 +68,7 @@ def test_a_failure_says_what_failed_why_and_what_there_is(newest, remains):
 
 
 def test_rows_are_on_disk_before_the_checkpoint():
-  """Rows that cannot be written leave no checkpoint that is beyond them."""
+  """If rows cannot be written, no later checkpoint is saved."""
   own = checkpoints(2)
 
   def settle():

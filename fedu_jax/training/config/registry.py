@@ -50,14 +50,14 @@ def flatten(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 class Checked(ml_collections.FrozenConfigDict):
-  """A config that `check` has found right, and that nobody can change since."""
+  """A config that has passed `check` and cannot be changed."""
 
 
 def checked(config: ml_collections.ConfigDict) -> Checked:
   """Checks a config, unless that has been done.
 
   Raises:
-    BadInput: as `check`.
+    BadInput: as in `check`.
   """
   if isinstance(config, Checked):
     return config
