@@ -10,7 +10,7 @@ import fedu_jax
 from fedu_jax.core import communication
 from fedu_jax.core import method
 from fedu_jax.training import forecast
-from fedu_jax.training import round_loop
+from fedu_jax.training import round_report
 from fedu_jax.training.config import build
 from fedu_jax.training.config import registry
 from fedu_jax.training.engine import cost_model
@@ -126,7 +126,8 @@ def test_a_round_counts_the_uploads_that_arrive():
       'sound': np.array([True, False, True]), 'steps': np.ones(3, int),
       'global_predictor': np.zeros(3, bool), 'loss': np.ones(3),
       'divergence': np.ones(3)}
-  row = round_loop._row(1, metrics, 1., config_of(), communication.Sent(70, 11))
+  row = round_report.row_of(1, metrics, 1., batch_size=BATCH,
+                            sent=communication.Sent(70, 11))
   assert (row['bytes_up'], row['bytes_down']) == (140, 33)
 
 
