@@ -1,10 +1,12 @@
 """The benchmarks run, check their own work, and report their numbers."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
 
+import jax
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -29,6 +31,9 @@ def test_quick(name, measured):
   done = subprocess.run(
       [sys.executable, '-m', f'benchmarks.{name}_bench', '--quick', '--json',
        '--repetitions=2'], cwd=ROOT, text=True, capture_output=True,
+      # The cases of a benchmark share programs.
+      env={**os.environ, 'JAX_COMPILATION_CACHE_DIR':
+           jax.config.jax_compilation_cache_dir},
       check=False, timeout=600)
   assert done.returncode == 0, done.stdout + done.stderr
   found = json.loads(done.stdout)
