@@ -48,17 +48,17 @@ def no_memory(*_: PyTree) -> PyTree:
 
 
 def fits_any(config: Mapping[str, Any]) -> None:
-  """The default check: no value of the config is refused."""
+  """The default check: it accepts all values of the config."""
   del config
 
 
 class Aggregation(NamedTuple):
-  """What the server makes of the uploads, what it reads and remembers.
+  """An aggregation with its upload and the server's memory.
 
   `fn` is `(server, clients, ...) -> server`. The clients are stacked [M, ...].
-  It reads of them what `upload` returns, and `num_examples`; where this is 0, a
-  client must not count. Its keyword arguments are fields of config.aggregation.
-  See `core/aggregation.py` for `add`, by which it runs on many devices.
+  It may read only the result of `upload` and `num_examples`. A client with
+  num_examples 0 must not count. Keyword arguments are fields of
+  config.aggregation. `core/aggregation.py` explains the argument `add`.
   """
   fn: Callable[..., ServerState]  # (server, clients [M], ...) -> server
   upload: Upload = upload_online  # (client, cohort) -> tree
@@ -66,11 +66,11 @@ class Aggregation(NamedTuple):
 
 
 class UpdateRule(NamedTuple):
-  """What a client makes of the download, what it receives and remembers.
+  """An update rule with its download and the client's memory.
 
-  `fn` is `(client, server, ...) -> client`, for one client. It reads of the
-  server what `download` returns, and `round`. Its keyword arguments are fields
-  of config.rule.
+  `fn` is `(client, server, ...) -> client`, for one client. It may read only
+  the result of `download` and the server's `round`. Keyword arguments are
+  fields of config.rule.
   """
   fn: Callable[..., ClientState]  # (client, server, ...) -> client
   download: Download = download_online  # (server) -> tree
@@ -107,5 +107,5 @@ def rule_of(piece: UpdateRule | Callable[..., ClientState]) -> UpdateRule:
 
 
 def method_of(piece: Method | Callable[..., Learner]) -> Method:
-  """Returns a record as it is; a function becomes one that goes with any."""
+  """Returns a record as it is; a function becomes one without restrictions."""
   return piece if isinstance(piece, Method) else Method(piece)
