@@ -30,7 +30,7 @@ from fedu_jax.runtime.checkpoint import Checkpoints
 from fedu_jax.training import forecast
 from fedu_jax.training import prepare
 from fedu_jax.training.config import build
-from fedu_jax.training.config import registry
+from fedu_jax.training.config import checks
 from fedu_jax.training.engine import client_store
 from fedu_jax.training.engine import clients_on_device
 from fedu_jax.training.engine import clients_streamed
@@ -103,7 +103,7 @@ def compare(config: ml_collections.ConfigDict, folder: pathlib.Path) -> Found:
     config: a complete config, for the devices here or fewer.
     folder: an empty folder for the run.
   """
-  registry.check(config)
+  checks.check(config)
   found = forecast.forecast(config, forecast.data_of(config), forecast.Machine(
       0, placement.device_bytes(), host_memory.host_bytes()))
   of_run = _run(config, folder)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from benchmarks.lib import timing
 from benchmarks.lib import workload
-from fedu_jax.training.config import registry
+from fedu_jax.training.config import binding
 from fedu_jax.training.engine import cost_model
 
 _CLIENTS = 5
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
           for name, fn in programs.items()})
 
   product, product_operations = timing.matmul(args.dtype)
-  draw = registry.view(work.config)
+  draw = binding.view(work.config)
   view = jax.jit(lambda x, rng: [draw(x, key) for key in jax.random.split(rng)])
   runs = {'matmul': product, 'augment': lambda: view(images[0], rngs[0]),
           'unlooped': workload.repeated(unlooped, first, images, rngs),

@@ -13,8 +13,8 @@ from fedu_jax.runtime import paths
 from fedu_jax.runtime import signals
 from fedu_jax.runtime.errors import Ending
 from fedu_jax.training import train
+from fedu_jax.training.config import checks
 from fedu_jax.training.config import config_flag
-from fedu_jax.training.config import registry
 
 _CONFIG = config_flag.define()
 _WORKDIR = flags.DEFINE_string(
@@ -37,7 +37,7 @@ def main(_: list[str]) -> None:
   signals.listen()
   try:
     workdir = paths.workdir(str(_WORKDIR.value))
-    config = registry.checked(_CONFIG.value)
+    config = checks.checked(_CONFIG.value)
     cli.keep_compiled_programs()
     with multihost.joined(**config.distributed):
       cli.see_devices()

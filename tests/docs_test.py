@@ -103,8 +103,8 @@ def network_bytes():
 
   from configs import smoke
   import fedu_jax
-  from fedu_jax.training.config import registry
-  nets = registry.bind(smoke.get_config(), 'model')()
+  from fedu_jax.training.config import binding
+  nets = binding.bind(smoke.get_config(), 'model')()
   return fedu_jax.trees.num_bytes(jax.eval_shape(
       lambda: fedu_jax.init_online(nets, jax.random.key(0), jax.numpy.zeros(
           (2, 8, 8, 3)))))
@@ -172,20 +172,20 @@ def test_paths_exist(page):
 
 @pytest.mark.parametrize('page', NOW)
 def test_fields_exist(page):
-  from fedu_jax.training.config import registry
+  from fedu_jax.training.config import checks
   for name in re.findall(r'--config\.([\w.]*\w)', NOW[page]):
-    assert name in registry.FIELDS, name
+    assert name in checks.FIELDS, name
 
 
 @pytest.mark.parametrize('page', NOW)
 def test_fields_in_sentences_exist(page):
   """For example `data.depth=0`, without the rest of the flag."""
-  from fedu_jax.training.config import registry
-  sections = {name.partition('.')[0] for name in registry.FIELDS if '.' in name}
+  from fedu_jax.training.config import checks
+  sections = {name.partition('.')[0] for name in checks.FIELDS if '.' in name}
   for section, name in re.findall(
       r'`(?:config\.)?(\w+)\.(\w+)(?:=[^`]*)?`', NOW[page]):
     if section in sections and name not in ('name', 'py', 'json', 'jsonl'):
-      assert f'{section}.{name}' in registry.FIELDS, (section, name)
+      assert f'{section}.{name}' in checks.FIELDS, (section, name)
 
 
 def flags_of(module):

@@ -15,8 +15,9 @@ from fedu_jax.core import local_training
 from fedu_jax.core import rounds
 from fedu_jax.core.state import Array, Learner, Online, StepState
 from fedu_jax.models import networks
+from fedu_jax.training.config import binding
 from fedu_jax.training.config import build
-from fedu_jax.training.config import registry
+from fedu_jax.training.config import checks
 
 # The largest error, after a few steps, between two orders of summation.
 BOUND = {'float32': 0.02, 'bfloat16': 0.3}
@@ -47,8 +48,8 @@ def make(args: argparse.Namespace, *, first_target: str = 'copy',
   config.model.name = args.model
   config.model.convolution = convolution
   config.learner.first_target = first_target
-  registry.check(config)
-  nets = registry.bind(config, 'model')()
+  checks.check(config)
+  nets = binding.bind(config, 'model')()
   made = build.learner(config, nets)
   if learner:
     made = made._replace(step=functools.partial(made.step, **learner))

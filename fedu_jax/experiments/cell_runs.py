@@ -21,7 +21,7 @@ from fedu_jax.runtime.errors import BadInput, Unsaved
 from fedu_jax.training import data_record
 from fedu_jax.training import score_run
 from fedu_jax.training import train
-from fedu_jax.training.config import registry
+from fedu_jax.training.config import checks
 
 
 def result(arm: plans.Arm, scores: list[dict[str, float]], runs: pathlib.Path,
@@ -142,10 +142,10 @@ def see_same_images(seen: dict[str, pathlib.Path], arm: plans.Arm,
   Raises:
     BadInput: an earlier run had other test images.
   """
-  own = {name: value for name, value in registry.flatten(
+  own = {name: value for name, value in checks.flatten(
       arm.config).items() if name.startswith('data.')}
   key = json.dumps({name: own[name] for name in sorted(
-      own.keys() - set(registry.PLACES) - {'data.max_examples'})})
+      own.keys() - set(checks.PLACES) - {'data.max_examples'})})
   if (mine := data_record.known(folder)) is None:
     return  # a run of an earlier version
   first = seen.setdefault(key, folder)

@@ -12,7 +12,7 @@ from fedu_jax.configs import cifar10
 from fedu_jax.configs import cifar10_small
 from fedu_jax.configs import methods
 from fedu_jax.configs import smoke
-from fedu_jax.training.config import registry
+from fedu_jax.training.config import checks
 
 
 class Scale(NamedTuple):
@@ -151,7 +151,7 @@ def make(scale: Scale, *, method: str = 'fedu', data: str, iid: bool = False,
     config.evaluation.alone = (
         2 if scale.arms == 'few' else
         1 if scale.arms == 'some' and iid else config.clients)
-  registry.check(config)
+  checks.check(config)
   return config
 
 
@@ -162,10 +162,10 @@ def key_of(config: ml_collections.ConfigDict, seed: int) -> str:
   earlier versions are found, although fields were added since. An added field
   counts as a difference if its value is not the one that earlier runs had.
   """
-  flat, usual = map(registry.flatten, (config, cifar10.get_config()))
-  usual |= registry.ADDED
+  flat, usual = map(checks.flatten, (config, cifar10.get_config()))
+  usual |= checks.ADDED
   changed = {name: value for name, value in flat.items()
-             if name not in ('seed', *registry.PLACES)
+             if name not in ('seed', *checks.PLACES)
              and (name not in usual or usual[name] != value)}
   text = json.dumps(changed, sort_keys=True)
   return f'{hashlib.sha256(text.encode()).hexdigest()[:12]}-seed{seed}'

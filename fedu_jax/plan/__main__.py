@@ -25,8 +25,8 @@ from fedu_jax.runtime.errors import Ending
 from fedu_jax.training import forecast
 from fedu_jax.training import step_cost
 from fedu_jax.training.config import build
+from fedu_jax.training.config import checks
 from fedu_jax.training.config import config_flag
-from fedu_jax.training.config import registry
 from fedu_jax.training.engine import cost_model
 from fedu_jax.training.engine import memory_needs
 from fedu_jax.training.engine import placement
@@ -157,7 +157,7 @@ def main(_: list[str]) -> None:
 def _plan(config) -> tuple[forecast.Forecast, forecast.Machine, float, str]:
   """Returns the forecast, its machine, the rate of operations and its source.
   """
-  registry.check(config)
+  checks.check(config)
   cli.keep_compiled_programs()  # the run needs the same programs
   _see_enough_devices(config)
   cli.see_devices()

@@ -14,7 +14,7 @@ from fedu_jax.runtime import json_files
 from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training import data_record
 from fedu_jax.training.config import build
-from fedu_jax.training.config import registry
+from fedu_jax.training.config import checks
 
 _EXTENSIONS = 'extensions.json'
 
@@ -44,7 +44,7 @@ def check(folder: pathlib.Path, before: Flat, after: Flat, *,
   Raises:
     BadInput: a value differs that must not.
   """
-  names = registry.differing(before, after)
+  names = checks.differing(before, after)
   free = _FREE | _SCORING | ({'checkpoint.every'} if done(folder) else set())
   if data_record.known(folder):
     free |= {name for name in names if name.startswith('data.')}
@@ -56,7 +56,7 @@ def check(folder: pathlib.Path, before: Flat, after: Flat, *,
             'no digests of images began this run'
             if wrong == ['data.source'] else '')
     raise BadInput(f'{folder} belongs to another config, which differs in '
-                   f'{", ".join(registry.differences(before, after))}: choose '
+                   f'{", ".join(checks.differences(before, after))}: choose '
                    f'another --workdir{hint}')
 
 
@@ -78,14 +78,14 @@ def _check_rounds(folder: pathlib.Path, before: Flat, after: Flat,
 
 def clears_scores(before: Flat, after: Flat) -> bool:
   """Whether a change of the config makes a run's kept scores invalid."""
-  return bool(_SCORING & set(registry.differing(before, after)))
+  return bool(_SCORING & set(checks.differing(before, after)))
 
 
 def told(before: Flat, after: Flat) -> str:
   """Says which values are other than before; '' if none is."""
   return ', '.join(f'{name} is {after.get(name, "absent")} now, not '
                    f'{before.get(name, "absent")}'
-                   for name in registry.differing(before, after))
+                   for name in checks.differing(before, after))
 
 
 def extend(folder: pathlib.Path, before: Flat, after: Flat) -> str:

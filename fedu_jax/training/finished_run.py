@@ -17,8 +17,8 @@ from fedu_jax.runtime.checkpoint import Checkpoints
 from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training import data_record
 from fedu_jax.training import prepare
+from fedu_jax.training.config import checks
 from fedu_jax.training.config import config_dict
-from fedu_jax.training.config import registry
 from fedu_jax.training.config.config_dict import Config
 
 
@@ -36,17 +36,17 @@ def config_of(folder: pathlib.Path, data_dir: str = '',
   """
   path = folder / 'config.json'
   try:
-    flat = registry.complete(json.loads(path.read_text()))
+    flat = checks.complete(json.loads(path.read_text()))
     if source:
       flat['data.source'] = source
     config = config_dict.from_flat(
-        flat | registry.PLACES | {'data.dir': data_dir})
+        flat | checks.PLACES | {'data.dir': data_dir})
   except (OSError, ValueError, TypeError, AttributeError) as error:
     # The file is missing, is no JSON, or is no config.
     raise BadInput(f'{folder} holds no run ({error}): give the --workdir of '
                    'one that has started') from error
   try:
-    registry.check(config)
+    checks.check(config)
   except BadInput as error:
     if not source:
       raise

@@ -22,6 +22,7 @@ from fedu_jax.training.engine import clients_streamed
 from fedu_jax.training.engine import cost_model
 from fedu_jax.training.engine import device_mesh
 from fedu_jax.training.engine import memory_needs
+from fedu_jax.training.engine import placement
 from fedu_jax.training.engine import round_program
 from fedu_jax.training.engine.recipe import Recipe
 
@@ -117,7 +118,7 @@ def forecast(config: Config, data: sources.Dataset,
       data=data.train_images.size, groups=groups,
       at_once=config.clients_per_device or share)
   sizes = sizes._replace(
-      store=memory_needs.store_of(recipe, sizes, machine.memories))
+      store=placement.store_of(recipe, sizes, machine.memories))
   here = config.clients if sizes.store == 'device' and sampled else (
       sizes.at_once)
   if memory_needs.lacking(sizes, machine.memories):

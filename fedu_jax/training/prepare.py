@@ -17,8 +17,8 @@ from fedu_jax.evaluation.encoder_scores import Settings
 from fedu_jax.models import networks
 from fedu_jax.runtime import host_memory
 from fedu_jax.runtime.errors import BadInput
+from fedu_jax.training.config import binding
 from fedu_jax.training.config import contracts
-from fedu_jax.training.config import registry
 from fedu_jax.training.config.config_dict import Config
 from fedu_jax.training.engine import round_program
 from fedu_jax.training.engine.federation import Start
@@ -75,7 +75,7 @@ def parts_of(config: Config,
         'none: set --config.partition.name='
         f'{"iid" if data.owners is None else "natural"}')
   parts = contracts.parts(
-      registry.bind(config, 'partition')(
+      binding.bind(config, 'partition')(
           labels, config.clients, np.random.RandomState(config.seed)),
       name=config.partition.name, num_clients=config.clients,
       num_examples=len(data.train_images))
@@ -96,7 +96,7 @@ def networks_of(config: Config, data: sources.Dataset
     BadInput: they do not fit the memory, their outputs do not fit the learner,
       or a researcher's own network or divergence breaks its contract.
   """
-  nets = registry.bind(config, 'model')()
+  nets = binding.bind(config, 'model')()
   rng = jax.random.fold_in(jax.random.key(config.seed), round_program.INIT)
   images = jnp.zeros((2, *data.train_images.shape[1:]))
   if max(config.model.width * 64, config.model.hidden,
@@ -105,7 +105,7 @@ def networks_of(config: Config, data: sources.Dataset
         lambda: networks.init_online(nets, rng, images)))
     host_memory.refuse(size, 'a network of this config.model')
   online = contracts.online(nets, rng, images, name=config.model.name)
-  contracts.divergence(registry.bind(config, 'divergence'),
+  contracts.divergence(binding.bind(config, 'divergence'),
                        online.encoder.params, name=config.divergence.name)
   _check_outputs(config, nets, online, data)
   return nets, online
@@ -113,8 +113,8 @@ def networks_of(config: Config, data: sources.Dataset
 
 def _check_outputs(config, nets, online, data) -> None:
   """Checks that the networks' outputs fit the learner."""
-  labelled = registry.labelled(config) and data.train_labels is not None
-  if not labelled and (not registry.method(config).equal_widths or min(
+  labelled = binding.labelled(config) and data.train_labels is not None
+  if not labelled and (not binding.method(config).equal_widths or min(
       config.model.projector_layers, config.model.predictor_layers)):
     return
 
@@ -137,7 +137,7 @@ def examples_of(config: Config,
   Raises:
     BadInput: the learner needs labels, and the data has none.
   """
-  if not registry.labelled(config):
+  if not binding.labelled(config):
     return data.train_images
   if data.train_labels is None:
     raise BadInput(f'learner {config.learner.name} needs labels, and '
@@ -168,4 +168,4 @@ def scorer_of(config: Config, nets: networks.Nets,
       else np.asarray(test),
       nothing if data.test_labels is None else data.test_labels,
       settings, config.seed, dict(config.view), config.data.dir,
-      classifies=registry.labelled(config))
+      classifies=binding.labelled(config))

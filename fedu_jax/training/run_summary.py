@@ -9,7 +9,7 @@ import numpy as np
 from fedu_jax.core.state import Online
 from fedu_jax.evaluation.encoder_scores import best
 from fedu_jax.evaluation.encoder_scores import Scorer
-from fedu_jax.training.config import registry
+from fedu_jax.training.config import checks
 from fedu_jax.training.config.config_dict import Config
 
 Scores = dict[str, dict[str, float]]  # by encoder and by score
@@ -59,6 +59,6 @@ def summary_of(config: Config, scores: Scores, speed: dict[str, float], *,
       'linear_accuracy_untrained': score('linear', 'untrained'),
       'scores': scores, **speed, 'wall_seconds': wall,
       'device': jax.devices()[0].device_kind,
-      'jax': jax.__version__, 'config': registry.flatten(config),
+      'jax': jax.__version__, 'config': checks.flatten(config),
       **({'files': files} if files else {}),
       **({'extensions': extensions} if extensions else {})}

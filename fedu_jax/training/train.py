@@ -31,8 +31,8 @@ from fedu_jax.training import round_loop
 from fedu_jax.training import run_summary
 from fedu_jax.training import workdir_lock
 from fedu_jax.training.config import build
+from fedu_jax.training.config import checks
 from fedu_jax.training.config import config_dict
-from fedu_jax.training.config import registry
 from fedu_jax.training.config.config_dict import Config
 from fedu_jax.training.engine import placement
 from fedu_jax.training.engine.recipe import Recipe
@@ -73,7 +73,7 @@ def train(config: Config, workdir: str, *,
     Interrupted: a signal came, and all is saved.
     Unsaved: a signal came, and not all could be saved.
   """
-  config = registry.checked(config)  # that there is a seed, too
+  config = checks.checked(config)  # that there is a seed, too
   return train_seeds(config, [config.seed], [workdir], consoles=[console],
                      extend=extend)[0]
 
@@ -114,7 +114,7 @@ def train_seeds(config: Config, seeds: Sequence[int],
     with contextlib.ExitStack() as own_holds:
       return train_seeds(config, seeds, workdirs, consoles=consoles,
                          holds=own_holds, extend=extend)
-  config = registry.checked(config)
+  config = checks.checked(config)
   if multihost.several() and config.evaluation.alone:
     raise BadInput(f'config.evaluation.alone is {config.evaluation.alone}, '
                    'which is for one host: set it to 0')
@@ -256,7 +256,7 @@ def _train_and_evaluate(config: Config, workdir: str,
                         holds: contextlib.ExitStack,
                         console: Console, extend: bool) -> dict[str, Any]:
   began = time.perf_counter()
-  config = registry.checked(config)  # that there is a seed, too
+  config = checks.checked(config)  # that there is a seed, too
   trained, = train_seeds(config, [config.seed], [workdir], consoles=[console],
                          holds=holds, extend=extend)
   scores = {}

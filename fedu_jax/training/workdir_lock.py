@@ -15,7 +15,7 @@ from fedu_jax.runtime import machine
 from fedu_jax.runtime import multihost
 from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training import config_changes
-from fedu_jax.training.config import registry
+from fedu_jax.training.config import checks
 from fedu_jax.training.config.config_dict import Config
 
 _LOCK = '.lock'  # locked by the process of the run; the file stays
@@ -110,7 +110,7 @@ def _check(folder: pathlib.Path, config: Config,
   """Does the checks of `claim` except for the lock.
 
   Returns:
-    The config in the folder, without the fields of `registry.PLACES`; None if
+    The config in the folder, without the fields of `checks.PLACES`; None if
     there is none.
   """
   path = folder / 'config.json'
@@ -120,7 +120,7 @@ def _check(folder: pathlib.Path, config: Config,
       theirs = json.loads(path.read_text())
       if not isinstance(theirs, dict):
         raise ValueError(f'{path} is no config')
-      theirs = _kept(registry.complete(theirs))
+      theirs = _kept(checks.complete(theirs))
       config_changes.check(folder, theirs, _own(config), extend=extend)
       lying = clients_on_disk(folder)
       saved = any((folder / 'checkpoints').glob('*'))
@@ -161,13 +161,13 @@ def _see_it_can_be_made(folder: pathlib.Path) -> None:
 
 def _own(config: Config) -> dict[str, Any]:
   """The flat config without the fields that say where a run runs."""
-  return _kept(registry.flatten(config))
+  return _kept(checks.flatten(config))
 
 
 def _kept(flat: dict[str, Any]) -> dict[str, Any]:
-  """A flat config without `registry.PLACES`, and with an absolute source."""
+  """A flat config without `checks.PLACES`, and with an absolute source."""
   kept = {name: value for name, value in flat.items()
-          if name not in registry.PLACES}
+          if name not in checks.PLACES}
   if isinstance(source := kept.get('data.source'), str):
     kept['data.source'] = sources.absolute(source)
   return kept

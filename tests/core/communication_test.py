@@ -11,8 +11,9 @@ from fedu_jax.core import communication
 from fedu_jax.core import method
 from fedu_jax.training import forecast
 from fedu_jax.training import round_report
+from fedu_jax.training.config import binding
 from fedu_jax.training.config import build
-from fedu_jax.training.config import registry
+from fedu_jax.training.config import checks
 from fedu_jax.training.engine import cost_model
 from fedu_jax.training.engine import round_program
 from tests.helpers import small
@@ -29,12 +30,12 @@ def config_of(name='fedu', **changes):
   methods.METHODS[name](config)
   config.update_from_flattened_dict(
       {'model.width': WIDTH, 'model.hidden': HIDDEN} | changes)
-  registry.check(config)
+  checks.check(config)
   return config
 
 
 def shapes(config):
-  nets = registry.bind(config, 'model')()
+  nets = binding.bind(config, 'model')()
   online = jax.eval_shape(lambda: fedu_jax.init_online(
       nets, jax.random.key(0), jnp.zeros((2, 8, 8, 3))))
   return round_program.shapes(build.recipe(config), online, (8, 8, 3))
@@ -80,7 +81,7 @@ def test_what_fedavg_of_targets_moves():
   config = config_of(**{'aggregation.name': 'fedavg_target'})
   assert sent(config) == (network(), network())
   server, client, _ = shapes(config)
-  upload = registry.aggregation(config).upload(client, M)
+  upload = binding.aggregation(config).upload(client, M)
   assert upload.encoder is client.target
   assert upload.predictor is client.online.predictor
 
@@ -160,7 +161,7 @@ def test_an_aggregation_reads_what_it_declares_and_no_more(name, changes):
   clients = small.noise(jax.tree.map(lambda x: np.stack([x] * M), client))
   clients = clients._replace(num_examples=jnp.array([8., 0., 4.]))
   server = small.noise(server, seed=1)
-  aggregate, declared, _ = registry.aggregation(config)
+  aggregate, declared, _ = binding.aggregation(config)
   # Which numbers are sent: those whose own mark is found in the upload.
   leaves, tree = jax.tree.flatten(client)
   ends = np.cumsum([0, *(x.size for x in leaves)])

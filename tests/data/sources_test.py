@@ -13,7 +13,7 @@ from fedu_jax.data import reading_report
 from fedu_jax.data import sources
 from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training import prepare
-from fedu_jax.training.config import registry
+from fedu_jax.training.config import checks
 
 CIFAR10 = pathlib.Path(__file__).parents[3] / 'shared' / 'tfds'
 
@@ -137,7 +137,7 @@ def test_an_npz_names_the_owners_of_labelled_images(tmp_path):
   config.data.update(source=source, max_examples=0)
   config.update(clients=3, batch_size=2)
   config.partition.name = 'natural'
-  registry.check(config)
+  checks.check(config)
   with pytest.raises(BadInput, match='client 1 has 1 images'):
     prepare.parts_of(config, data)
   np.savez(tmp_path / 'b.npz', train_images=np.zeros((6, 4, 4), 'u1'))
@@ -233,13 +233,13 @@ def test_its_keyword_arguments_are_fields_of_data(own):
                      max_examples=0)
   config.partition.name = 'iid'
   with pytest.raises(BadInput, match='needs a field config.data.count'):
-    registry.check(config)
+    checks.check(config)
   config.data.count = 5
-  registry.check(config)
+  checks.check(config)
   assert len(prepare.data_of(config, lazy=True).train_images) == 5
   config.data.cuont = 5
   with pytest.raises(BadInput, match="unknown config field 'data.cuont'"):
-    registry.check(config)
+    checks.check(config)
   # What is known by its kind is never a module.
   assert sources.function('npz:chosen') is None
   assert sources.absolute(f'{own}:chosen') == f'{own}:chosen'

@@ -27,7 +27,7 @@ from fedu_jax.experiments import write_report
 from fedu_jax.experiments.tables import divergence
 from fedu_jax.experiments.tables import linear_evaluation
 from fedu_jax.runtime.errors import BadInput
-from fedu_jax.training.config import registry
+from fedu_jax.training.config import checks
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -292,7 +292,7 @@ def _score(folder, arm, **knn):
   """Writes the scores of a run's encoders into its folder."""
   folder.mkdir(parents=True)
   (folder / 'config.json').write_text(json.dumps(
-      registry.flatten(arm.config)))
+      checks.flatten(arm.config)))
   (folder / 'evaluation.json').write_text(json.dumps(
       {name: {'rounds': arm.config.rounds, 'scores': {'knn': {'knn': score}}}
        for name, score in knn.items()}))
@@ -311,7 +311,7 @@ def test_plans_are_sound(name, scale):
   cells = [(arm.row, arm.column) for arm in plan.arms]
   assert len(set(cells)) == len(cells)
   for arm in plan.arms:
-    registry.check(arm.config)
+    checks.check(arm.config)
     if arm.encoder.startswith('alone'):
       assert arm.config.evaluation.alone
   if scale == 'paper':  # every published number has its cell

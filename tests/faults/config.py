@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from configs import cifar10
 from configs import smoke
-from fedu_jax.training.config import registry
+from fedu_jax.training.config import checks
 from tests.faults import attack
 from tests.faults import forks
 from tests.faults import values
@@ -46,7 +46,7 @@ BROKEN = {
         'fedu_jax/training/config/fields.py', 'if above else low <= value)',
         'if above else low < value)'),
     'unknown names': attack.Break(
-        'fedu_jax/training/config/registry.py', 'elif name not in own:',
+        'fedu_jax/training/config/checks.py', 'elif name not in own:',
         'elif not name:'),
     'values that cannot stand together': attack.Break(
         'fedu_jax/training/config/compatibility.py',
@@ -248,8 +248,8 @@ def _start(module: str, *argv: str) -> subprocess.CompletedProcess:
 
 def _make_runs(folder: pathlib.Path) -> None:
   """Makes the folder of a run that has begun, and two with damaged configs."""
-  flat = registry.flatten(smoke.get_config())
-  for name in registry.PLACES:
+  flat = checks.flatten(smoke.get_config())
+  for name in checks.PLACES:
     del flat[name]
   for name, text in {'run': json.dumps(flat), 'list': '[1, 2]',
                      'broken': '{"rule": 1, "rule.name": 2}'}.items():

@@ -41,7 +41,7 @@ BROKEN = {
         _CLAIMS, 'folder, theirs, _own(config), extend',
         'folder, theirs, theirs, extend'),
     'an older version': attack.Break(
-        'fedu_jax/training/config/registry.py',
+        'fedu_jax/training/config/checks.py',
         'in sorted(a.keys() | b.keys())', 'in sorted(a.keys() & b.keys())'),
     'two processes': attack.Break(_CLAIMS, '    if not free:\n',
                                   '    if False:\n'),

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fedu_jax.training.config import registry
+from fedu_jax.training.config import checks
 from tests.faults import attack
 from tests.faults import disk
 from tests.faults import ends
@@ -36,7 +36,7 @@ BROKEN = {
         'fedu_jax/training/config_changes.py', '  if not extend:\n',
         '  if not new:\n'),
     _EARLIER: attack.Break(
-        'fedu_jax/training/config/registry.py', 'return ADDED | flat',
+        'fedu_jax/training/config/checks.py', 'return ADDED | flat',
         'return dict(flat)'),
     _RECORDS: attack.Break(
         'fedu_jax/training/data_record.py',
@@ -95,7 +95,7 @@ def _aged(run: pathlib.Path) -> None:
   path = run / 'config.json'
   flat = json.loads(path.read_text())
   path.write_text(json.dumps(
-      {name: x for name, x in flat.items() if name not in registry.ADDED}))
+      {name: x for name, x in flat.items() if name not in checks.ADDED}))
   (run / 'images.json').unlink()
 
 

@@ -15,7 +15,7 @@ from fedu_jax.core.state import Batches
 from fedu_jax.learners import byol
 from fedu_jax.learners import moco
 from fedu_jax.training.config import build
-from fedu_jax.training.config import registry
+from fedu_jax.training.config import checks
 from fedu_jax.training.engine import round_program
 from tests.faults import attack
 from tests.faults import tiny
@@ -33,7 +33,7 @@ class _Rounds:
     config.learner.queue_size = 4 * tiny.BATCH
     for name in ('ill', 'value', 'at'):
       del config.learner[name]
-    registry.check(config)
+    checks.check(config)
     draw = np.random.RandomState(0)
     images = jnp.asarray(draw.rand(60, 8, 8, 3), jnp.float32)
     parts = tiny.ladder(np.zeros(60), 3, draw)

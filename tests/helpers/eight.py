@@ -22,7 +22,7 @@ from fedu_jax.runtime import checkpoint
 from fedu_jax.training import prepare
 from fedu_jax.training import train
 from fedu_jax.training.config import build
-from fedu_jax.training.config import registry
+from fedu_jax.training.config import checks
 from fedu_jax.training.engine import device_mesh
 from fedu_jax.training.engine import round_program
 from tests.helpers import tiny
@@ -48,7 +48,7 @@ def _rounds(count, group, clients, aggregation, alone):
     config.learner.name = config.rule.name = aggregation
   if clients % (count // group):
     config.participation.dropout = 0.5
-  registry.check(config)
+  checks.check(config)
   images = np.random.RandomState(0).randint(
       0, 256, (clients * 40, 8, 8, 3)).astype(np.uint8)
   _, online = prepare.networks_of(config, Dataset(images))

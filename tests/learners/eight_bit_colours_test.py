@@ -14,7 +14,7 @@ from fedu_jax.experiments import experiment as plans
 from fedu_jax.experiments.tables import linear_evaluation
 from fedu_jax.learners import augment
 from fedu_jax.learners import eight_bit_colours
-from fedu_jax.training.config import registry
+from fedu_jax.training.config import checks
 
 ENHANCE = {0: ImageEnhance.Brightness, 1: ImageEnhance.Contrast,
            2: ImageEnhance.Color}
@@ -169,13 +169,13 @@ def test_the_released_law_is_the_default_and_recorded_runs_are_found():
   """Earlier runs have no such field, and kept fractions."""
   assert augment.ViewConfig() == augment.ViewConfig(
       **cifar10.get_config().view)
-  assert registry.complete({})['view.eight_bit'] is False
+  assert checks.complete({})['view.eight_bit'] is False
   runs = pathlib.Path('benchmarks/results/cpu/runs')
   plan = linear_evaluation.plan(plans.SCALES['cpu'])
   for arm in plan.arms:
     folder = arm.folder(0, runs)
     recorded = json.loads((folder / 'config.json').read_text())
-    want = json.loads(json.dumps(registry.flatten(arm.config)))
-    assert registry.complete(recorded)['view.eight_bit'] == want[
+    want = json.loads(json.dumps(checks.flatten(arm.config)))
+    assert checks.complete(recorded)['view.eight_bit'] == want[
         'view.eight_bit']
     assert recorded['learner.name'] == want['learner.name']

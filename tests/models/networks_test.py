@@ -155,11 +155,12 @@ def test_fitted_statistics_are_the_batches_mean_and_keep_no_trace():
 def test_a_config_reaches_every_convolution(make, convolution, monkeypatch):
   """`model.convolution` sets the stem, the blocks and the shortcuts."""
   from configs import cifar10
-  from fedu_jax.training.config import registry
+  from fedu_jax.training.config import binding
+  from fedu_jax.training.config import checks
   config = cifar10.get_config()
   config.model.update(name=make.__name__, width=4, hidden=8, features=4,
                       convolution=convolution)
-  registry.check(config)
+  checks.check(config)
   seen = []
 
   def conv(x, kernel, stride, padding, exact):
@@ -167,7 +168,7 @@ def test_a_config_reaches_every_convolution(make, convolution, monkeypatch):
     return original(x, kernel, stride, padding, exact)
   original = layers.convolution.conv
   monkeypatch.setattr(layers.convolution, 'conv', conv)
-  nets = registry.bind(config, 'model')()
+  nets = binding.bind(config, 'model')()
   jax.eval_shape(lambda: nets.encoder.init(
       jax.random.key(0), IMAGES, train=False))
   assert len(seen) == {'resnet18': 20, 'resnet50': 53}[make.__name__]

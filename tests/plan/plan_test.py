@@ -14,7 +14,7 @@ from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training import forecast
 from fedu_jax.training import step_cost
 from fedu_jax.training.config import build
-from fedu_jax.training.config import registry
+from fedu_jax.training.config import checks
 from fedu_jax.training.engine import cost_model
 from fedu_jax.training.engine import memory_needs
 from fedu_jax.training.engine import placement
@@ -32,7 +32,7 @@ RATES = cost_model.Rates(compute=2., link=1e9, network=10., uplink=0.5)
 def config_of(**changes):
   config = tiny.get_config()
   config.update_from_flattened_dict(changes)
-  registry.check(config)
+  checks.check(config)
   return config
 
 

@@ -38,7 +38,7 @@ def test_runs_and_scores_draw_by_one_generator(
     del args, kwargs
     drawn.append(numbers())
     raise BadInput('far enough')
-  for module, name in ((train.registry, 'check'), (prepare, 'data_of')):
+  for module, name in ((train.checks, 'check'), (prepare, 'data_of')):
     monkeypatch.setattr(module, name, stop)
   config, console = tiny.get_config(), Console(quiet=True)
   want = numbers()

@@ -7,13 +7,13 @@ import pytest
 from configs import smoke
 from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training import finished_run
-from fedu_jax.training.config import registry
+from fedu_jax.training.config import checks
 
 
 def keep(folder, **changes):
   """Writes the config of a run, with some values changed by dotted names."""
-  flat = registry.flatten(smoke.get_config()) | changes
-  for name in registry.PLACES:
+  flat = checks.flatten(smoke.get_config()) | changes
+  for name in checks.PLACES:
     flat.pop(name, None)
   (folder / 'config.json').write_text(json.dumps(flat))
 
@@ -21,9 +21,9 @@ def keep(folder, **changes):
 def test_a_config_comes_back_with_the_places_that_are_asked_for(tmp_path):
   keep(tmp_path, rounds=7)
   config = finished_run.config_of(tmp_path, data_dir='/data')
-  want = registry.flatten(smoke.get_config()) | registry.PLACES | {
+  want = checks.flatten(smoke.get_config()) | checks.PLACES | {
       'rounds': 7, 'data.dir': '/data'}
-  assert registry.flatten(config) == want
+  assert checks.flatten(config) == want
 
 
 @pytest.mark.parametrize('text', [

@@ -4,7 +4,7 @@ import math
 
 from configs import smoke
 from fedu_jax.training import run_summary
-from fedu_jax.training.config import registry
+from fedu_jax.training.config import checks
 
 
 class Scorer:
@@ -41,7 +41,7 @@ def test_a_summary_has_what_was_measured_and_nothing_else():
   assert found['knn_accuracy_untrained'] == 0.25 and found['seconds'] == 3.0
   assert math.isnan(found['knn_accuracy'])
   assert found['linear_accuracy'] is None  # nothing of it was measured
-  assert found['config'] == registry.flatten(config)
+  assert found['config'] == checks.flatten(config)
   assert not {'files', 'extensions'} & found.keys()
   assert run_summary.summary_of(
       config, {}, {}, wall=5.0, files={'read': 3},

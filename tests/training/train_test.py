@@ -25,8 +25,9 @@ from fedu_jax.runtime import terminal
 from fedu_jax.runtime.checkpoint import Checkpoints
 from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training import train
+from fedu_jax.training.config import binding
 from fedu_jax.training.config import build
-from fedu_jax.training.config import registry
+from fedu_jax.training.config import checks
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = 'tests/helpers/tiny.py'
@@ -391,7 +392,7 @@ def test_cifar10_is_the_papers_and_else_the_released_codes_setting():
   """Clients, classes, rounds and network are the papers'; the rest is the
   code's.
   """
-  flat = registry.flatten(cifar10.get_config())
+  flat = checks.flatten(cifar10.get_config())
   want = {
       'rounds': 100, 'local_epochs': 5, 'batch_size': 128, 'clients': 5,
       'cohort': 0, 'partition.name': 'by_class',
@@ -409,7 +410,7 @@ def test_cifar10_is_the_papers_and_else_the_released_codes_setting():
       'evaluation.probe_learning_rate': 3e-3,
       'evaluation.probe_standardise': False}
   assert {name: flat[name] for name in want} == want
-  hundred = registry.flatten(cifar100.get_config())
+  hundred = checks.flatten(cifar100.get_config())
   changed = {name for name in flat if flat[name] != hundred[name]}
   assert changed == {'data.source', 'partition.classes_per_client'}
   assert hundred['partition.classes_per_client'] == 20
@@ -418,18 +419,18 @@ def test_cifar10_is_the_papers_and_else_the_released_codes_setting():
 @pytest.mark.parametrize('config', [
     cifar10, cifar100, cifar10_small, quickstart])
 def test_configs_are_sound(config):
-  registry.check(config.get_config())
+  checks.check(config.get_config())
 
 
 @pytest.mark.parametrize('name', list(methods.METHODS))
 def test_methods_are_sound(name):
   """Each can be bound, and its name says what it is."""
   config = methods.get_config(name)
-  registry.check(config)
+  checks.check(config)
   for section in ('model', 'learner', 'aggregation', 'rule'):
-    registry.bind(config, section)
-  flat = registry.flatten(config)
-  changed = {key for key, value in registry.flatten(
+    binding.bind(config, section)
+  flat = checks.flatten(config)
+  changed = {key for key, value in checks.flatten(
       cifar10.get_config()).items() if value != flat[key]}
   assert bool(changed) == (name != 'fedu')
 
@@ -483,23 +484,23 @@ def test_a_researchers_own_rule_by_name(tmp_path, monkeypatch):
   config = cifar10.get_config()
   config.rule.name = 'mine:lazy'
   config.rule.patience = 3
-  registry.check(config)
-  assert registry.bind(config, 'rule').keywords == {'patience': 3}
+  checks.check(config)
+  assert binding.bind(config, 'rule').keywords == {'patience': 3}
   (tmp_path / 'broken.py').write_text('def rule(:')
   for name, complaint in [
       ('broken:rule', 'SyntaxError'), ('math:pi', 'imported'),
       ('mine:absent', 'AttributeError')]:
     config.rule.name = name
     with pytest.raises(BadInput, match=complaint):
-      registry.check(config)
+      checks.check(config)
   config.rule.name = 'mine:lazy'
   del config.rule.patience
   with pytest.raises(BadInput, match='needs a field config.rule.patience'):
-    registry.check(config)
+    checks.check(config)
   config.rule.patience = 3
   config.rule.patient = 3
   with pytest.raises(BadInput, match="'rule.patient'"):
-    registry.check(config)
+    checks.check(config)
 
 
 def test_checkpoints_keep_the_newest(tmp_path):

@@ -10,7 +10,7 @@ from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training import config_changes
 from fedu_jax.training import finished_run
 from fedu_jax.training import workdir_lock
-from fedu_jax.training.config import registry
+from fedu_jax.training.config import checks
 
 
 def begun(folder, config):
@@ -29,11 +29,11 @@ def test_a_run_of_an_earlier_version_lacks_fields(tmp_path, monkeypatch):
   path.write_text(json.dumps(flat))
   with pytest.raises(BadInput, match='another config'):
     workdir_lock.claim(folder, config)
-  monkeypatch.setitem(registry.ADDED, 'rule.tau', config.rule.tau)
+  monkeypatch.setitem(checks.ADDED, 'rule.tau', config.rule.tau)
   workdir_lock.claim(folder, config)
   assert finished_run.config_of(folder).rule.tau == config.rule.tau
   # The value that it had, which is not the default of today.
-  monkeypatch.setitem(registry.ADDED, 'rule.tau', 0.125)
+  monkeypatch.setitem(checks.ADDED, 'rule.tau', 0.125)
   assert finished_run.config_of(folder).rule.tau == 0.125
   with pytest.raises(BadInput, match=r'rule.tau \(0.125, not 0.7\)'):
     workdir_lock.claim(folder, config)
@@ -65,8 +65,8 @@ def test_a_folder_that_may_not_be_made_is_seen_too(
 
 
 def test_every_added_field_is_one():
-  flat = registry.flatten(smoke.get_config())
-  assert registry.ADDED.keys() <= flat.keys()
+  flat = checks.flatten(smoke.get_config())
+  assert checks.ADDED.keys() <= flat.keys()
 
 
 def changed(config, **changes):

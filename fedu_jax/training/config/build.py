@@ -11,8 +11,8 @@ import optax
 
 from fedu_jax.core.state import Array, Learner
 from fedu_jax.models import networks
+from fedu_jax.training.config import binding
 from fedu_jax.training.config import contracts
-from fedu_jax.training.config import registry
 from fedu_jax.training.engine.recipe import Recipe
 
 
@@ -28,20 +28,20 @@ def recipe(config: ml_collections.ConfigDict) -> Recipe:
   plain = ml_collections.ConfigDict(config.to_dict())
   plain.seed = 0
   return _recipe(ml_collections.FrozenConfigDict(plain),
-                 registry.functions(config))
+                 binding.functions(config))
 
 
 @functools.lru_cache(maxsize=32)
 def _recipe(config: Any, functions: tuple[Callable[..., Any], ...]) -> Recipe:
   """Makes the recipe of a config that can be hashed."""
   del functions  # in the cache's key, because modules may be reloaded
-  nets = registry.bind(config, 'model')()
+  nets = binding.bind(config, 'model')()
   return Recipe(
       nets=nets, learner=learner(config, nets),
-      rule=registry.rule(config),
-      aggregation=registry.aggregation(config),
-      labelled=registry.labelled(config),
-      divergence=registry.bind(config, 'divergence'),
+      rule=binding.rule(config),
+      aggregation=binding.aggregation(config),
+      labelled=binding.labelled(config),
+      divergence=binding.bind(config, 'divergence'),
       rounds=config.rounds, local_epochs=config.local_epochs,
       batch_size=config.batch_size, execution=config.execution,
       cohort=config.cohort, sample=_sampling(config), **config.participation,
@@ -51,7 +51,7 @@ def _recipe(config: Any, functions: tuple[Callable[..., Any], ...]) -> Recipe:
       checkpoint_keep=config.checkpoint.keep,
       evaluation_every=config.evaluation.every,
       aggregation_name=config.aggregation.name,
-      has_queue=registry.takes(config, 'learner', 'queue_size'),
+      has_queue=binding.takes(config, 'learner', 'queue_size'),
       dtype=config.model.dtype)
 
 
@@ -68,9 +68,9 @@ def learner(config: ml_collections.ConfigDict, nets: networks.Nets) -> Learner:
                          round_)
     return optax.chain(optax.add_decayed_weights(chosen.weight_decay),
                        optax.sgd(rate, momentum=chosen.momentum))
-  return registry.bind(
+  return binding.bind(
       config, 'learner', make_tx=make_tx,
-      loss=registry.bind(config, 'loss'))(nets, registry.view(config))
+      loss=binding.bind(config, 'loss'))(nets, binding.view(config))
 
 
 def learning_rate(highest: float, schedule: str, rounds: int,
@@ -83,7 +83,7 @@ def learning_rate(highest: float, schedule: str, rounds: int,
 
 def _sampling(config: Any) -> Callable[..., Array]:
   """Binds the sampling, and checks its results."""
-  sample = registry.bind(config, 'sampling', size=config.cohort)
+  sample = binding.bind(config, 'sampling', size=config.cohort)
 
   def checked(rng: Array, num_examples: Array, *, size: int) -> Array:
     return contracts.cohort(sample(rng, num_examples),

@@ -17,7 +17,7 @@ from fedu_jax import configs
 from fedu_jax.runtime import cli
 from fedu_jax.runtime import suggest
 from fedu_jax.runtime.errors import BadInput
-from fedu_jax.training.config import registry
+from fedu_jax.training.config import checks
 from fedu_jax.training.config.fields import FIELDS
 
 _MODULE = 'config_file'  # the module name of a config file
@@ -114,7 +114,7 @@ def _fields(whole: bool) -> str:
             'such as\n--config.rounds=2 or --config.model.width=16. '
             f'{configs.FOLDER / "cifar10.py"}\nlists and explains them; '
             '--helpfull lists their names and defaults.')
-  usual = registry.flatten(configs.cifar10.get_config())
+  usual = checks.flatten(configs.cifar10.get_config())
   return '\n'.join(['fields, and what configs/cifar10.py has:'] + [
       f'  --config.{name}={value}' for name, value in usual.items()])
 
@@ -130,7 +130,7 @@ def _explained(argv: list[str], error: Exception) -> str:
   parser: Any = flags.FLAGS['config'].parser
   if not isinstance(parser.loaded, ml_collections.ConfigDict):
     return ''
-  known = registry.flatten(parser.loaded)
+  known = checks.flatten(parser.loaded)
   for name, value in _changes(argv):
     sections = [x for x in known if x.startswith(f'{name}.')]
     if sections:

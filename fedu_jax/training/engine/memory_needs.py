@@ -11,15 +11,10 @@ import numpy as np
 
 from fedu_jax.core import trees
 from fedu_jax.core.state import ClientState, ServerState
-from fedu_jax.runtime import host_memory
 from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training.engine import cost_model
 from fedu_jax.training.engine import round_program
 from fedu_jax.training.engine.recipe import Recipe
-
-# The share of a memory that clients may take if another store is possible. The
-# rest is for the compiler's temporaries and for copies.
-_SHARE = 0.5
 
 
 class Machine(NamedTuple):
@@ -66,48 +61,6 @@ def sizes_of(recipe: Recipe, server: ServerState,
       trees.num_bytes(server.online), trees.num_bytes(server),
       max(lengths) * image, data, batch * worked, worked, recipe.rounds,
       recipe.checkpoint_keep, recipe.checkpoint_every)
-
-
-def store_of(recipe: Recipe, sizes: cost_model.Sizes,
-             machine: Machine) -> str:
-  """Chooses where clients are kept: 'device', 'host' or 'disk'.
-
-  Args:
-    recipe: the recipe of the federation.
-    sizes: its sizes.
-    machine: the memories of the machine.
-
-  Raises:
-    BadInput: the store of the config does not fit its other choices, or has too
-      little room.
-  """
-  sampled = sizes.cohort < sizes.clients
-  sliced = sizes.at_once < sizes.share
-  if sliced and not recipe.in_sums:
-    raise BadInput(f'config.clients_per_device is {recipe.clients_per_device}, '
-                   f'but aggregation {recipe.aggregation_name} needs a whole '
-                   'cohort at once: set it to 0')
-  travels = sliced or (sampled and sizes.groups * sizes.group > 1)
-  if recipe.store == 'device' and travels:
-    raise BadInput(
-        'config.store is device, but a cohort that is drawn runs on one '
-        'device there, and at once: set store to auto, or devices to 1 and '
-        'clients_per_device to 0')
-  if recipe.store in ('device', 'disk'):
-    return recipe.store
-  here = cost_model.device_memory(sizes._replace(store='device'))
-  if recipe.store == 'auto' and not travels and (
-      not sampled or here.value <= _SHARE * machine.device):
-    return 'device'
-  there = cost_model.host_memory(sizes._replace(store='host', data=0)).value
-  if there > _SHARE * machine.host:
-    if recipe.store == 'auto':
-      return 'disk'
-    raise BadInput(
-        f'the state of {sizes.clients} clients takes '
-        f'{host_memory.shown(there)}, more than half of the host\'s memory '
-        f'({host_memory.shown(machine.host)}): set config.store to disk')
-  return 'host'
 
 
 def lacking(sizes: cost_model.Sizes, machine: Machine, program: int = 0, *,

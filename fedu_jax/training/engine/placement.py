@@ -16,6 +16,10 @@ from fedu_jax.training.engine import memory_needs
 from fedu_jax.training.engine import round_program
 from fedu_jax.training.engine.recipe import Recipe
 
+# The share of a memory that clients may take if another store is possible. The
+# rest is for the compiler's temporaries and for copies.
+_SHARE = 0.5
+
 
 class Place(NamedTuple):
   """The store of the clients, and the layout of those that train at once."""
@@ -64,11 +68,53 @@ def choose(recipe: Recipe, online: Online, images: Images,
       data=0 if isinstance(images, Lazy) else images.size,
       groups=groups, at_once=layout.padded // groups)
   here = machine(layout)
-  sizes = sizes._replace(store=memory_needs.store_of(recipe, sizes, here))
+  sizes = sizes._replace(store=store_of(recipe, sizes, here))
   found = Place(sizes.store, layout, sizes)
   if sizes.store == 'device':
     check(recipe, found, together=1)
   return found
+
+
+def store_of(recipe: Recipe, sizes: cost_model.Sizes,
+             machine: memory_needs.Machine) -> str:
+  """Chooses where clients are kept: 'device', 'host' or 'disk'.
+
+  Args:
+    recipe: the recipe of the federation.
+    sizes: its sizes.
+    machine: the memories of the machine.
+
+  Raises:
+    BadInput: the store of the config does not fit its other choices, or has too
+      little room.
+  """
+  sampled = sizes.cohort < sizes.clients
+  sliced = sizes.at_once < sizes.share
+  if sliced and not recipe.in_sums:
+    raise BadInput(f'config.clients_per_device is {recipe.clients_per_device}, '
+                   f'but aggregation {recipe.aggregation_name} needs a whole '
+                   'cohort at once: set it to 0')
+  travels = sliced or (sampled and sizes.groups * sizes.group > 1)
+  if recipe.store == 'device' and travels:
+    raise BadInput(
+        'config.store is device, but a cohort that is drawn runs on one '
+        'device there, and at once: set store to auto, or devices to 1 and '
+        'clients_per_device to 0')
+  if recipe.store in ('device', 'disk'):
+    return recipe.store
+  here = cost_model.device_memory(sizes._replace(store='device'))
+  if recipe.store == 'auto' and not travels and (
+      not sampled or here.value <= _SHARE * machine.device):
+    return 'device'
+  there = cost_model.host_memory(sizes._replace(store='host', data=0)).value
+  if there > _SHARE * machine.host:
+    if recipe.store == 'auto':
+      return 'disk'
+    raise BadInput(
+        f'the state of {sizes.clients} clients takes '
+        f'{host_memory.shown(there)}, more than half of the host\'s memory '
+        f'({host_memory.shown(machine.host)}): set config.store to disk')
+  return 'host'
 
 
 def check(recipe: Recipe, where: Place,

@@ -5,7 +5,7 @@ import pytest
 from configs import cifar10
 from configs import methods
 from fedu_jax.runtime.errors import BadInput
-from fedu_jax.training.config import registry
+from fedu_jax.training.config import checks
 
 
 @pytest.mark.parametrize('clients, cohort, fits', [
@@ -17,7 +17,7 @@ def test_a_dictionary_has_an_entry_for_each_client_that_trains(
   config.clients, config.cohort = clients, cohort
   config.learner.queue_size = 64
   if fits:
-    registry.check(config)
+    checks.check(config)
     return
   with pytest.raises(BadInput, match='queue_size is 64.*65 clients'):
-    registry.check(config)
+    checks.check(config)

@@ -14,8 +14,9 @@ from fedu_jax.core import update_rules
 from fedu_jax.core.method import Aggregation, Method, UpdateRule
 from fedu_jax.learners import losses
 from fedu_jax.runtime.errors import BadInput
+from fedu_jax.training.config import binding
+from fedu_jax.training.config import checks
 from fedu_jax.training.config import pieces
-from fedu_jax.training.config import registry
 from tests.helpers import strangers
 
 
@@ -63,11 +64,11 @@ def config_of(**names):
     dict(aggregation='mean', rule='fresh')])
 def test_records_are_found_by_name(names):
   config = config_of(**names)
-  registry.check(config)
-  assert registry.labelled(config) == (names.get('learner') == 'labelled')
+  checks.check(config)
+  assert binding.labelled(config) == (names.get('learner') == 'labelled')
   if 'whole' in names.values():
-    assert registry.aggregation(config).fn.func is strangers.aggregation
-    assert registry.rule(config).fn.func is strangers.rule
+    assert binding.aggregation(config).fn.func is strangers.aggregation
+    assert binding.rule(config).fn.func is strangers.rule
 
 
 @pytest.mark.parametrize('names, complaint', [
@@ -89,7 +90,7 @@ def test_records_are_found_by_name(names):
 ])
 def test_records_that_break_the_contract(names, complaint):
   with pytest.raises(BadInput, match=complaint):
-    registry.check(config_of(**names))
+    checks.check(config_of(**names))
 
 
 def test_one_line_in_a_dict_makes_a_method_ours(monkeypatch):
@@ -98,13 +99,13 @@ def test_one_line_in_a_dict_makes_a_method_ours(monkeypatch):
   config = smoke.get_config()
   for section in ('learner', 'aggregation', 'rule'):
     config[section].name = 'whole'
-  registry.check(config)
+  checks.check(config)
   config.rule.name = 'dapu'
   with pytest.raises(BadInput, match='whole is all three or none'):
-    registry.check(config)
+    checks.check(config)
   config.rule.name = 'whol'
   with pytest.raises(BadInput, match="mean 'whole'.*, fedca, .*, whole, or"):
-    registry.check(config)
+    checks.check(config)
 
 
 def test_a_function_has_the_default_contract():
@@ -126,8 +127,8 @@ def test_a_run_that_began_before_a_move_goes_on():
   """It finds its functions, and its config is the one that names them anew."""
   old, new = (f'fedu_jax.{x}:nt_xent' for x in ('losses', 'learners.losses'))
   assert pieces.find('loss', old) is losses.nt_xent
-  assert not registry.differing({'loss.name': old}, {'loss.name': new})
-  assert registry.differing({'loss.name': old}, {'loss.name': 'nt_xent'})
+  assert not checks.differing({'loss.name': old}, {'loss.name': new})
+  assert checks.differing({'loss.name': old}, {'loss.name': 'nt_xent'})
 
 
 def test_only_its_dict_names_a_piece():

@@ -21,9 +21,8 @@ from fedu_jax.training import prepare
 from fedu_jax.training import round_report
 from fedu_jax.training import train
 from fedu_jax.training.config import build
-from fedu_jax.training.config import registry
+from fedu_jax.training.config import checks
 from fedu_jax.training.engine import client_store
-from fedu_jax.training.engine import memory_needs
 from fedu_jax.training.engine import placement
 from tests.faults import ends
 from tests.helpers import small
@@ -43,7 +42,7 @@ def config_of(**changes):
   config.evaluation.every = 0
   config.participation.dropout = 0.3
   config.update_from_flattened_dict(changes)
-  registry.check(config)
+  checks.check(config)
   return config
 
 
@@ -144,7 +143,7 @@ def test_a_run_stays_on_disk_or_off_it(tmp_path, monkeypatch):
 
 def small_memory(monkeypatch):
   """Limits the memory that waiting clients may take."""
-  monkeypatch.setattr(memory_needs, '_SHARE', 1e-8)
+  monkeypatch.setattr(placement, '_SHARE', 1e-8)
 
 
 def test_auto_stays_what_it_was(on_device, tmp_path, monkeypatch):

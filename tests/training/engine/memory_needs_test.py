@@ -15,7 +15,7 @@ from fedu_jax.training import forecast
 from fedu_jax.training import prepare
 from fedu_jax.training import train
 from fedu_jax.training.config import build
-from fedu_jax.training.config import registry
+from fedu_jax.training.config import checks
 from fedu_jax.training.engine import clients_on_device
 from fedu_jax.training.engine import cost_model
 from fedu_jax.training.engine import memory_needs
@@ -29,7 +29,7 @@ HUGE = 10**15
 def config_of(module=tiny, **changes):
   config = module.get_config()
   config.update_from_flattened_dict(changes)
-  registry.check(config)
+  checks.check(config)
   return config
 
 
@@ -41,7 +41,7 @@ def needs(config, shape=(32, 32, 3), examples=10_000, groups=1):
       recipe, server, client, [examples] * config.clients,
       image=shape[0] * shape[1] * 3, data=0, groups=groups,
       at_once=config.clients_per_device or config.clients)
-  return sizes._replace(store=memory_needs.store_of(
+  return sizes._replace(store=placement.store_of(
       recipe, sizes, memory_needs.Machine(80e9, 2e12)))
 
 

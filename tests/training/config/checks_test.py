@@ -6,12 +6,12 @@ from rich.console import Console
 from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training import prepare
 from fedu_jax.training import train
-from fedu_jax.training.config import registry
+from fedu_jax.training.config import checks
 from tests.helpers import tiny
 
 
 def test_a_config_is_checked_once(tmp_path, monkeypatch):
-  check, seen = registry.check, []
+  check, seen = checks.check, []
 
   def noting(config):
     seen.append(config)
@@ -19,9 +19,9 @@ def test_a_config_is_checked_once(tmp_path, monkeypatch):
 
   def stop(*_, **__):
     raise BadInput('far enough')
-  monkeypatch.setattr(registry, 'check', noting)
+  monkeypatch.setattr(checks, 'check', noting)
   monkeypatch.setattr(prepare, 'data_of', stop)
-  config = registry.checked(tiny.get_config())  # as main does
+  config = checks.checked(tiny.get_config())  # as main does
   assert len(seen) == 1
   for begin in train.train_and_evaluate, train.train:
     with pytest.raises(BadInput, match='far enough'):
@@ -34,13 +34,13 @@ def test_a_config_is_checked_once(tmp_path, monkeypatch):
 
 
 def test_what_has_been_checked_cannot_be_changed():
-  config = registry.checked(tiny.get_config())
+  config = checks.checked(tiny.get_config())
   with pytest.raises(AttributeError):
     config.rounds = 0
   with pytest.raises(AttributeError):
     config.rule.threshold = -1
-  assert registry.flatten(config) == registry.flatten(tiny.get_config())
+  assert checks.flatten(config) == checks.flatten(tiny.get_config())
   wrong = tiny.get_config()
   wrong.rounds = 0
   with pytest.raises(BadInput, match='config.rounds is 0'):
-    registry.checked(wrong)
+    checks.checked(wrong)
