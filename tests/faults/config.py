@@ -37,13 +37,14 @@ class Case(NamedTuple):
 
 BROKEN = {
     'wrong values in a config file': attack.Break(
-        'fedu_jax/training/config/fields.py',
+        'fedu_jax/training/config/value_checks.py',
         'if isinstance(value, bool) or not right or',
         'if not right or'),
     'wrong values by flags': attack.Break(
-        'fedu_jax/training/config/fields.py', 'and value <= high)', ')'),
+        'fedu_jax/training/config/value_checks.py', 'and value <= high)', ')'),
     'extreme values that are right': attack.Break(
-        'fedu_jax/training/config/fields.py', 'if above else low <= value)',
+        'fedu_jax/training/config/value_checks.py',
+        'if above else low <= value)',
         'if above else low < value)'),
     'unknown names': attack.Break(
         'fedu_jax/training/config/checks.py', 'elif name not in own:',

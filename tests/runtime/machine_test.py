@@ -138,7 +138,7 @@ def test_help(server, module, flag):
             '--config: ' if module in ('main', 'plan') else '--workdir: ']
   if module in ('main', 'plan'):
     wanted.append('--config.optimizer.learning_rate=0.032'
-                  if flag == '--helpfull' else '/configs/cifar10.py')
+                  if flag == '--helpfull' else '--helpfull lists and explains')
   for words in wanted:
     assert words in done.stdout.replace('\n', ' ')
 

@@ -15,6 +15,7 @@ from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training.config import binding
 from fedu_jax.training.config import compatibility
 from fedu_jax.training.config import pieces
+from fedu_jax.training.config.fields import ADDED
 from fedu_jax.training.config.fields import FIELDS
 
 # The fields that say where a run runs. They change results by rounding at most.
@@ -24,12 +25,6 @@ PLACES = {'data.dir': '', 'devices': 'auto', 'devices_per_client': 1,
           'distributed.coordinator': '',
           'distributed.processes': 0, 'distributed.process': -1,
           'distributed.timeout': 100}
-# A field that a later version added -> the value that all earlier runs had. It
-# may differ from today's default; earlier runs can therefore resume.
-ADDED: dict[str, Any] = {
-    'data.fit': 'crop', 'data.depth': 0, 'data.colours': 'stored',
-    'data.leave_out': '',
-    'view.eight_bit': False, 'model.convolution': 'fast'}
 # The arguments of a section's function that code binds, not fields.
 _BOUND = {'learner': ('make_tx', 'loss'), 'sampling': ('size',),
           'aggregation': ('add',)}
@@ -85,7 +80,7 @@ def check(config: ml_collections.ConfigDict) -> None:
   own = _own_fields(flat)
   for name, value in flat.items():
     if name in FIELDS:
-      if wanted := FIELDS[name](value):
+      if wanted := FIELDS[name].check(value):
         raise BadInput(
             f'config.{name} is {_shown(value)}; it must be {wanted}')
     elif name not in own:
@@ -108,7 +103,7 @@ def _own_fields(flat: dict[str, Any]) -> set[str]:
   fields = set()
   for section in pieces.SECTIONS:
     chosen = flat[f'{section}.name']
-    if wanted := FIELDS[f'{section}.name'](chosen):
+    if wanted := FIELDS[f'{section}.name'].check(chosen):
       raise BadInput(f'config.{section}.name is {_shown(chosen)}; it must be '
                      f'{wanted}')
     for name, parameter in pieces.keywords(
@@ -126,7 +121,8 @@ def _own_fields(flat: dict[str, Any]) -> set[str]:
 def _own_fields_of_data(flat: dict[str, Any]) -> set[str]:
   """The fields that a researcher's own data.source takes."""
   source = flat['data.source']
-  if FIELDS['data.source'](source) or not (own := sources.function(source)):
+  if FIELDS['data.source'].check(source) or not (
+      own := sources.function(source)):
     return set()
   fields = {f'data.{name}': parameter for name, parameter
             in pieces.keywords(own).items() if name != 'lazy'}

@@ -5,8 +5,14 @@ from typing import Any, TypeAlias
 
 import ml_collections
 
-# It has the fields of configs/cifar10.py.
+from fedu_jax.training.config.fields import FIELDS
+
 Config: TypeAlias = ml_collections.ConfigDict
+
+
+def defaults() -> Config:
+  """Makes a config with all fields of `fields`, at their defaults."""
+  return from_flat({name: field.default for name, field in FIELDS.items()})
 
 
 def from_flat(flat: Mapping[str, Any]) -> Config:

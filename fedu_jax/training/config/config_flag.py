@@ -6,6 +6,7 @@ import importlib.machinery
 import importlib.util
 import re
 import sys
+import textwrap
 import traceback
 from typing import Any
 
@@ -112,11 +113,14 @@ def _fields(whole: bool) -> str:
   if not whole:
     return ('Any field of a config is changed with --config.<field>=<value>, '
             'such as\n--config.rounds=2 or --config.model.width=16. '
-            f'{configs.FOLDER / "cifar10.py"}\nlists and explains them; '
-            '--helpfull lists their names and defaults.')
-  usual = checks.flatten(configs.cifar10.get_config())
-  return '\n'.join(['fields, and what configs/cifar10.py has:'] + [
-      f'  --config.{name}={value}' for name, value in usual.items()])
+            '--helpfull lists and explains them; '
+            f'{configs.FOLDER}\nhas the shipped configs.')
+  lines = ['fields, and their defaults:']
+  for field in FIELDS.values():
+    lines += [f'  --config.{field.name}={field.default}',
+              textwrap.fill(field.about, 80, initial_indent=6 * ' ',
+                            subsequent_indent=6 * ' ')]
+  return '\n'.join(lines)
 
 
 def _explained(argv: list[str], error: Exception) -> str:
@@ -145,7 +149,8 @@ def _explained(argv: list[str], error: Exception) -> str:
       if not isinstance(known[name], bool):
         return f'--config.{name} lacks its value: --config.{name}=...'
     elif f'--config.{name}={value}:' in str(error) and name in FIELDS:
-      return f'config.{name} is {value!r}; it must be {FIELDS[name](value)}'
+      return (f'config.{name} is {value!r}; it must be '
+              f'{FIELDS[name].check(value)}')
   return ''
 
 

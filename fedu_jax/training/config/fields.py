@@ -1,184 +1,244 @@
-"""All fields of a config, each with a check of its value.
+"""All fields of a config: name, default, allowed values and explanation.
 
-Each number has an upper bound, so that it does not overflow int32 or float32,
-and so that sizes that fit no machine are refused at once. Checks that need the
-data or the devices are made later, where these are known.
+This is the one place that declares them. The defaults are those of the released
+code (EasyFL fedssl) for FedU on CIFAR-10, see configs/cifar10.py. Sections with
+a name, such as `rule`, also have the keyword arguments of a researcher's own
+function as fields; these are not here.
 """
 
-from collections.abc import Callable
-import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 from fedu_jax.core import rounds
 from fedu_jax.core import update_rules
 from fedu_jax.data import dataset
 from fedu_jax.data import image_files
-from fedu_jax.data import sources
 from fedu_jax.learners.byol import FIRST_TARGETS
 from fedu_jax.models import convolution
+from fedu_jax.training.config.value_checks import Check
+from fedu_jax.training.config.value_checks import CLIENTS
+from fedu_jax.training.config.value_checks import coordinator
+from fedu_jax.training.config.value_checks import count
+from fedu_jax.training.config.value_checks import devices
+from fedu_jax.training.config.value_checks import FACTOR
+from fedu_jax.training.config.value_checks import flag
+from fedu_jax.training.config.value_checks import folder
+from fedu_jax.training.config.value_checks import interval
+from fedu_jax.training.config.value_checks import MANY
+from fedu_jax.training.config.value_checks import names
+from fedu_jax.training.config.value_checks import one_of
+from fedu_jax.training.config.value_checks import real
+from fedu_jax.training.config.value_checks import source
+from fedu_jax.training.config.value_checks import text
+from fedu_jax.training.config.value_checks import UNITS
 
 SCHEDULES = ('cosine', 'constant')  # of the learning rate, over the rounds
 
-Check = Callable[[Any], str]  # '' for a right value; else what it must be
 
-_MANY = 10**9  # the largest count, which fits int32
-_CLIENTS = 10**6  # the most clients; each has a row in tables and files
-_UNITS = 2**17  # the most units of a layer; more are likely a typing error
-_FACTOR = 1e6  # the largest factor of a float32
+class Field(NamedTuple):
+  """A field of a config.
 
-
-def _number(kind: type, low: float, high: float, above: bool = False) -> Check:
-  def check(value):
-    right = isinstance(value, (int, float) if kind is float else int)
-    # The comparisons are False for NaN.
-    if isinstance(value, bool) or not right or not (
-        (low < value if above else low <= value) and value <= high):
-      noun = 'a whole number' if kind is int else 'a number'
-      return f'{noun} {"above" if above else "from"} {low:g} to {high:.10g}'
-    return ''
-  return check
-
-
-def _text(value):
-  return '' if isinstance(value, str) and value else 'a text'
+  Attributes:
+    name: its dotted name.
+    default: its value if neither a config file nor a flag sets it.
+    check: value -> '' if the value is allowed; else what it must be.
+    about: what it is, for people.
+    before: the value that runs had before this field existed, by which they
+      resume; None for a field that all runs have.
+  """
+  name: str
+  default: Any
+  check: Check
+  about: str
+  before: Any = None
 
 
-def _folder(value):
-  return '' if isinstance(value, str) else "the path of a folder, or ''"
-
-
-def _one_of(*choices):
-  return lambda value: (
-      '' if type(value) is type(choices[0]) and value in choices
-      else 'one of ' + ', '.join(map(str, choices)))
-
-
-def _range(low: float, high: float) -> Check:
-  def check(value):
-    right = (isinstance(value, tuple) and len(value) == 2
-             and not any(map(_number(float, low, high), value))
-             and value[0] <= value[1])
-    return '' if right else f'two numbers (low, high) from {low:g} to {high:g}'
-  return check
-
-
-_count = functools.partial(_number, int)
-_real = functools.partial(_number, float)
-_flag = _one_of(False, True)
-
-
-def _digits(text: str, most: int) -> bool:
-  return len(text) < 10 and text.isdecimal() and 0 < int(text) <= most
-
-
-def _devices(value):  # a text, because a flag cannot change a field's type
-  right = isinstance(value, str) and (
-      value == 'auto' or _digits(value, _CLIENTS))
-  return '' if right else (
-      f'auto, or a whole number from 1 to {_CLIENTS} as a text')
-
-
-def _coordinator(value):
-  host, _, port = value.rpartition(':') if isinstance(value, str) else '   '
-  right = isinstance(value, str) and (
-      value in ('', 'auto') or host and _digits(port, 2**16 - 1))
-  return '' if right else "'', auto, or the host:port of process 0"
-
-
-def _names(value):
-  right = isinstance(value, str) and (
-      not value or all(x.strip(' /') for x in value.split(',')))
-  return '' if right else "names of folders, such as 'test,val', or ''"
-
-
-def _source(value):
-  return '' if isinstance(value, str) and sources.known(value) else (
-      sources.CHOICES)
-
-
-FIELDS: dict[str, Check] = {
-    'seed': _count(0, 2**32 - 1),
-    'rounds': _count(1, _MANY),
-    'local_epochs': _count(1, 10**4),
-    'batch_size': _count(2, 2**20),
-    'clients': _count(1, _CLIENTS),
-    'cohort': _count(0, _CLIENTS),
-    'sampling.name': _text,
-    'participation.dropout': _real(0, 1),
-    'participation.stragglers': _real(0, 1),
-    'participation.least': _real(0, 1, above=True),
-    'devices': _devices,
-    'devices_per_client': _count(1, _CLIENTS),
-    'clients_per_device': _count(0, _CLIENTS),
-    'store': _one_of('auto', 'device', 'host', 'disk'),
-    'distributed.coordinator': _coordinator,
-    'distributed.processes': _count(0, _CLIENTS),
-    'distributed.process': _count(-1, _CLIENTS),
-    'distributed.timeout': _count(1, 10**6),
-    'execution': _one_of(*rounds.EXECUTIONS),
-    'data.source': _source,
-    'data.dir': _folder,
-    'data.image_size': _count(0, 4096),
-    'data.fit': _one_of(*image_files.FITS),
-    'data.depth': _one_of(*image_files.DEPTHS),
-    'data.colours': _one_of(*image_files.COLOURS),
-    'data.leave_out': _names,
-    'data.max_examples': _count(0, _MANY),
-    'partition.name': _text,
-    'partition.classes_per_client': _count(1, dataset.MOST_CLASSES),
-    'partition.alpha': _real(0, _FACTOR, above=True),
-    'partition.min_examples': _count(0, _MANY),
-    'model.name': _text,
-    'model.width': _count(1, 4096),
-    'model.hidden': _count(1, _UNITS),
-    'model.features': _count(1, _UNITS),
-    'model.projector_layers': _count(0, 2),
-    'model.predictor_layers': _count(0, 2),
-    'model.dtype': _one_of('float32', 'bfloat16'),
-    'model.convolution': _one_of(*convolution.CONVOLUTIONS),
-    'view.scale': _range(1e-6, 1),
-    'view.ratio': _range(1e-3, 1e3),
-    'view.flip': _real(0, 1),
-    'view.jitter': _real(0, 1),
-    'view.brightness': _real(0, 1e3),
-    'view.contrast': _real(0, 1e3),
-    'view.saturation': _real(0, 1e3),
-    'view.hue': _real(0, 0.5),
-    'view.greyscale': _real(0, 1),
-    'view.eight_bit': _flag,
-    'learner.name': _text,
-    'learner.decay': _real(0, 1),
-    'learner.first_target': _one_of(*FIRST_TARGETS),
-    'learner.stop_gradient': _flag,
-    'learner.ema': _flag,
-    'learner.temperature': _real(1e-3, _FACTOR),
-    'learner.queue_size': _count(1, 10**7),
-    'loss.name': _text,
-    'divergence.name': _text,
-    'optimizer.learning_rate': _real(0, _FACTOR),
-    'optimizer.momentum': _real(0, 1),
-    'optimizer.weight_decay': _real(0, _FACTOR),
-    'optimizer.schedule': _one_of(*SCHEDULES),
-    'aggregation.name': _text,
-    'rule.name': _text,
-    'rule.threshold': _real(0, 1e30),  # 1e30: always the global predictor
-    'rule.scale': _real(0, _FACTOR),
-    'rule.tau': _real(0, _FACTOR),
-    'rule.updates': _one_of(*update_rules.UPDATES),
-    'rule.reset_missed': _flag,
-    'evaluation.every': _count(0, _MANY),
-    'evaluation.alone': _count(0, _CLIENTS),
-    'evaluation.knn_neighbours': _count(1, _MANY),
+_ALL = (
+    Field('seed', 0, count(0, 2**32 - 1), 'seed of all random draws'),
+    Field('rounds', 100, count(1, MANY), 'rounds of the federation'),
+    Field('local_epochs', 5, count(1, 10**4),
+          "passes over a client's images in a round"),
+    Field('batch_size', 128, count(2, 2**20),
+          'images of a step; incomplete batches are dropped'),
+    Field('clients', 5, count(1, CLIENTS), 'clients of the federation'),
+    Field('cohort', 0, count(0, CLIENTS),
+          'clients that train in a round, drawn each time; 0 = all'),
+    Field('sampling.name', 'uniform', text,
+          'how a cohort is drawn: uniform, by_size'),
+    Field('participation.dropout', 0.0, real(0, 1),
+          'probability that an upload is lost'),
+    Field('participation.stragglers', 0.0, real(0, 1),
+          'probability that a client stops early'),
+    Field('participation.least', 0.1, real(0, 1, above=True),
+          'smallest share of steps of a client that stops early'),
+    Field('devices', 'auto', devices,
+          'devices that share the clients; auto = all'),
+    Field('devices_per_client', 1, count(1, CLIENTS),
+          'devices that share each batch of a client'),
+    Field('clients_per_device', 0, count(0, CLIENTS),
+          'clients that train at once; 0 = the cohort'),
+    Field('store', 'auto', one_of('auto', 'device', 'host', 'disk'),
+          "where the clients' states and images are kept. auto = device if all "
+          'train each round or one device has room for all, else host if it '
+          'has room, else disk'),
+    Field('distributed.coordinator', '', coordinator,
+          "host:port of process 0; auto = as JAX finds it (SLURM, TPU); '' = "
+          'one host'),
+    Field('distributed.processes', 0, count(0, CLIENTS),
+          'number of processes; 0 = as JAX finds it'),
+    Field('distributed.process', -1, count(-1, CLIENTS),
+          "this process's number; -1 = as JAX finds it"),
+    Field('distributed.timeout', 100, count(1, 10**6),
+          'seconds until a silent process is lost'),
+    Field('execution', 'auto', one_of(*rounds.EXECUTIONS),
+          'map = one client after the other; vmap = at once; auto = map'),
+    Field('data.source', 'tfds:cifar10', source,
+          'tfds:<set>, digits, npz:<file>, folder:<dir>, or your own '
+          'package.module:function'),
+    Field('data.dir', '', folder, "folder of TFDS's sets; '' = TFDS's default"),
+    Field('data.image_size', 0, count(0, 4096),
+          "pixels of a side; 0 = the images' own, and 32 for folder:<dir>"),
+    Field('data.fit', 'crop', one_of(*image_files.FITS),
+          'folder: how an image becomes square; pad = with black around it',
+          before='crop'),
+    Field('data.depth', 0, one_of(*image_files.DEPTHS),
+          'folder: the bits of images of 16 bits; with 12, 4095 becomes white. '
+          '0 = as many as the largest value of a client needs', before=0),
+    Field('data.colours', 'stored', one_of(*image_files.COLOURS),
+          'folder: stored = colours as in the file; seen = as a viewer shows '
+          'transparent pixels and colour profiles, in sRGB over white',
+          before='stored'),
+    Field('data.leave_out', '', names,
+          "folder: names of folders in it that are not read, such as 'test,"
+          "site 0/old'", before=''),
+    Field('data.max_examples', 0, count(0, MANY),
+          'training images to keep, evenly over owners and classes; 0 = all'),
+    Field('partition.name', 'by_class', text,
+          'who owns which image: by_class, iid, dirichlet, natural'),
+    Field('partition.classes_per_client', 2, count(1, dataset.MOST_CLASSES),
+          'by_class: classes of a client'),
+    Field('partition.alpha', 0.1, real(0, FACTOR, above=True),
+          'dirichlet: concentration; the smaller, the less even'),
+    Field('partition.min_examples', 10, count(0, MANY),
+          'dirichlet: the fewest images of a client'),
+    Field('model.name', 'resnet18', text,
+          'encoder: resnet18, resnet50, resnet10, resnet6'),
+    Field('model.width', 64, count(1, 4096), 'channels of the first stage'),
+    Field('model.hidden', 4096, count(1, UNITS),
+          'hidden units of projector and predictor'),
+    Field('model.features', 2048, count(1, UNITS),
+          'output units of projector and predictor'),
+    Field('model.projector_layers', 2, count(0, 2),
+          '1 = one linear layer; 0 = no projector'),
+    Field('model.predictor_layers', 2, count(0, 2),
+          '1 = one linear layer; 0 = no predictor'),
+    Field('model.dtype', 'float32', one_of('float32', 'bfloat16'),
+          'bfloat16 is for products and for the maps between layers; '
+          'parameters, statistics and the loss stay in float32. A CPU is '
+          'slower with it'),
+    Field('model.convolution', 'fast', one_of(*convolution.CONVOLUTIONS),
+          'exact = without methods that round more. On a CPU, without '
+          "Winograd's method a 3x3 layer of full width is slower and differs "
+          'from float64 by 2e-7 to 4e-7, not by 1e-6 to 4e-6. On an '
+          'accelerator, float32 convolutions use no TF32 or bfloat16 products. '
+          'See fedu_jax/models/convolution.py', before='fast'),
+    Field('view.scale', (0.08, 1.0), interval(1e-6, 1),
+          "area of a view's crop, as a share of the image's"),
+    Field('view.ratio', (3 / 4, 4 / 3), interval(1e-3, 1e3),
+          "width over height of a view's crop"),
+    Field('view.flip', 0.5, real(0, 1), 'probability that a view is mirrored'),
+    Field('view.jitter', 0.8, real(0, 1),
+          'probability that the colours of a view change'),
+    Field('view.brightness', 0.8, real(0, 1e3), 'largest change of brightness'),
+    Field('view.contrast', 0.8, real(0, 1e3), 'largest change of contrast'),
+    Field('view.saturation', 0.8, real(0, 1e3), 'largest change of saturation'),
+    Field('view.hue', 0.2, real(0, 0.5),
+          'largest change of hue, as a share of the colour circle'),
+    Field('view.greyscale', 0.2, real(0, 1), 'probability of a grey view'),
+    Field('view.eight_bit', True, flag,
+          'whether colours keep 8 bits after each operation, as in the '
+          'released code (PIL). False = fractions are kept, and views are '
+          '0.4 % brighter', before=False),
+    Field('learner.name', 'byol', text,
+          'SSL method: byol, simsiam, simclr, moco, fedca, fedsc, supervised'),
+    Field('learner.decay', 0.99, real(0, 1),
+          'byol, moco: factor of the old target in its moving average'),
+    Field('learner.first_target', 'alias', one_of(*FIRST_TARGETS),
+          "byol: the target in a client's first round. In the released code it "
+          "is the online encoder itself ('alias'); the paper describes a copy "
+          "that follows ('copy')"),
+    Field('learner.stop_gradient', True, flag,
+          'byol, simsiam: whether no gradient reaches the target'),
+    Field('learner.ema', True, flag,
+          'byol: whether the target follows; False = only the rule changes it'),
+    Field('learner.temperature', 0.07, real(1e-3, FACTOR),
+          'simclr, moco, fedca: temperature of the softmax'),
+    Field('learner.queue_size', 4096, count(1, 10**7),
+          'moco: keys of a client; fedca: entries of the dictionary, fewer in '
+          'configs/methods.py'),
+    Field('loss.name', 'regression_loss', text,
+          'loss of byol and simsiam on pairs of embeddings'),
+    Field('optimizer.learning_rate', 0.032, real(0, FACTOR),
+          'highest rate of SGD, see optimizer.schedule'),
+    Field('optimizer.momentum', 0.9, real(0, 1),
+          'momentum of SGD, which starts anew each round'),
+    Field('optimizer.weight_decay', 5e-4, real(0, FACTOR),
+          'weight decay of all parameters, BatchNorm too'),
+    Field('optimizer.schedule', 'cosine', one_of(*SCHEDULES),
+          'learning rate over the rounds: cosine, constant'),
+    Field('divergence.name', 'conv_distance', text,
+          "how far a client's encoder moved. conv_distance is the released "
+          "code's; squared_distance is the paper's and needs another "
+          'rule.threshold'),
+    Field('aggregation.name', 'fedavg', text,
+          'what the server does: fedavg, fedavg_target, ldawa, fedca, fedsc'),
+    Field('rule.name', 'dapu', text,
+          'what a client takes of the download: dapu, global_predictor '
+          '(FedBYOL), local_predictor, fedema, fedema_auto, fedca, fedsc'),
+    Field('rule.threshold', 0.4, real(0, 1e30),
+          'dapu: global predictor below this divergence; 1e30 = always'),
+    Field('rule.scale', 0.8, real(0, FACTOR),
+          'fedema: the weight of the local network is this times the '
+          'divergence, at most 1'),
+    Field('rule.tau', 0.7, real(0, FACTOR),
+          "fedema_auto: weight of the local network at a client's first "
+          'divergence, by which its scale is set'),
+    Field('rule.reset_missed', True, flag,
+          'fedema: whether a client that missed a round takes the global '
+          'networks'),
+    Field('rule.updates', 'online', one_of(*update_rules.UPDATES),
+          'which encoder becomes the global one: online, target, both, '
+          'neither'),
+    Field('evaluation.every', 10, count(0, MANY),
+          'rounds between kNN scores; 0 = none'),
+    Field('evaluation.alone', 0, count(0, CLIENTS),
+          'clients that also train alone, to compare'),
+    Field('evaluation.knn_neighbours', 200, count(1, MANY),
+          'neighbours that vote for a class'),
     # A neighbour's weight, exp(1 / temperature), must not overflow.
-    'evaluation.knn_temperature': _real(0.02, _FACTOR),
-    'evaluation.probe_epochs': _count(1, 10**6),
-    'evaluation.probe_batch_size': _count(1, _MANY),
-    'evaluation.probe_learning_rate': _real(0, _FACTOR, above=True),
-    'evaluation.probe_standardise': _flag,
-    'evaluation.labels_per_class': _count(0, _MANY),
-    'evaluation.few_draws': _count(1, 10**4),
-    'evaluation.semi_hidden': _count(1, _UNITS),
-    'evaluation.semi_epochs': _count(1, 10**6),
-    'checkpoint.every': _count(1, _MANY),
-    'checkpoint.keep': _count(1, _MANY),
-}
+    Field('evaluation.knn_temperature', 0.1, real(0.02, FACTOR),
+          "temperature of a neighbour's weight"),
+    Field('evaluation.probe_epochs', 200, count(1, 10**6),
+          'epochs of the linear probe'),
+    Field('evaluation.probe_batch_size', 2048, count(1, MANY),
+          'batch size of the linear probe'),
+    Field('evaluation.probe_learning_rate', 3e-3, real(0, FACTOR, above=True),
+          'learning rate of the linear probe (Adam)'),
+    Field('evaluation.probe_standardise', False, flag,
+          'whether the probe gets features of mean 0 and deviation 1'),
+    Field('evaluation.labels_per_class', 0, count(0, MANY),
+          'labels of a second probe; 0 = no such probe'),
+    Field('evaluation.few_draws', 10, count(1, 10**4),
+          'draws of those labels; the mean is shown'),
+    Field('evaluation.semi_hidden', 4096, count(1, UNITS),
+          'hidden units of the semi-supervised head'),
+    Field('evaluation.semi_epochs', 100, count(1, 10**6),
+          'epochs of the semi-supervised head'),
+    Field('checkpoint.every', 5, count(1, MANY), 'rounds between checkpoints'),
+    Field('checkpoint.keep', 2, count(1, MANY), 'checkpoints that are kept'),
+)
+
+FIELDS: dict[str, Field] = {field.name: field for field in _ALL}
+# A field that a later version added -> the value that all earlier runs had. It
+# may differ from today's default; earlier runs can therefore resume.
+ADDED: dict[str, Any] = {field.name: field.before for field in _ALL
+                         if field.before is not None}
