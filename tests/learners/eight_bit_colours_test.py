@@ -11,6 +11,7 @@ import pytest
 
 from configs import cifar10
 from fedu_jax.experiments import experiment as plans
+from fedu_jax.experiments import recorded_runs
 from fedu_jax.experiments.tables import linear_evaluation
 from fedu_jax.learners import augment
 from fedu_jax.learners import eight_bit_colours
@@ -170,11 +171,12 @@ def test_the_released_law_is_the_default_and_recorded_runs_are_found():
   assert augment.ViewConfig() == augment.ViewConfig(
       **cifar10.get_config().view)
   assert checks.complete({})['view.eight_bit'] is False
-  runs = pathlib.Path('benchmarks/results/cpu/runs')
+  _, runs = recorded_runs.read(
+      pathlib.Path('benchmarks/results/cpu/linear_evaluation-cpu',
+                   recorded_runs.FILE))
   plan = linear_evaluation.plan(plans.SCALES['cpu'])
   for arm in plan.arms:
-    folder = arm.folder(0, runs)
-    recorded = json.loads((folder / 'config.json').read_text())
+    recorded = runs[plans.key_of(arm.config, seed=0)]['config.json']
     want = json.loads(json.dumps(checks.flatten(arm.config)))
     assert checks.complete(recorded)['view.eight_bit'] == want[
         'view.eight_bit']
