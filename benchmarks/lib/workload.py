@@ -13,7 +13,8 @@ from benchmarks.lib import timing
 from configs import cifar10
 from fedu_jax.core import local_training
 from fedu_jax.core import rounds
-from fedu_jax.core.state import Array, Learner, Online, StepState
+from fedu_jax.core.state import Array, Learner, Online
+from fedu_jax.learners.byol import StepState
 from fedu_jax.models import networks
 from fedu_jax.training.config import binding
 from fedu_jax.training.config import build

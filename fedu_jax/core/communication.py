@@ -4,9 +4,9 @@
 `method.UpdateRule.download` what the server sends. DAPU runs on the client, so
 the predictor is always sent, even if the client then keeps its own.
 
-Two scalars of each message are not counted: the client's number of images, and
-the number of the round. State that only the client reads is not sent: its
-target, MoCo's queue, its divergence.
+Two scalars are not counted: a client's number of images, which goes up, and the
+number of the round, which comes down. State that only the client reads is not
+sent: its target, MoCo's queue, its divergence.
 """
 
 from typing import NamedTuple

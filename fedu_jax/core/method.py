@@ -1,8 +1,8 @@
 """A method as one record: its learner, its aggregation and its update rule.
 
 A single change needs no record: a bare function is a learner, an aggregation or
-a rule with the default contract. It moves the online network, and neither the
-server nor a client remembers more than its state. A record says what differs.
+a rule with the default contract. By that contract, clients and server send each
+other the online network and keep no memory. A record declares what differs.
 
 Shape letters: K clients, M cohort. A tree is any pytree of arrays; its shapes
 must not depend on values.

@@ -81,9 +81,9 @@ def train_cohort(server: ServerState, clients: ClientState, batches: Batches,
   Returns:
     The trained cohort, and these metrics, [M] each:
       those of `local_update`;
-      'global_predictor', bool: the client's predictor after the download equals
-        the server's. For DAPU this is its decision, except in the first round
-        of a client, which always takes the server's predictor;
+      'global_predictor', bool: whether the client's predictor equals the
+        server's after the download. Under DAPU it does if the divergence was
+        below the threshold, and in a client's first round;
       'sound', bool: all numbers after the training can be averaged, see
         `trees.sound`. A client that is not sound is replaced by `returned`.
   """
@@ -99,7 +99,7 @@ def train_cohort(server: ServerState, clients: ClientState, batches: Batches,
     # The client's divergence is checked as one of the metrics.
     sound = trees.sound((trained.online, trained.target, trained.memory,
                          trained.num_examples, metrics))
-    # For one client at a time: stacked clients would be copied as a whole.
+    # Done here for each client: on stacked clients it would copy them all.
     trained = trees.where(sound, trained, returned(
         trained._replace(memory=client.memory), server))
     return trained, metrics | {'sound': sound}
@@ -163,9 +163,9 @@ def run_round(server: ServerState, clients: ClientState, batches: Batches,
               ) -> tuple[Made, ClientState, Metrics]:
   """Runs a round: `train_cohort`, `uploads`, and the aggregation.
 
-  Every federation runs this function. A cohort that trains in slices runs it
-  once for each slice, with an `aggregate` that only adds the slice's uploads to
-  the sums of earlier slices. The server's aggregation follows the last slice.
+  Every federation runs this function. If a cohort trains in slices, it runs
+  once for each slice. `aggregate` then adds the slice's uploads to the sums of
+  the slices before, and the server's aggregation follows after the last slice.
 
   Args:
     server: the server.

@@ -27,15 +27,6 @@ class Online(NamedTuple):
   predictor: Variables
 
 
-class StepState(NamedTuple):
-  """BYOL's state during local training, passed from step to step."""
-  online: Online
-  target: Variables  # an encoder; a target has no predictor
-  opt_state: PyTree
-  round: Array  # [] i32; sets the learning rate
-  first: Array  # [] bool; this is the client's first round (see `byol`)
-
-
 class Memory(NamedTuple):
   """What a learner or an update rule keeps of a client between rounds."""
   learner: PyTree = ()

@@ -44,8 +44,9 @@ def sound(tree: PyTree) -> Array:
     return jnp.isfinite(jnp.sum(jnp.square(x.astype(wide))))
   found = [finite(x) for x in map(jnp.asarray, jax.tree.leaves(tree))
            if jnp.issubdtype(x.dtype, jnp.inexact)]
-  # The minimum by a sort, because XLA cannot fuse a sort. XLA repeats a plain
-  # `all` for every array that it selects: half of a round's instructions.
+  # The smallest of the flags says whether all hold. It is found by a sort and
+  # not by `all`: XLA fuses `all` into each later select and computes it there
+  # again, which was half of a round's instructions. It cannot fuse a sort.
   return jnp.sort(jnp.array([True, *found]))[0]
 
 

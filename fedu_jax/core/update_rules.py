@@ -2,9 +2,9 @@
 
 The config names one. A rule is a function `(client, server) -> client`, for ONE
 client, with its choices as keyword arguments. A client that has never trained
-takes all of the server's network; the encoder also becomes its target. A rule
-that reads more of the server than the online network, or keeps a memory of the
-client, is a record `method.UpdateRule`.
+takes the server's encoder and predictor, and its target becomes that encoder. A
+rule that reads more of the server than the online network, or keeps a memory of
+the client, is a record `method.UpdateRule`.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def _download(client: ClientState, server: ServerState, online: Online,
     server: the server at the time of the download.
     online: the online network for a client that has trained.
     target: the target for such a client; None keeps its own.
-    new: [] bool, whether to treat any client as one that never trained.
+    new: [] bool; True treats the client as one that has never trained.
   """
   new = (client.last_round < 0) | new
   own = client.target if target is None else target

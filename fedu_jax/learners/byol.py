@@ -1,13 +1,14 @@
-"""BYOL as FedU's released code trains it.
+"""BYOL (Grill et al. 2020), which FedU trains on each client.
 
 Each image gives two random views. The online encoder and predictor see both,
 and so does the target encoder. The prediction for one view regresses the
-target's output for the other (Grill et al. 2020; EasyFL fedssl,
-model.py:BYOLModel).
+target's output for the other. Details are those of FedU's released code (EasyFL
+fedssl, model.py:BYOLModel); the arguments say where the paper differs.
 """
 
 from collections.abc import Callable
 import functools
+from typing import NamedTuple
 
 import jax
 import optax
@@ -20,7 +21,7 @@ from fedu_jax.core.state import (
   Learner,
   Metrics,
   Online,
-  StepState,
+  PyTree,
   Variables,
 )
 from fedu_jax.learners import online_step
@@ -28,6 +29,16 @@ from fedu_jax.learners.losses import feature_std, regression_loss
 from fedu_jax.models import networks
 
 Loss = Callable[[Array, Array], Array]  # [B, D], [B, D] -> [B]
+
+
+class StepState(NamedTuple):
+  """BYOL's state during local training, passed from step to step."""
+  online: Online
+  target: Variables  # an encoder; a target has no predictor
+  opt_state: PyTree
+  round: Array  # [] i32; sets the learning rate
+  first: Array  # [] bool; this is the client's first round (see `byol`)
+
 
 FIRST_TARGETS = ('copy', 'alias')
 
@@ -60,9 +71,10 @@ def byol_step(state: StepState, images: Array, rng: Array, *,
     stop_gradient: False lets the gradient pass through the target's outputs.
       This has an effect only while the target is the online encoder itself: the
       optimiser has no parameters of a separate target, as in the released code.
-    ema: False keeps the target's parameters fixed, as the released code does:
-      those of the client's first download, or, with 'alias', of the end of its
-      first round. Only an update rule can then change them.
+    ema: True moves the target's parameters after each step. False keeps them
+      fixed, and only an update rule changes them. They are those of the
+      client's first download; with 'alias', those of the end of its first
+      round, as in the released code without its moving average.
 
   Returns:
     The new state, and the metrics 'loss' [] and 'feature_std' [], which is

@@ -17,7 +17,7 @@ class BadInput(Ending, ValueError):
 
 
 class Unsaved(Ending):
-  """The run is complete, but not all of it could be written."""
+  """Results could not be written; what was saved before stays."""
   code = 4
 
 

@@ -126,8 +126,8 @@ def forecast(config: Config, data: sources.Dataset,
     peak, note = cost_model.program_at_least(sizes), ''
   else:
     peak, note = _memory(recipe, state, sizes, here, (max(lengths), *shape))
-  lying = sizes.server + here * (sizes.state + sizes.images)
-  return Forecast(sizes, peak, peak - lying,
+  kept = sizes.server + here * (sizes.state + sizes.images)
+  return Forecast(sizes, peak, peak - kept,
                   step_cost.per_image(recipe, client, shape), recipe.in_sums,
                   note)
 

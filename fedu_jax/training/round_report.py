@@ -175,7 +175,7 @@ def row_of(round_: int, metrics: Metrics, seconds: float, *, batch_size: int,
   return {
       'round': round_, **mean,
       'divergence_min': drift.min(), 'divergence_max': drift.max(),
-      # A lost upload is not counted. One that is left out is: it was sent.
+      # Without lost uploads, but with those that are left out as not finite.
       'bytes_up': sent.up * int(arrived.sum()),
       'bytes_down': sent.down * len(cohort),
       'images': images, 'seconds': seconds,

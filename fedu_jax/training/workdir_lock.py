@@ -122,12 +122,12 @@ def _check(folder: pathlib.Path, config: Config,
         raise ValueError(f'{path} is no config')
       theirs = _kept(checks.complete(theirs))
       config_changes.check(folder, theirs, _own(config), extend=extend)
-      lying = clients_on_disk(folder)
+      on_disk = clients_on_disk(folder)
       saved = any((folder / 'checkpoints').glob('*'))
-      if config.store not in ('auto', 'disk') if lying else (
+      if config.store not in ('auto', 'disk') if on_disk else (
           config.store == 'disk' and saved):
         raise BadInput(
-            f'the clients of {folder} {"are" if lying else "are not"} on '
+            f'the clients of {folder} {"are" if on_disk else "are not"} on '
             'disk: set config.store to auto')
     elif folder.is_dir() and any(p.name not in _FIRST
                                  for p in folder.iterdir()):

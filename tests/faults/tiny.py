@@ -58,8 +58,8 @@ def ill_byol(nets: networks.Nets, view: Any, *, make_tx: Any, ill: tuple,
 
   Args:
     nets: as for `byol.byol`.
-    view: likewise.
-    make_tx: likewise.
+    view: a view, as for `byol`.
+    make_tx: round -> the optimiser.
     ill: the clients; all of them if it names none.
     value: is added to each of their gradients, as a text: 'nan'.
     at: in the round after so many.

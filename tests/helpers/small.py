@@ -8,8 +8,9 @@ import numpy as np
 import optax
 
 import fedu_jax
-from fedu_jax.core.state import ServerState, StepState
+from fedu_jax.core.state import ServerState
 from fedu_jax.evaluation.encoder_scores import Settings
+from fedu_jax.learners.byol import StepState
 from fedu_jax.models import layers
 from fedu_jax.models import networks
 

@@ -19,7 +19,8 @@ import pytest
 
 import fedu_jax
 from fedu_jax.core import trees
-from fedu_jax.core.state import ServerState, StepState
+from fedu_jax.core.state import ServerState
+from fedu_jax.learners.byol import StepState
 from fedu_jax.models import networks
 
 torch = pytest.importorskip(

@@ -50,7 +50,7 @@ def look(config, chips=1):
 @pytest.mark.parametrize('changes', [
     {'execution': 'vmap'},
     {'clients': 8, 'cohort': 4, 'clients_per_device': 2, 'store': 'host'}],
-    ids=['resident', 'travelling'])
+    ids=['on_device', 'streamed'])
 def test_memory_is_what_a_run_takes(changes, tmp_path):
   """The compiler's figure for the program that ran, and with all other arrays.
   """

@@ -113,8 +113,8 @@ def _fields(whole: bool) -> str:
   if not whole:
     return ('Any field of a config is changed with --config.<field>=<value>, '
             'such as\n--config.rounds=2 or --config.model.width=16. '
-            '--helpfull lists and explains them; '
-            f'{configs.FOLDER}\nhas the shipped configs.')
+            '--helpfull lists\nand explains them. The shipped configs are in\n'
+            f'{configs.FOLDER}.')
   lines = ['fields, and their defaults:']
   for field in FIELDS.values():
     lines += [f'  --config.{field.name}={field.default}',

@@ -33,7 +33,8 @@ def choose(recipe: Recipe, online: Online, images: Images,
   """Chooses the place of a federation, or of several that start together.
 
   Clients are kept on the devices if all of them train at once in each round, or
-  if one device has room for all of them. Otherwise they are kept on the host.
+  if one device has room for all of them. Otherwise they are kept on the host,
+  or on disk if the host has too little room. `recipe.store` may name one.
 
   Args:
     recipe: the recipe of the federation.
