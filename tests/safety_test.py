@@ -8,11 +8,10 @@ import pickle
 import subprocess
 import sys
 
-import numpy as np
-from PIL import Image
 import pytest
 
 from tests.faults import ends
+from tests.helpers import sites
 
 ROOT = pathlib.Path(__file__).parents[1]
 FILES = sorted((ROOT / 'fedu_jax').rglob('*.py'))
@@ -63,12 +62,7 @@ def test_nothing_is_unpickled_unpacked_or_executed(path):
 def ran(tmp_path_factory):
   """Runs two clients' folders with umask 027, without network or pickles."""
   root = tmp_path_factory.mktemp('safe')
-  draw = np.random.RandomState(0)
-  for name in ('ann', 'bob'):
-    (root / 'data' / name).mkdir(parents=True)
-    for i in range(5):
-      Image.fromarray(draw.randint(0, 256, (9, 9, 3), np.uint8)).save(
-          root / 'data' / name / f'{i}.png')
+  sites.two_sites(root / 'data')
   (root / 'data' / 'bob' / '[x.png').write_bytes(b'no image')
   alone = ('import runpy, socket, sys\n'
            'def refuse(*_, **__):\n  raise AssertionError("the network")\n'

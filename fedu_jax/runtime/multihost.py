@@ -151,19 +151,19 @@ def of_first(here: int) -> int:
   return here
 
 
-def shared(whose: Sequence[int], size: int, work: Callable[[int], bytes]
+def shared(hosts: Sequence[int], size: int, work: Callable[[int], bytes]
            ) -> list[bytes]:
   """Divides pieces of work over hosts; every host returns all results.
 
   Args:
-    whose: for each piece, the number of the host that does it.
+    hosts: for each piece, the number of the host that does it.
     size: the bytes of a result.
     work: does the i-th piece.
   """
   if not several():
-    return [work(i) for i in range(len(whose))]
-  found = np.zeros((len(whose), size), np.uint8)
-  for i, host in enumerate(whose):
+    return [work(i) for i in range(len(hosts))]
+  found = np.zeros((len(hosts), size), np.uint8)
+  for i, host in enumerate(hosts):
     if host == jax.process_index():
       found[i] = np.frombuffer(work(i), np.uint8)
   found = multihost_utils.process_allgather(found).max(0)

@@ -34,7 +34,7 @@ Digests = dict[str, Any]
 
 
 def digests(data: sources.Dataset, parts: Sequence[np.ndarray],
-            whose: Sequence[int] = ()) -> Digests:
+            hosts: Sequence[int] = ()) -> Digests:
   """Reads all images once, and returns digests of them.
 
   Each of several hosts reads its own clients, and all return the same.
@@ -42,7 +42,7 @@ def digests(data: sources.Dataset, parts: Sequence[np.ndarray],
   Args:
     data: the data.
     parts: for each client, the rows of the training examples that it owns.
-    whose: the host of each client, if there are several hosts. The first host
+    hosts: the host of each client, if there are several hosts. The first host
       also reads the test images.
 
   Raises:
@@ -55,7 +55,7 @@ def digests(data: sources.Dataset, parts: Sequence[np.ndarray],
     return bytes(_BYTES) if test is None else _of_images(
         test, np.arange(len(test)))
   *clients, test = multihost.shared(
-      [*(whose or [0] * len(parts)), 0], _BYTES, work)
+      [*(hosts or [0] * len(parts)), 0], _BYTES, work)
   labels = data.train_labels
   return {
       'clients': [x.hex() for x in clients],

@@ -18,6 +18,7 @@ from fedu_jax.training import finished_run
 from fedu_jax.training import prepare
 from fedu_jax.training import score_run
 from fedu_jax.training import train
+from tests.helpers import sites
 
 
 def config_of(data, rounds=1):
@@ -48,12 +49,7 @@ def ask(folder, protocol, **more):
 @pytest.fixture(scope='module')
 def done(tmp_path_factory):
   root = tmp_path_factory.mktemp('moved')
-  draw = np.random.RandomState(0)
-  for name in ('ann', 'bob'):
-    (root / 'data' / name).mkdir(parents=True)
-    for i in range(5):
-      Image.fromarray(draw.randint(0, 256, (9, 9, 3), np.uint8)).save(
-          root / 'data' / name / f'{i}.png')
+  sites.two_sites(root / 'data')
   run(root / 'run', config_of(root / 'data'))
   return root
 
