@@ -7,6 +7,7 @@ naming the lost host.
 
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
+import os
 import re
 import traceback
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from fedu_jax.runtime import durable_files
 from fedu_jax.runtime import heartbeat
 from fedu_jax.runtime import private_apis
 from fedu_jax.runtime import signals
+from fedu_jax.runtime import slurm
 from fedu_jax.runtime.errors import BadInput, Ending
 
 T = TypeVar('T')
@@ -90,7 +92,8 @@ def _join(coordinator: str, processes: int, process: int,
     try:
       jax.distributed.initialize(
           None if auto else coordinator, processes or None,
-          process if process >= 0 else None, initialization_timeout=timeout,
+          process if process >= 0 else None, slurm.local_gpus(os.environ),
+          initialization_timeout=timeout,
           # Longer than `heartbeat` waits, because its message says more.
           heartbeat_timeout_seconds=2 * timeout + 10,
           shutdown_timeout_seconds=timeout)

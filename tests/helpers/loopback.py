@@ -1,11 +1,12 @@
 """One of several processes over loopback, as multihost_test starts them.
 
-  python -m tests.helpers.loopback <read|-> <die in round, 0 = never> \\
+  python -m tests.helpers.loopback <read|gpus|-> <die in round, 0 = never> \\
       <flags of main>
 
 Runs `fedu_jax.main`. Killed, it is so by itself, when the round is under way.
 `read` prints which rows of `Lazy` images were read, and which clients' images
-and state lie on this process's devices, as a last line of JSON.
+and state lie on this process's devices, as a last line of JSON. `gpus` prints
+the GPUs that JAX would use, of those that this process sees.
 """
 
 import json
@@ -61,6 +62,8 @@ def run(argv):
   if int(number):
     die_in(int(number))
   main.main(argv)
+  if what == 'gpus':
+    noted = {'gpus': [jax.config.values['jax_cuda_visible_devices']]}
   print(json.dumps({name: sorted(x) for name, x in noted.items()}))
 
 

@@ -168,17 +168,24 @@ def test_each_holds_its_own_clients_and_the_first_alone_reports(tmp_path):
 
 
 def test_hosts_that_slurm_started(tmp_path, whole):
-  """The coordinator is `auto`; JAX finds its address and the numbers."""
+  """The coordinator is `auto`; JAX finds its address and the numbers.
+
+  One task a node: each takes all devices there, not the one of its number.
+  """
   folder, job = tmp_path / 'run', random.randrange(4096)  # gives the port
   processes = []
   for i in range(2):
     processes += start(
         1, folder, SCORED, '--config.distributed.coordinator=auto',
-        f'--config.distributed.timeout={TIMEOUT}', alone=True,
-        SLURM_JOB_ID=str(job), SLURM_NTASKS='2', SLURM_PROCID=str(i),
-        SLURM_LOCALID=str(i), SLURM_STEP_NODELIST='127.0.0.1')
+        f'--config.distributed.timeout={TIMEOUT}', alone=True, what='gpus',
+        devices=2, SLURM_JOB_ID=str(job), SLURM_NTASKS='2', SLURM_LOCALID='0',
+        SLURM_PROCID=str(i), SLURM_NODEID=str(i),
+        SLURM_STEP_TASKS_PER_NODE='1(x2)', SLURM_STEP_NODELIST='127.0.0.1')
   found, _ = ended(processes)
   assert [code for code, *_ in found] == [0, 0], found
+  for _, out, _ in found:
+    assert json.loads(out.splitlines()[-1]) == {'gpus': ['all']}
+  assert 'compiled for 4 devices of 2 hosts' in found[0][1]
   assert_same(folder, whole)
 
 
