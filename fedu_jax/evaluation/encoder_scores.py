@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fedu_jax.core import precision
 from fedu_jax.core.state import Online, Variables
 from fedu_jax.evaluation import probes
 from fedu_jax.evaluation import score_tables
@@ -129,6 +130,7 @@ class Scorer(NamedTuple):
       scores['classifier'] = self.classifier(online)
     return scores | {'knn': self.knn(online.encoder)}
 
+  @precision.full
   def classifier(self, online: Online) -> float:
     """Returns the accuracy of a supervised federation's own classifier."""
     z = self.embed(online.encoder, self.test_images, below_projector=False)
@@ -147,6 +149,7 @@ class Scorer(NamedTuple):
                     replace=False) for group in groups]))
                      for _ in range(self.settings.few_draws)])
 
+  @precision.full
   def fitted(self, online: Online) -> Online:
     """Gives an untrained encoder BatchNorm statistics of the training images.
 

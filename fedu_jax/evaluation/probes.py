@@ -1,4 +1,8 @@
-"""Scores of frozen features: kNN, the linear probe, alignment, uniformity."""
+"""Scores of frozen features: kNN and the linear probe.
+
+All products are in full float32, on any backend: TF32 moved a kNN accuracy of
+81.34 % to 81.06, and bfloat16 to 79.94.
+"""
 
 from collections.abc import Callable
 import functools
@@ -13,6 +17,7 @@ import numpy as np
 import optax
 
 from fedu_jax.core import argument_checks
+from fedu_jax.core import precision
 from fedu_jax.core.state import Array, Variables
 from fedu_jax.learners.losses import unit
 from fedu_jax.models import networks
@@ -26,6 +31,7 @@ def _embed(images, variables, *, apply, module, batch_size):
       images.reshape(-1, batch_size, *images.shape[1:]))
 
 
+@precision.full
 def features(module: nn.Module, variables: Variables, images: Array) -> Array:
   """Returns features below the projector: [B, H, W, C] f32 -> [B, D]."""
   z: Any = module.apply(variables._asdict(), images, train=False,
@@ -33,6 +39,7 @@ def features(module: nn.Module, variables: Variables, images: Array) -> Array:
   return z
 
 
+@precision.full
 def projections(module: nn.Module, variables: Variables,
                 images: Array) -> Array:
   """Returns the projector's output: [B, H, W, C] f32 -> [B, D]."""
@@ -40,6 +47,7 @@ def projections(module: nn.Module, variables: Variables,
   return z
 
 
+@precision.full
 def embed(apply: Callable[..., Array], module: nn.Module, variables: Variables,
           images: np.ndarray, *, batch_size: int = 500) -> Array:
   """Embeds images batch by batch, without augmentation.
@@ -86,7 +94,7 @@ def embed(apply: Callable[..., Array], module: nn.Module, variables: Variables,
 @functools.partial(jax.jit, static_argnames=('k', 'temperature', 'num_classes'))
 def _knn(bank, bank_labels, queries, query_labels, *, k, temperature,
          num_classes):
-  sound = _sound(bank, queries)
+  sound = finite(bank, queries)
   bank = unit(bank)
 
   def hit(query):
@@ -99,6 +107,7 @@ def _knn(bank, bank_labels, queries, query_labels, *, k, temperature,
   return jnp.where(sound, jnp.mean(guesses == query_labels), jnp.nan)
 
 
+@precision.full
 def knn_accuracy(bank: ArrayLike, bank_labels: ArrayLike, queries: ArrayLike,
                  query_labels: ArrayLike, *, k: int = 200,
                  temperature: float = 0.1) -> Array:
@@ -152,43 +161,10 @@ def standardise(train: Array, test: Array) -> tuple[Array, Array]:
   return scaled(train), scaled(test)
 
 
-def _sound(*features: Array) -> Array:
+def finite(*features: Array) -> Array:
   """Whether all features [N, D] and the sums of squares are finite, [] bool."""
   return jnp.isfinite(jnp.stack(
       [jnp.sum(jnp.square(x)) for x in features])).all()
-
-
-def alignment(z1: Array, z2: Array) -> Array:
-  """The mean squared distance of two views' unit features, [] f32.
-
-  This is the measure of Wang & Isola (2020) with alpha = 2; NaN if features are
-  not finite.
-
-  Args:
-    z1: features of one view of each image, [N, D].
-    z2: features of another view, [N, D].
-  """
-  distance = jnp.mean(jnp.sum(jnp.square(unit(z1) - unit(z2)), axis=-1))
-  return jnp.where(_sound(z1, z2), distance, jnp.nan)
-
-
-def uniformity(z: Array, *, temperature: float = 2.0) -> Array:
-  """The log of the mean Gaussian potential over pairs of images, [] f32.
-
-  This is the measure of Wang & Isola (2020); NaN if features are not finite.
-
-  Args:
-    z: features of different images, [N, D].
-    temperature: t in exp(-t distance^2).
-  """
-  sound = _sound(z)
-  z = unit(z)
-
-  def potential(row):
-    distance = 2 - 2 * z @ row
-    return jnp.sum(jnp.exp(-temperature * distance)) - 1  # without itself
-  total = jnp.sum(jax.lax.map(potential, z, batch_size=256))
-  return jnp.where(sound, jnp.log(total / (len(z) * (len(z) - 1))), jnp.nan)
 
 
 def _batched(x, batch_size):
@@ -220,6 +196,7 @@ def accuracy(logits: Array, labels: Array, batch_size: int) -> Array:
       (hits & mask).sum(1) / mask.sum(1)), jnp.nan)
 
 
+@precision.full
 def linear_probe(train: Array, train_labels: Array, test: Array,
                  test_labels: Array, rng: Array, *, num_classes: int,
                  epochs: int = 200, batch_size: int = 2048,
@@ -297,4 +274,4 @@ def _linear_probe(train, train_labels, test, test_labels, rng, *, num_classes,
       epoch, (params, tx.init(params)), length=epochs)
   found = accuracy(logits(params, test), test_labels, batch_size)
   # Adam's moments are squares. If they overflow, the layer learns nothing.
-  return jnp.where(_sound(train, test), found, jnp.nan)
+  return jnp.where(finite(train, test), found, jnp.nan)

@@ -14,7 +14,7 @@ import numpy as np
 
 from fedu_jax.core.state import Online
 from fedu_jax.data import sources
-from fedu_jax.evaluation import probes
+from fedu_jax.evaluation import geometry as measures
 from fedu_jax.evaluation import semi_supervised
 from fedu_jax.evaluation.encoder_scores import mixed
 from fedu_jax.evaluation.encoder_scores import Scorer
@@ -127,8 +127,8 @@ def geometry(scorer: Scorer, online: Online, choice: str) -> dict[str, float]:
       for i in range(0, len(images), 500)]))).astype(np.uint8)
       for rng in rngs]
   z1, z2 = (scorer.embed(online.encoder, x) for x in views)
-  return {'alignment': float(probes.alignment(z1, z2)),
-          'uniformity': float(probes.uniformity(
+  return {'alignment': float(measures.alignment(z1, z2)),
+          'uniformity': float(measures.uniformity(
               scorer.embed(online.encoder, images)))}
 
 

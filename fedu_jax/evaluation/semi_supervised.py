@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from fedu_jax.core import precision
 from fedu_jax.core.state import Array, PyTree, Variables
 from fedu_jax.data import dataset
 from fedu_jax.evaluation import probes
@@ -40,6 +41,7 @@ def labelled_rows(labels: np.ndarray, ratio: float, *,
   return np.sort(np.lexsort((labels, dataset.rank_in_group(labels)))[:count])
 
 
+@precision.full
 def semi_supervised(
     module: nn.Module, encoder: Variables, images: np.ndarray,
     labels: np.ndarray, test_images: np.ndarray, test_labels: np.ndarray,

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from fedu_jax.core import argument_checks
+from fedu_jax.core import precision
 from fedu_jax.core.state import Array
 from fedu_jax.learners import eight_bit_colours as levels
 
@@ -132,12 +133,14 @@ def matrices(image: Array, top: Array, left: Array, height: Array,
 
 
 def _resize(image: Array, rows: Array, columns: Array) -> Array:
-  return jnp.einsum('ih,hwc,jw->ijc', rows, image, columns)
+  return jnp.einsum('ih,hwc,jw->ijc', rows, image, columns,
+                    precision=precision.FULL)
 
 
 def grey(image: Array) -> Array:
   """The luma of each pixel, [H, W, 3] -> [H, W, 1]."""
-  return image @ jnp.array(_LUMA, image.dtype)[:, None]
+  return jnp.matmul(image, jnp.array(_LUMA, image.dtype)[:, None],
+                    precision=precision.FULL)
 
 
 def blend(image: Array, reference: Array, factor: Array) -> Array:

@@ -8,9 +8,9 @@ values). A resized image may differ if its side is not a power of two (2 % of
 the values): PIL's rounded weights decide ties.
 """
 
-import jax
 import jax.numpy as jnp
 
+from fedu_jax.core import precision
 from fedu_jax.core.state import Array
 
 _LUMA = (19595., 38470., 7471.)  # of 65536; PIL's L24, exact in float32
@@ -25,9 +25,9 @@ def resize(image: Array, rows: Array, columns: Array) -> Array:
   """
   def nearest(product):
     return jnp.floor(product + 0.5)
-  highest = jax.lax.Precision.HIGHEST  # PIL's weights have 22 bits
-  wide = nearest(jnp.einsum('hwc,jw->hjc', image, columns, precision=highest))
-  return nearest(jnp.einsum('ih,hjc->ijc', rows, wide, precision=highest))
+  full = precision.FULL  # PIL's weights have 22 bits
+  wide = nearest(jnp.einsum('hwc,jw->hjc', image, columns, precision=full))
+  return nearest(jnp.einsum('ih,hjc->ijc', rows, wide, precision=full))
 
 
 def grey(image: Array) -> Array:

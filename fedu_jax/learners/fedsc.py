@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fedu_jax.core import precision
 from fedu_jax.core import trees
 from fedu_jax.core.aggregation import Add
 from fedu_jax.core.aggregation import aggregate
@@ -102,8 +103,9 @@ def fedsc(nets: networks.Nets, view: online_step.View, *,
       z1, z2 = within(z1, mu**0.5), within(z2, mu**0.5)
       value = spectral(z1, z2, others=known.others, share=known.share)
       z = jnp.concatenate([z1, z2])
+      moment = jnp.matmul(z.T, z, precision=precision.FULL) / len(z)
       return value, (online._replace(encoder=encoder),
-                     (z.T @ z / len(z), feature_std(z1)))
+                     (moment, feature_std(z1)))
     value, online, (moment, spread), opt_state = online_step.descend(
         objective, state.online, state.opt_state, make_tx(state.round))
     known = known._replace(own=decay * known.own + (1 - decay) * moment)

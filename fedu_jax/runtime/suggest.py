@@ -17,7 +17,7 @@ _ALSO = {'dataset': 'data.source', 'path': 'data.source',
          'lambda': 'rule.scale', 'mu': 'rule.threshold',
          'dim': 'model.features', 'output_dim': 'model.features',
          'resolution': 'data.image_size', 'img_size': 'data.image_size',
-         'precision': 'model.dtype', 'optim': 'optimizer.learning_rate'}
+         'optim': 'optimizer.learning_rate'}
 _LEAST = 0.55  # the least likeness of a name that is proposed
 
 

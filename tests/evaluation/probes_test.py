@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
 import fedu_jax
+from fedu_jax.evaluation import geometry
 from fedu_jax.evaluation import probes
 from tests.helpers import small
 
@@ -72,8 +73,8 @@ def test_what_is_not_finite_has_no_score(value):
     assert np.isnan(fedu_jax.knn_accuracy(bank, y, queries, y, k=5))
     assert np.isnan(fedu_jax.linear_probe(
         bank, y, queries, y, jax.random.key(0), num_classes=3, epochs=2))
-    assert np.isnan(probes.alignment(bank, queries))
-  assert np.isnan(probes.uniformity(bad))
+    assert np.isnan(geometry.alignment(bank, queries))
+  assert np.isnan(geometry.uniformity(bad))
   logits = np.eye(3, dtype=np.float32)[y]
   assert probes.accuracy(logits, y, 10) == 1
   logits[0, 0] = np.nan if np.isnan(value) else np.inf

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import fedu_jax
+from fedu_jax.evaluation import geometry
 from fedu_jax.evaluation import probes
 from fedu_jax.evaluation import semi_supervised
 from fedu_jax.evaluation.semi_supervised import labelled_rows
@@ -104,14 +105,14 @@ def test_alignment_and_uniformity_in_numpy():
   z1, z2 = draw.randn(6, 4), draw.randn(6, 4)
   unit = lambda z: z / np.linalg.norm(z, axis=1, keepdims=True)
   want = np.mean(np.sum((unit(z1) - unit(z2))**2, 1))
-  np.testing.assert_allclose(probes.alignment(
+  np.testing.assert_allclose(geometry.alignment(
       jnp.asarray(z1), jnp.asarray(3 * z2)), want, rtol=1e-5)
   pairs = [np.exp(-2 * np.sum((unit(z1)[i] - unit(z1)[j])**2))
            for i in range(6) for j in range(6) if i != j]
-  np.testing.assert_allclose(probes.uniformity(jnp.asarray(z1)),
+  np.testing.assert_allclose(geometry.uniformity(jnp.asarray(z1)),
                              np.log(np.mean(pairs)), rtol=1e-4)
   same = jnp.ones((5, 3))
-  np.testing.assert_allclose(probes.uniformity(same), 0, atol=1e-5)
+  np.testing.assert_allclose(geometry.uniformity(same), 0, atol=1e-5)
 
 
 @pytest.mark.parametrize('count, steps', [(16, 2), (20, 3)])

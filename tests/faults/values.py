@@ -39,6 +39,7 @@ ALSO_WRONG = {
     'data.leave_out': [',', 'a,,b', '/', 'a, /'],
     'data.depth': ['1', '7', '17', '32'],
     'data.fit': ['', 'Pad', 'stretch'], 'data.colours': ['', 'sRGB'],
+    'model.precision': ['', 'TF32', 'highest', 'bfloat16'],
     'model.convolution': ['', 'Exact', 'winograd']}
 # Whole numbers and others for which 0 is wrong.
 POSITIVE = {
@@ -68,6 +69,7 @@ LEGAL = {
     'model.width': ['1', '4096'], 'model.hidden': ['1', str(2**17)],
     'model.features': ['1'], 'model.projector_layers': ['0', '1', '2'],
     'model.predictor_layers': ['0', '1', '2'],
+    'model.precision': ['default', 'tensorfloat32', 'float32'],
     'model.convolution': ['fast', 'exact'],
     'view.eight_bit': ['True', 'False'],
     'view.scale': ['(1e-6,1.0)', '(1.0,1.0)'],
@@ -99,6 +101,10 @@ TOGETHER = [
     (['batch_size=33', 'devices_per_client=2'], 'batch_size'),
     (['devices=2', 'devices_per_client=4'], 'devices_per_client'),
     (['evaluation.alone=6'], 'evaluation.alone'),
+    (['model.precision=tensorfloat32', 'model.convolution=exact'],
+     'convolution is exact'),
+    (['model.precision=tensorfloat32', 'model.dtype=bfloat16'],
+     'dtype is bfloat16'),
     (['learner.name=moco', 'learner.queue_size=100'], 'multiple of 64'),
     (['learner.name=fedca'], 'all three or none'),
     (['aggregation.name=fedsc', 'rule.name=fedsc'], 'all three or none'),

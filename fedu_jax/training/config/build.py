@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 import ml_collections
 import optax
 
+from fedu_jax.core import precision
 from fedu_jax.core.state import Array, Learner
 from fedu_jax.models import networks
 from fedu_jax.training.config import binding
@@ -58,6 +59,8 @@ def _recipe(config: Any, functions: tuple[Callable[..., Any], ...]) -> Recipe:
 def learner(config: ml_collections.ConfigDict, nets: networks.Nets) -> Learner:
   """Binds the SSL method and its optimiser: SGD at the round's rate.
 
+  The products of a step have the config's precision, a researcher's own too.
+
   Args:
     config: a whole config that has been checked.
     nets: the networks.
@@ -68,9 +71,11 @@ def learner(config: ml_collections.ConfigDict, nets: networks.Nets) -> Learner:
                          round_)
     return optax.chain(optax.add_decayed_weights(chosen.weight_decay),
                        optax.sgd(rate, momentum=chosen.momentum))
-  return binding.bind(
+  made = binding.bind(
       config, 'learner', make_tx=make_tx,
       loss=binding.bind(config, 'loss'))(nets, binding.view(config))
+  return made._replace(
+      step=precision.computed_in(config.model.precision, made.step))
 
 
 def learning_rate(highest: float, schedule: str, rounds: int,

@@ -28,6 +28,7 @@ def check(flat: dict[str, Any], *, labelled: bool,
     BadInput: fields do not fit together; the message names the first ones.
   """
   _sizes(flat)
+  _precision(flat)
   _method(flat, belongs)
   _suits(flat, suits)
   _data(flat, labelled)
@@ -50,6 +51,21 @@ def _sizes(flat: dict[str, Any]) -> None:
   if devices != 'auto' and each > int(devices):
     raise BadInput(f'config.devices_per_client is {each}, but config.devices '
                    f'is {devices}: at most that')
+
+
+def _precision(flat: dict[str, Any]) -> None:
+  """Refuses TF32 in name where other fields ask for other products."""
+  if flat['model.precision'] != 'tensorfloat32':
+    return
+  if flat['model.convolution'] == 'exact':
+    raise BadInput('config.model.precision is tensorfloat32, but '
+                   'config.model.convolution is exact, which computes in '
+                   'float32: set precision to float32, or convolution to fast')
+  if flat['model.dtype'] == 'bfloat16':
+    raise BadInput('config.model.precision is tensorfloat32, but '
+                   'config.model.dtype is bfloat16, so the factors have fewer '
+                   'bits already: set precision to default, or to float32 for '
+                   'the products that remain, those of losses')
 
 
 def _method(flat: dict[str, Any], belongs: Mapping[str, Sequence[str]]

@@ -8,6 +8,7 @@ function as fields; these are not here.
 
 from typing import Any, NamedTuple
 
+from fedu_jax.core import precision
 from fedu_jax.core import rounds
 from fedu_jax.core import update_rules
 from fedu_jax.data import dataset
@@ -135,6 +136,12 @@ _ALL = (
           'bfloat16 is for products and for the maps between layers; '
           'parameters, statistics and the loss stay in float32. A CPU is '
           'slower with it'),
+    Field('model.precision', 'default', one_of(*precision.PRECISIONS),
+          'how training multiplies float32 numbers. default = as the backend '
+          'does: a CPU in float32, NVIDIA in TF32, a TPU in bfloat16. '
+          'tensorfloat32 = TF32, on a TPU three bfloat16 passes. float32 = in '
+          'full, which is slower. The bits of a CPU are the same with each. '
+          'Evaluation is always in full', before='default'),
     Field('model.convolution', 'fast', one_of(*convolution.CONVOLUTIONS),
           'exact = without methods that round more. On a CPU, without '
           "Winograd's method a 3x3 layer of full width is slower and differs "

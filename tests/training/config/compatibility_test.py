@@ -21,3 +21,23 @@ def test_a_dictionary_has_an_entry_for_each_client_that_trains(
     return
   with pytest.raises(BadInput, match='queue_size is 64.*65 clients'):
     checks.check(config)
+
+
+@pytest.mark.parametrize('precision, model, fits', [
+    ('tensorfloat32', {}, True),
+    ('tensorfloat32', {'convolution': 'exact'}, False),
+    ('tensorfloat32', {'dtype': 'bfloat16'}, False),
+    ('float32', {'convolution': 'exact'}, True),
+    ('float32', {'dtype': 'bfloat16'}, True),
+    ('default', {'convolution': 'exact', 'dtype': 'bfloat16'}, True)])
+def test_tf32_is_refused_where_other_fields_ask_for_other_products(
+    precision, model, fits):
+  config = cifar10.get_config()
+  config.model.update(precision=precision, **model)
+  if fits:
+    checks.check(config)
+    return
+  name, value = next(iter(model.items()))
+  with pytest.raises(BadInput, match=f'precision is tensorfloat32, but '
+                                     f'config.model.{name} is {value}'):
+    checks.check(config)
