@@ -7,6 +7,7 @@
 from absl import flags
 from absl import logging
 
+from fedu_jax.runtime import accelerators
 from fedu_jax.runtime import cli
 from fedu_jax.runtime import paths
 from fedu_jax.runtime import signals
@@ -45,6 +46,7 @@ def main(_: list[str]) -> None:
   try:
     workdir = paths.workdir(str(_WORKDIR.value))
     cli.keep_compiled_programs()
+    accelerators.choose('auto')
     cli.see_devices()
     score_run.ask(workdir, str(_PROTOCOL.value), encoder=str(_ENCODER.value),
                   data_dir=str(_DATA_DIR.value), source=str(_SOURCE.value),

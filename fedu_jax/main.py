@@ -7,6 +7,7 @@
 from absl import flags
 from absl import logging
 
+from fedu_jax.runtime import accelerators
 from fedu_jax.runtime import cli
 from fedu_jax.runtime import multihost
 from fedu_jax.runtime import paths
@@ -39,8 +40,9 @@ def main(_: list[str]) -> None:
     workdir = paths.workdir(str(_WORKDIR.value))
     config = checks.checked(_CONFIG.value)
     cli.keep_compiled_programs()
+    accelerators.choose(config.devices)
     with multihost.joined(**config.distributed):
-      cli.see_devices()
+      cli.see_devices(config.devices)
       train.train_and_evaluate(config, str(workdir),
                                extend=bool(_EXTEND.value))
   except Ending as ending:

@@ -13,6 +13,7 @@ from absl import logging
 from rich.console import Console
 
 from fedu_jax import experiments
+from fedu_jax.runtime import accelerators
 from fedu_jax.runtime import cli
 from fedu_jax.runtime import durable_files
 from fedu_jax.runtime import host_memory
@@ -76,6 +77,7 @@ def main(argv: list[str]) -> None:
   try:
     workdir = paths.workdir(str(_WORKDIR.value))
     cli.keep_compiled_programs()
+    accelerators.choose('auto')
     cli.see_devices()
     several = {name: modules[name].plan(scale) for name in names}
     with host_memory.watched('what is done stays: end other programs, lower '

@@ -18,6 +18,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from fedu_jax.runtime import accelerators
 from fedu_jax.runtime import cli
 from fedu_jax.runtime import host_memory
 from fedu_jax.runtime import terminal
@@ -160,6 +161,7 @@ def _plan(config) -> tuple[forecast.Forecast, forecast.Machine, float, str]:
   checks.check(config)
   cli.keep_compiled_programs()  # the run needs the same programs
   _see_enough_devices(config)
+  accelerators.choose('auto')
   cli.see_devices()
   data = forecast.data_of(
       config, examples=_EXAMPLES.value, image_size=_IMAGE_SIZE.value,
@@ -168,8 +170,8 @@ def _plan(config) -> tuple[forecast.Forecast, forecast.Machine, float, str]:
   if not (_CHIPS.value or _MEMORY.value or _HOST_MEMORY.value
           or placement.own_memory()):
     # The CPUs here, not another machine's chips.
-    shared_by = min(config.clients, len(jax.devices()) if config.devices
-                    == 'auto' else int(config.devices))
+    shared_by = min(config.clients, accelerators.wanted(config.devices).most
+                    or len(jax.devices()))
   machine = forecast.Machine(
       _CHIPS.value,
       _MEMORY.value or placement.own_memory() or host_memory.host_bytes(),
@@ -185,8 +187,8 @@ def _plan(config) -> tuple[forecast.Forecast, forecast.Machine, float, str]:
 
 def _see_enough_devices(config) -> None:
   """Makes the CPU two groups of devices, before JAX looks for devices."""
-  several = _CHIPS.value > 1 or not _CHIPS.value and config.devices not in (
-      'auto', '1')
+  several = _CHIPS.value > 1 or (
+      not _CHIPS.value and accelerators.wanted(config.devices).most > 1)
   if several and 'host_platform_device_count' not in os.environ.get(
       'XLA_FLAGS', ''):
     jax.config.update('jax_num_cpu_devices', 2 * config.devices_per_client)

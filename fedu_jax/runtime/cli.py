@@ -13,6 +13,7 @@ from absl import logging
 import jax
 from rich.console import Console
 
+from fedu_jax.runtime import accelerators
 from fedu_jax.runtime import durable_files
 from fedu_jax.runtime import machine
 from fedu_jax.runtime import terminal
@@ -129,20 +130,19 @@ def see_printed(console: Console) -> None:
                   f'{durable_files.advice(why)}, and ask again')
 
 
-def see_devices() -> None:
-  """Checks that JAX finds a device.
+def see_devices(devices: str = 'auto') -> None:
+  """Checks that JAX finds a device, and warns if it fell back to the CPU.
+
+  Args:
+    devices: the value of `config.devices`.
 
   Raises:
-    BadInput: it finds none; the message has JAX's reason.
+    BadInput: it finds none, or one of another kind than `devices` names; the
+      message has JAX's reason.
   """
-  try:
-    jax.devices()
-  except RuntimeError as error:
-    asked = os.environ.get('JAX_PLATFORMS')
-    raise BadInput(
-        f'JAX finds no device ({str(error)[:300]})' + (
-            f': JAX_PLATFORMS is {asked!r}; cpu, cuda or tpu may be there'
-            if asked else '')) from error
+  if line := accelerators.see(devices):
+    with contextlib.suppress(OSError):
+      print('warning:', line, file=sys.stderr, flush=True)
 
 
 def keep_compiled_programs() -> None:

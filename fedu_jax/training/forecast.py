@@ -13,6 +13,7 @@ import numpy as np
 from fedu_jax.core.state import ClientArrays, ClientState, ServerState
 from fedu_jax.data import sources
 from fedu_jax.models import networks
+from fedu_jax.runtime import accelerators
 from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training import prepare
 from fedu_jax.training import step_cost
@@ -103,8 +104,8 @@ def forecast(config: Config, data: sources.Dataset,
   lengths = [len(part) for part in prepare.parts_of(config, data)]
   shape = data.train_images.shape[1:]
   group = config.devices_per_client
-  chips = machine.chips or (len(jax.devices()) if config.devices == 'auto'
-                            else int(config.devices))
+  chips = (machine.chips or accelerators.wanted(config.devices).most
+           or len(jax.devices()))
   if chips < group:
     raise BadInput(f'config.devices_per_client is {group}, but there are '
                    f'{chips} devices: at most that')

@@ -10,12 +10,14 @@ import jax
 
 from fedu_jax.core import communication
 from fedu_jax.core.state import Online, PyTree
+from fedu_jax.runtime import accelerators
 from fedu_jax.runtime import multihost
 from fedu_jax.runtime import signals
 from fedu_jax.runtime import terminal
 from fedu_jax.runtime.checkpoint import Checkpoints
 from fedu_jax.runtime.durable_files import Unwritten
 from fedu_jax.runtime.errors import Diverged, Interrupted, Unsaved
+from fedu_jax.runtime.metrics_log import Row
 from fedu_jax.training import checkpointing
 from fedu_jax.training import collapse
 from fedu_jax.training import prepare
@@ -139,7 +141,8 @@ def _rounds(members: Sequence[prepare.Member], saved: Sequence[Checkpoints],
         one.say(f'compiled{federation.where} in {compiling:.0f} s{together}')
       stack.enter_context(signals.held_back())
     while federation.done < recipe.rounds:
-      unsaved = _round(federation, running, recipe, sent)
+      unsaved = _round(federation, running, recipe, sent,
+                       accelerators.record(where.layout.devices))
   return [Ended(federation.online(i),
                 one.report.sums() | {'compile_seconds': compiling}, failure)
           for i, (one, failure) in enumerate(zip(running, unsaved))]
@@ -161,7 +164,7 @@ def _compile(federation: Federation) -> float:
 
 
 def _round(federation: Federation, running: Sequence[_Running],
-           recipe: Recipe, sent: communication.Sent
+           recipe: Recipe, sent: communication.Sent, devices: Row
            ) -> list[Unwritten | None]:
   """Runs one round, reports it, and saves it if that is due.
 
@@ -178,7 +181,7 @@ def _round(federation: Federation, running: Sequence[_Running],
   last = done == recipe.rounds
   for i, one in enumerate(running):
     row = round_report.row_of(done, metrics[i], seconds, sent=sent,
-                              batch_size=recipe.batch_size)
+                              batch_size=recipe.batch_size) | devices
     if one.member.scorer and recipe.evaluation_every and (
         last or done % recipe.evaluation_every == 0):
       row['knn_accuracy'] = one.member.scorer.knn(federation.online(i).encoder)

@@ -38,6 +38,7 @@ def scores_of(scorer: Scorer, *, untrained: Online, alone: Sequence[Online],
 
 def summary_of(config: Config, scores: Scores, speed: dict[str, float], *,
                wall: float, files: dict[str, Any] | None,
+               devices: dict[str, Any],
                extensions: list[dict[str, Any]]) -> dict[str, Any]:
   """Makes the summary of a run.
 
@@ -47,6 +48,7 @@ def summary_of(config: Config, scores: Scores, speed: dict[str, float], *,
     speed: images per second and other figures, over all rounds.
     wall: the seconds that this process took for the run.
     files: counts of the image files that were read; None without a folder.
+    devices: the devices that trained, see `accelerators.record`.
     extensions: the records of extensions to more rounds.
   """
   def score(name, of):
@@ -58,7 +60,6 @@ def summary_of(config: Config, scores: Scores, speed: dict[str, float], *,
       'linear_accuracy': score('linear', 'federation'),
       'linear_accuracy_untrained': score('linear', 'untrained'),
       'scores': scores, **speed, 'wall_seconds': wall,
-      'device': jax.devices()[0].device_kind,
-      'jax': jax.__version__, 'config': checks.flatten(config),
+      **devices, 'jax': jax.__version__, 'config': checks.flatten(config),
       **({'files': files} if files else {}),
       **({'extensions': extensions} if extensions else {})}

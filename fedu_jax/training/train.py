@@ -16,6 +16,7 @@ from fedu_jax.core.state import Online, PyTree
 from fedu_jax.data import sources
 from fedu_jax.evaluation import score_tables
 from fedu_jax.evaluation.encoder_scores import Scorer
+from fedu_jax.runtime import accelerators
 from fedu_jax.runtime import host_memory
 from fedu_jax.runtime import json_files
 from fedu_jax.runtime import multihost
@@ -47,6 +48,7 @@ class Trained(NamedTuple):
   speed: dict[str, float]
   unsaved: list[Unwritten]  # failures to write at the end
   files: dict[str, Any] | None  # counts of files, for a folder of images
+  devices: dict[str, Any]  # the devices that trained, see `accelerators.record`
 
   def network(self, encoder: str) -> Online:
     """Returns 'federation', 'untrained', or 'alone0' and so on."""
@@ -127,6 +129,9 @@ def train_seeds(config: Config, seeds: Sequence[int],
   recipe = _as_begun(build.recipe(config), folders)
   where = _place(recipe, members, data)
   digests = _check_data(members, data, where)
+  for member in members:
+    terminal.say(member.console,
+                 f'devices: {accelerators.described(where.layout.devices)}')
   # Checks the memory before a folder is written.
   compiling = preflight.check(recipe, where, members[0].online,
                               data.train_images, [m.parts for m in members],
@@ -142,7 +147,7 @@ def train_seeds(config: Config, seeds: Sequence[int],
                                  examples=examples, compiling=compiling)
   alone = [_train_alone(k, config, members, data, examples)
            for k in range(config.evaluation.alone)]
-  return [_trained(member, ended, list(own), data, images)
+  return [_trained(member, ended, list(own), data, images, where)
           for member, ended, own, images in zip(
               members, together, zip(*alone) if alone else [()] * len(members),
               digests)]
@@ -214,14 +219,15 @@ def _train_alone(k: int, config: Config, members: Sequence[prepare.Member],
 
 def _trained(member: prepare.Member, ended: round_loop.Ended,
              alone: list[round_loop.Ended], data: sources.Dataset,
-             images: data_record.Digests) -> Trained:
+             images: data_record.Digests, where: placement.Place) -> Trained:
   """Collects the networks of a member, and the failures to write its files."""
   unsaved = [own.unsaved for own in (ended, *alone) if own.unsaved]
   if multihost.first():
     unsaved += data_record.write(member.folder, data, member.parts, images)
   return Trained(member.scorer, member.online, ended.online,
                  [own.online for own in alone], ended.speed, unsaved,
-                 data.files and data.files.summary())
+                 data.files and data.files.summary(),
+                 accelerators.record(where.layout.devices))
 
 
 def _as_begun(recipe: Recipe, folders: Sequence[pathlib.Path]) -> Recipe:
@@ -271,7 +277,7 @@ def _train_and_evaluate(config: Config, workdir: str,
     console.print('the data has no labelled test images: nothing to score')
   summary = run_summary.summary_of(
       config, scores, trained.speed, wall=time.perf_counter() - began,
-      files=trained.files,
+      files=trained.files, devices=trained.devices,
       extensions=config_changes.extensions(pathlib.Path(workdir)))
   unsaved = trained.unsaved
   if multihost.first() and (failure := json_files.attempt(

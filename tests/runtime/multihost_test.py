@@ -185,7 +185,7 @@ def test_hosts_that_slurm_started(tmp_path, whole):
   assert [code for code, *_ in found] == [0, 0], found
   for _, out, _ in found:
     assert json.loads(out.splitlines()[-1]) == {'gpus': ['all']}
-  assert 'compiled for 4 devices of 2 hosts' in found[0][1]
+  assert 'devices: 4 cpu; each of 2 processes has 2' in found[0][1]
   assert_same(folder, whole)
 
 

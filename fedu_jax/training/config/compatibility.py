@@ -7,6 +7,7 @@ and before anything is written.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from fedu_jax.runtime import accelerators
 from fedu_jax.runtime.errors import BadInput
 
 KINDS = ('learner', 'aggregation', 'rule')  # the sections that make a method
@@ -48,7 +49,7 @@ def _sizes(flat: dict[str, Any]) -> None:
     raise BadInput(f"config.batch_size is {flat['batch_size']}, which {each} "
                    'devices cannot share evenly: change it or '
                    'devices_per_client')
-  if devices != 'auto' and each > int(devices):
+  if 0 < accelerators.wanted(devices).most < each:
     raise BadInput(f'config.devices_per_client is {each}, but config.devices '
                    f'is {devices}: at most that')
 

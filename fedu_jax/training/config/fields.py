@@ -72,7 +72,8 @@ _ALL = (
     Field('participation.least', 0.1, real(0, 1, above=True),
           'smallest share of steps of a client that stops early'),
     Field('devices', 'auto', devices,
-          'devices that share the clients; auto = all'),
+          'devices that share the clients; auto = all. gpu, tpu and cpu name a '
+          'kind, without which the run is refused; gpu:4 = four of that kind'),
     Field('devices_per_client', 1, count(1, CLIENTS),
           'devices that share each batch of a client'),
     Field('clients_per_device', 0, count(0, CLIENTS),

@@ -10,6 +10,7 @@ import functools
 from typing import Any
 
 from fedu_jax.data import sources
+from fedu_jax.runtime import accelerators
 
 Check = Callable[[Any], str]  # '' for a right value; else what it must be
 
@@ -68,11 +69,14 @@ def _digits(text: str, most: int) -> bool:
 
 
 def devices(value: Any) -> str:
-  """Allows 'auto', or a number as a text: flags cannot change a type."""
-  right = isinstance(value, str) and (
-      value == 'auto' or _digits(value, CLIENTS))
+  """Allows auto, a number as a text (flags cannot change a type), or a kind.
+  """
+  kind, colon, most = (value if isinstance(value, str) else ' ').partition(':')
+  right = (kind in accelerators.KINDS and (not colon or _digits(most, CLIENTS))
+           or not colon and (kind == 'auto' or _digits(kind, CLIENTS)))
   return '' if right else (
-      f'auto, or a whole number from 1 to {CLIENTS} as a text')
+      f'auto, or a whole number from 1 to {CLIENTS} as a text, or cpu, gpu or '
+      'tpu, or such as gpu:4')
 
 
 def coordinator(value: Any) -> str:

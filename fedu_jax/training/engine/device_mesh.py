@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from fedu_jax.runtime import accelerators
 from fedu_jax.runtime.errors import BadInput
 
 AXIS, DATA = 'clients', 'data'
@@ -33,6 +34,11 @@ class Layout(NamedTuple):
       return jax.sharding.SingleDeviceSharding(jax.devices()[0])
     return NamedSharding(self.mesh, spec)
 
+  @property
+  def devices(self) -> list[jax.Device]:
+    """The devices that train, of all hosts."""
+    return list(self.mesh.devices.flat) if self.mesh else jax.devices()[:1]
+
   def hosts(self) -> list[int]:
     """The host that has each client's images; the first if several have."""
     found = [-1] * self.padded
@@ -59,8 +65,8 @@ def layout(devices: str, num_clients: int, *, clients_per_device: int = 0,
   """Chooses the devices for clients that train.
 
   Args:
-    devices: the most devices, as a text; 'auto' for all that are visible.
-      Devices without a client are not used.
+    devices: the value of `config.devices`, which may name a kind and the most
+      devices. Devices without a client are not used.
     num_clients: the number of clients that train in a round.
     clients_per_device: the clients at once on each group of devices; 0 for all.
     devices_per_client: the devices of a group.
@@ -69,12 +75,14 @@ def layout(devices: str, num_clients: int, *, clients_per_device: int = 0,
     The layout of the clients that train at once.
 
   Raises:
-    BadInput: there are too few devices, or hosts cannot share the clients.
+    BadInput: there are too few devices, or none of that kind, or hosts cannot
+      share the clients.
   """
+  accelerators.see(devices)
   own = [[d for d in jax.devices() if d.process_index == i]
          for i in range(jax.process_count())]
   hosts, each = len(own), min(map(len, own))
-  count = hosts * each if devices == 'auto' else int(devices)
+  count = accelerators.wanted(devices).most or hosts * each
   if count > hosts * each:
     raise BadInput(f'config.devices is {count}, but JAX sees {hosts * each} '
                    'of them: at most that, or auto')

@@ -7,6 +7,7 @@ import numpy as np
 
 from fedu_jax.core.state import Online
 from fedu_jax.data.lazy_arrays import Images, Lazy
+from fedu_jax.runtime import accelerators
 from fedu_jax.runtime import host_memory
 from fedu_jax.runtime import multihost
 from fedu_jax.runtime.errors import BadInput
@@ -51,9 +52,10 @@ def choose(recipe: Recipe, online: Online, images: Images,
   sampled = recipe.is_sampled(num_clients)
   cohort = recipe.cohort if sampled else num_clients
   # Several federations share one device; none is sharded over several.
-  wanted = '1' if recipe.devices == 'auto' and num_members > 1 else (
-      recipe.devices)
-  layout = device_mesh.layout(wanted, cohort,
+  kind, most = accelerators.wanted(recipe.devices)
+  devices = recipe.devices if most or num_members == 1 else (
+      f'{kind}:1' if kind else '1')
+  layout = device_mesh.layout(devices, cohort,
                               clients_per_device=recipe.clients_per_device,
                               devices_per_client=recipe.devices_per_client)
   travels = layout.num_clients < cohort or (sampled and layout.mesh is not None)
@@ -149,8 +151,7 @@ def check(recipe: Recipe, where: Place,
 
 def machine(layout: device_mesh.Layout) -> memory_needs.Machine:
   """The memories of this host and of its devices."""
-  mine = [device for device in (layout.mesh.devices.flat if layout.mesh
-                                else jax.devices()[:1])
+  mine = [device for device in layout.devices
           if device.process_index == jax.process_index()]
   shared = not own_memory()
   return memory_needs.Machine(device_bytes(), host_memory.host_bytes(),

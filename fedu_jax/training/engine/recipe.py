@@ -42,7 +42,7 @@ class Recipe:
     stragglers: the probability that a client stops early.
     least: the smallest share of its steps that a straggler does.
 
-    devices: the most devices, as a text; 'auto' for all that JAX sees.
+    devices: the kind of devices and the most of them, see `config.devices`.
     devices_per_client: the devices of a group, which share each batch.
     clients_per_device: the most clients that train at once on a group of
       devices; 0 for no limit.
