@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import psutil
 
+from fedu_jax.runtime import memory_texts
 from fedu_jax.runtime.errors import BadInput, Ending, OutOfMemory
 
 _ROOT = pathlib.Path('/')
@@ -162,5 +163,24 @@ def watched(change: str) -> Iterator[None]:
     # A reader without memory may report damaged data, so causes count too.
     if not ran_out(error):
       raise
-    said = ' '.join(str(error).split())[:200] or type(error).__name__
-    raise OutOfMemory(f'memory ran out ({said}): {change}') from error
+    said = ' '.join(str(error).split()) or type(error).__name__
+    raise OutOfMemory(f'memory ran out: {_facts(error, said)} ({said[:200]}): '
+                      f'{change}') from error
+
+
+def _facts(error: Exception, said: str) -> str:
+  """Says how much memory an error needed, how much there is, and where."""
+  needed, free = memory_texts.amounts(said)
+  total, where, held = host_bytes(), 'of this process', ''
+  if type(error).__name__ == 'JaxRuntimeError':  # so JAX has a device
+    import jax  # not above: processes that only read images do without JAX
+    device = jax.local_devices()[0]
+    if stats := device.memory_stats():
+      total, where = stats.get('bytes_limit', 0), f'of a {device.device_kind}'
+      free = free or total - stats.get('bytes_in_use', 0)
+    if device.platform == 'gpu':
+      held = (', of which another process may hold a part (nvidia-smi lists '
+              'them)')
+  free = min(free or free_bytes(), total)
+  wanted = f'{shown(needed)} were needed, and ' if needed else ''
+  return f'{wanted}{shown(free)} were free of the {shown(total)} {where}{held}'

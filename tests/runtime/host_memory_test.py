@@ -1,9 +1,12 @@
 """Limits on memory: of control groups and ulimit; the message at the limit."""
 
 import errno
+import os
 import pathlib
+import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -12,6 +15,7 @@ import pytest
 
 from fedu_jax.data import image_files
 from fedu_jax.runtime import host_memory
+from fedu_jax.runtime import memory_texts
 from fedu_jax.runtime.errors import BadInput, OutOfMemory
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -73,6 +77,37 @@ def test_the_lowest_limit_counts(tmp_path):
   assert host_memory.free_bytes(tmp_path) == 0
 
 
+IN_A_GROUP = '''
+import pathlib, sys
+from fedu_jax.runtime import host_memory
+from fedu_jax.training.engine import device_mesh
+from fedu_jax.training.engine import placement
+pathlib.Path(sys.argv[1], 'cgroup.procs').write_text('0')
+print(placement.machine(device_mesh.layout('auto', 3)).host)
+print(host_memory.free_bytes())
+'''
+
+
+def test_a_real_control_group_limits_what_auto_chooses_by():
+  lines = pathlib.Path('/proc/self/cgroup').read_text().splitlines()
+  own = next((line.split(':')[2] for line in lines if ':memory:' in line), '')
+  group = pathlib.Path(f'/sys/fs/cgroup/memory{own}/fedu_jax-{os.getpid()}')
+  try:
+    group.mkdir()
+  except OSError:
+    pytest.skip('this user cannot make a control group of version 1')
+  try:
+    (group / 'memory.limit_in_bytes').write_text(str(2**31))
+    done = subprocess.run([sys.executable, '-c', IN_A_GROUP, str(group)],
+                          cwd=ROOT, text=True, capture_output=True, check=False,
+                          timeout=120)
+  finally:
+    group.rmdir()
+  assert done.returncode == 0, done.stderr
+  total, free = map(int, done.stdout.split())
+  assert total == 2**31 and 0 < free < 2**31
+
+
 def test_what_is_too_large_is_refused(monkeypatch):
   monkeypatch.setattr(host_memory, 'host_bytes', lambda: 10**8)
   host_memory.refuse(10**7, 'a thing')
@@ -114,10 +149,51 @@ def misnamed():
     raises(jax.errors.JaxRuntimeError('INTERNAL: CUDNN_STATUS_ALLOC_FAILED')),
     raises(RuntimeError('std::bad_alloc'))])
 def test_where_memory_runs_out_a_line_says_what_to_change(act):
-  with pytest.raises(OutOfMemory, match='memory ran out .*: use less') as found:
+  with pytest.raises(OutOfMemory,
+                     match='memory ran out: .*: use less') as found:
     with host_memory.watched('use less'):
       act()
   assert found.value.code == 7 and '\n' not in str(found.value)
+
+
+@pytest.mark.parametrize('text, found', [
+    ('RESOURCE_EXHAUSTED: Out of memory while trying to allocate 17179869184 '
+     'bytes.', (2**34, 0)),
+    ('RESOURCE_EXHAUSTED: Out of memory while trying to allocate 16.00GiB.',
+     (2**34, 0)),
+    ('RESOURCE_EXHAUSTED: Out of memory allocating 8796093022208 bytes.',
+     (2**43, 0)),
+    ('RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory '
+     'in memory space hbm. Used 24.50G of 15.75G hbm. Exceeded hbm capacity by '
+     '8.75G.', (24.5 * 2**30, 15.75 * 2**30)),
+    ('Ran out of memory on HBM, the total memory required for HLO temporaries '
+     '(18.5G) exceeds available HBM (15.5G).', (18.5 * 2**30, 15.5 * 2**30)),
+    ('Error loading program: Attempting to reserve 9.5G at the bottom of '
+     'memory. That was not possible. There are 7.25G free, 0B reserved',
+     (9.5 * 2**30, 7.25 * 2**30)),
+    ('Allocating 4096 bytes exceeds the memory limit of 1024 bytes.',
+     (4096, 1024)),
+    ('Unable to allocate 1.00 PiB for an array', (2**50, 0)),
+    ('std::bad_alloc', (0, 0))])
+def test_amounts_in_errors(text, found):
+  assert memory_texts.amounts(text) == found
+
+
+def test_a_gpu_without_memory_is_named_with_its_bytes(monkeypatch):
+  """The device's limit counts, not the host's; another process may have it."""
+  gpu = SimpleNamespace(
+      device_kind='NVIDIA H100', platform='gpu', memory_stats=lambda: {
+          'bytes_limit': 60 * 10**9, 'bytes_in_use': 55 * 10**9})
+  monkeypatch.setattr(jax, 'local_devices', lambda: [gpu])
+  with pytest.raises(OutOfMemory) as found:
+    with host_memory.watched('use less'):
+      raise jax.errors.JaxRuntimeError(
+          'RESOURCE_EXHAUSTED: Out of memory while trying to allocate 16GiB.')
+  assert str(found.value) == (
+      'memory ran out: 17 GB were needed, and 5 GB were free of the 60 GB of a '
+      'NVIDIA H100, of which another process may hold a part (nvidia-smi lists '
+      'them) (RESOURCE_EXHAUSTED: Out of memory while trying to allocate '
+      '16GiB.): use less')
 
 
 @pytest.mark.parametrize('error', [
@@ -159,11 +235,16 @@ def test_a_reader_skips_no_image_for_want_of_memory(tmp_path, monkeypatch):
     image_files.decode(tmp_path / '0.png', image_files.How(size=8))
 
 
+WANTING = ('memory ran out: 2 GB were needed, and ... were free of the 2 GB of '
+           'this process')
+
+
 def test_limits_of_ulimit():
   """In a process of its own, with the limits of `ulimit -v` and `ulimit -d`."""
   done = subprocess.run([sys.executable, '-c', LIMITED], cwd=ROOT, text=True,
                         capture_output=True, check=False, timeout=60)
   assert done.returncode == 0, done.stderr
-  lines = done.stdout.splitlines()
+  lines = [re.sub(r'[\d.]+ GB were free', '... were free', line)
+           for line in done.stdout.splitlines()]
   assert [line.split(' (')[0] for line in lines] == 2 * [
-      'it takes 2 GB, more than the memory here', 'memory ran out']
+      'it takes 2 GB, more than the memory here', WANTING]
