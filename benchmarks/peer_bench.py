@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
   context = multiprocessing.get_context('spawn')
   pipe, theirs = context.Pipe()
   peer = context.Process(target=torch_peer.serve, daemon=True, args=(
-      theirs, args, _views(images, rngs), rate, work.config.learner.decay))
+      theirs, args, views(images, rngs), rate, work.config.learner.decay))
   peer.start()
 
   def ask(what):
@@ -127,7 +127,7 @@ def main(argv: list[str] | None = None) -> None:
       torch_over_jax=timing.ratio(seconds[name], seconds['scan']))
 
 
-def _views(images: Array, rngs: Array) -> list[tuple[np.ndarray, ...]]:
+def views(images: Array, rngs: Array) -> list[tuple[np.ndarray, ...]]:
   """Draws the views of our step for PyTorch: [B, 3, H, W]."""
   return [tuple(np.asarray(tinted(x, key).transpose(0, 3, 1, 2))
                 for key in jax.random.split(rng))

@@ -1,0 +1,1 @@
+"""One command that measures a rented GPU within a few minutes."""

@@ -1,0 +1,1 @@
+"""The measurements of a day, one a module with a function `run`."""
