@@ -62,7 +62,7 @@ def test_it_brings_what_it_needs_and_nothing_else(start):
       'fedu_jax'}
   def names(folder):
     return {x.relative_to(folder) for x in folder.rglob('*')
-            if x.suffix in ('.py', '.jinja', '.typed')}
+            if x.suffix in ('.py', '.jinja', '.typed', '.toml')}
   shipped = pathlib.Path('configs')
   assert names(start.site / 'fedu_jax') == names(ROOT / 'fedu_jax') | {
       shipped / f'{name}.py' for name in configs.names()}

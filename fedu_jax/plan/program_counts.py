@@ -18,41 +18,18 @@ from typing import NamedTuple
 import jax
 
 from fedu_jax.plan import hlo_text
+from fedu_jax.plan import instruction_work
 from fedu_jax.plan.hlo_text import Computation
 from fedu_jax.plan.hlo_text import Instruction
 from fedu_jax.plan.hlo_text import Program
+from fedu_jax.plan.instruction_work import Work
 
 COLLECTIVES = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all',
                'collective-permute', 'collective-broadcast')
-_CONTROL = {'while', 'conditional', 'call'}
-# These start nothing on the device, or end what another has started.
-_FREE = {'parameter', 'get-tuple-element', 'tuple', 'bitcast', 'constant',
-         'after-all', 'partition-id', 'replica-id', 'opt-barrier', 'domain',
-         'add-dependency'} | _CONTROL
-_FREE_CALLS = re.compile(
-    'custom_call_target="(AllocateBuffer|Assume|GatherScatterIndices)')
+_PRODUCT_CALLS = re.compile(r'custom_call_target="__(cudnn|cublas)')
 _HOST = {'outfeed', 'infeed', 'send', 'recv'}
 _HOST_CALLS = re.compile('custom_call_target="[^"]*(callback|MoveToHost|'
                          'MoveToDevice)|S\\(5\\)', re.IGNORECASE)
-
-
-class Work(NamedTuple):
-  """What is done in one turn of a loop, or outside of loops.
-
-  Attributes:
-    kernels: the number of kernels, without copies.
-    bytes: the bytes that they read and write.
-    copies: the number of copies from main memory to main memory.
-    copied: the bytes that copies read and write.
-  """
-  kernels: int = 0
-  bytes: int = 0
-  copies: int = 0
-  copied: int = 0
-
-  def plus(self, other: 'Work', times: int = 1) -> 'Work':
-    """Adds other work, done several times."""
-    return Work(*(a + times * b for a, b in zip(self, other)))
 
 
 class Loop(NamedTuple):
@@ -67,6 +44,7 @@ class Loop(NamedTuple):
       the branch that moves most counts.
     conditionals: the conditionals of a turn.
     carry_copied: the bytes of copies of what one turn hands to the next.
+    products: the convolutions and matrix products of a turn.
   """
   name: str
   trips: int | None
@@ -74,6 +52,7 @@ class Loop(NamedTuple):
   work: Work
   conditionals: int
   carry_copied: int
+  products: int
 
 
 class Collective(NamedTuple):
@@ -105,8 +84,9 @@ class ProgramCounts(NamedTuple):
 
   @property
   def step(self) -> Loop | None:
-    """The loop over training steps: the one with most kernels in a turn."""
-    return max(self.loops, key=lambda loop: loop.work.kernels, default=None)
+    """The loop over training steps: the one with most products in a turn."""
+    return max(self.loops, key=lambda loop: (loop.products, loop.turns),
+               default=None)
 
   @property
   def rest(self) -> Work:
@@ -160,15 +140,15 @@ class _Counter:
     self.collectives: Counter[str] = Counter()
     self.collected: Counter[str] = Counter()
 
-  def visit(self, name: str, turns: int) -> tuple[Work, int, int]:
+  def visit(self, name: str, turns: int) -> tuple[Work, int, int, int]:
     """Counts a computation that runs `turns` times.
 
     Returns:
-      Its work without loops, its conditionals, and the bytes of copies of what
-      it gets or returns.
+      Its work without loops, its conditionals, the bytes of copies of what it
+      gets or returns, and its products.
     """
     here = self.program.computations[name]
-    work, conditionals, carried = Work(), 0, 0
+    work, conditionals, carried, products = Work(), 0, 0, 0
     for x in here.instructions.values():
       if x.op == 'while':
         self._loop(x, turns)
@@ -178,13 +158,15 @@ class _Counter:
         work = work.plus(most[0])
         conditionals += (x.op == 'conditional') + most[1]
         carried += most[2]
+        products += most[3]
       else:
         self._collective(x, here, turns)
-        own = _work(x, here, self.program)
+        own = instruction_work.of(x, here, self.program)
         work = work.plus(own)
         if own.copies and _is_carried(x, here):
           carried += own.copied
-    return work, conditionals, carried
+        products += self._products(x)
+    return work, conditionals, carried, products
 
   def _loop(self, loop: Instruction, turns: int) -> None:
     trips = hlo_text.trips(loop, self.program)
@@ -192,99 +174,27 @@ class _Counter:
     (body,) = loop.called('body')
     self.loops.append(Loop(body, trips, turns, *self.visit(body, turns)))
 
+  def _products(self, x: Instruction) -> int:
+    """Counts the products of an instruction; a fusion may have some inside."""
+    if x.op == 'custom-call':
+      return bool(_PRODUCT_CALLS.search(x.attributes))
+    return (x.op in ('convolution', 'dot')) + sum(
+        self._products(y) for name in (
+            x.called('calls') if x.op == 'fusion' else ())
+        for y in self.program.computations[name].instructions.values())
+
   def _collective(self, x: Instruction, here: Computation, turns: int) -> None:
     """Adds an instruction's collective; fusions may have one inside."""
     kind = x.op.removesuffix('-start')
     if kind in COLLECTIVES:
       self.collectives[kind] += turns
-      self.collected[kind] += turns * _operands(x, here, anywhere=True)
+      self.collected[kind] += turns * instruction_work.operands(
+          x, here, anywhere=True)
     elif x.op in ('fusion', 'async-start'):
       for name in x.called('calls'):
         inner = self.program.computations[name]
         for y in inner.instructions.values():
           self._collective(y, inner, turns)
-
-
-def _work(x: Instruction, here: Computation, program: Program) -> Work:
-  """Counts one instruction."""
-  if (x.op in _FREE or x.op.endswith('-done')
-      or x.op == 'custom-call' and _FREE_CALLS.search(x.attributes)):
-    return Work()
-  if x.op == 'copy-start':  # its result has the source and the destination
-    moved = hlo_text.num_bytes(x.shape)
-    if moved < 2 * _operands(x, here) or not moved:
-      return Work(bytes=moved)  # a TPU fetches ahead, into the chip
-    return Work(copies=1, copied=moved)
-  inner = (program.computations[x.called('calls')[0]]
-           if x.op == 'fusion' else None)
-  if x.op == 'copy' or inner and all(
-      y.op in ('parameter', 'copy', 'bitcast', 'tuple', 'get-tuple-element')
-      for y in inner.instructions.values()):
-    return Work(copies=1, copied=_operands(x, here)
-                + hlo_text.num_bytes(x.shape))
-  if inner is None and x.op != 'custom-call' and hlo_text.is_scalar(x.shape):
-    return Work()  # a TPU's scalar unit
-  return Work(1, _moved(x, here, inner))
-
-
-def _moved(x: Instruction, here: Computation, inner: Computation | None) -> int:
-  """Counts the bytes that a kernel reads and writes."""
-  if inner:
-    return _read_by_fusion(x, here, inner) + sum(
-        _written(inner.source(y), inner) for y in inner.results())
-  if x.op in ('dynamic-slice', 'gather', 'slice'):
-    return 2 * hlo_text.num_bytes(x.shape)
-  if x.op == 'dynamic-update-slice':
-    return 2 * _written(x, here)
-  if x.op.endswith('-start') and x.op != 'all-reduce-start':
-    return hlo_text.num_bytes(x.shape)  # its result has its operands, too
-  return _operands(x, here) + hlo_text.num_bytes(x.shape)
-
-
-def _read_by_fusion(x: Instruction, here: Computation,
-                    inner: Computation) -> int:
-  """Counts the bytes that a fusion reads: of sliced operands, the slices."""
-  users: dict[str, list[Instruction]] = {}
-  for y in inner.instructions.values():
-    if y.op not in ('bitcast', 'get-tuple-element'):
-      for name in y.operands:
-        if source := inner.source(name):
-          users.setdefault(source.name, []).append(y)
-  total = 0
-  for y in inner.instructions.values():
-    if y.op != 'parameter':
-      continue
-    whole = hlo_text.num_bytes(
-        here.instructions[x.operands[int(y.inside)]].shape)
-    parts = [_part(user, y, inner) for user in users.get(y.name, [])]
-    total += whole if None in parts else min(
-        whole, sum(part or 0 for part in parts))
-  return total
-
-
-def _part(user: Instruction, parameter: Instruction, inner: Computation
-          ) -> int | None:
-  """Counts the bytes of a fusion's operand that a user reads; None: all."""
-  if inner.source(user.operands[0]) != parameter:
-    return None
-  if user.op in ('dynamic-slice', 'gather', 'slice'):
-    return hlo_text.num_bytes(user.shape)
-  return 0 if user.op == 'dynamic-update-slice' else None
-
-
-def _written(x: Instruction | None, here: Computation) -> int:
-  """Counts the bytes of a result: of an update in place, the update."""
-  if x is None:
-    return 0
-  if x.op == 'dynamic-update-slice':
-    return hlo_text.num_bytes(here.instructions[x.operands[1]].shape)
-  return hlo_text.num_bytes(x.shape)
-
-
-def _operands(x: Instruction, here: Computation, *,
-              anywhere: bool = False) -> int:
-  return sum(hlo_text.num_bytes(here.instructions[name].shape,
-                                anywhere=anywhere) for name in x.operands)
 
 
 def _is_carried(copy: Instruction, here: Computation) -> bool:

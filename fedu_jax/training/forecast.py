@@ -4,6 +4,7 @@ The program of a device is compiled for abstract arguments. No arrays are
 allocated.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -88,14 +89,65 @@ def data_of(config: Config, *, examples: int = 0,
                          owners=labels % config.clients)
 
 
-def forecast(config: Config, data: sources.Dataset,
-             machine: Machine) -> Forecast:
+class Round(NamedTuple):
+  """The program of a round, before it is compiled.
+
+  Attributes:
+    recipe: the recipe of the federation.
+    state: the result of `round_program.shapes`.
+    sizes: the sizes of the federation, with its store.
+    here: the clients on each group of devices.
+    images: [N, H, W, C] of a client, padded to the largest.
+  """
+  recipe: Recipe
+  state: tuple[ServerState, ClientState, Any]
+  sizes: cost_model.Sizes
+  here: int
+  images: tuple[int, ...]
+
+  def compile(self, layout: device_mesh.Layout) -> jax.stages.Compiled:
+    """Compiles the round for a layout of groups of devices."""
+    groups = layout.mesh.shape[device_mesh.AXIS] if layout.mesh else 1
+    return compile_round(self.recipe, self.state, self.images, layout=layout,
+                         rows=groups * self.here, store=self.sizes.store)
+
+
+def _memory(one: Round) -> tuple[int, str]:
+  """Compiles a round; returns the bytes of a device, and what was compiled.
+
+  Two groups of devices are enough, because all groups do the same.
+  """
+  sizes = one.sizes
+  groups, reduced = min(sizes.groups, 2), 0
+  note = 'of one device' if sizes.groups == 1 else 'of one of several devices'
+  if groups * sizes.group > len(jax.devices()):
+    if sizes.group > 1:
+      raise BadInput(f'{groups * sizes.group} devices must be here to plan for '
+                     f'config.devices_per_client={sizes.group}')
+    groups, reduced = 1, 2 * sizes.upload
+    note = 'of a device alone, and 2 U for the all-reduce'
+  layout = device_mesh.layout(
+      str(groups * sizes.group), groups * one.here,
+      devices_per_client=sizes.group)
+  peak = cost_model.peak_memory(one.compile(layout))
+  if not one.recipe.in_sums:
+    # Each device gathers all clients; the program has those of two groups.
+    peak += (sizes.groups - groups) * sizes.at_once * sizes.state
+  compiled_for = jax.default_backend().upper()
+  return peak + reduced, f'{note}, by the compiler for {compiled_for}'
+
+
+def forecast(config: Config, data: sources.Dataset, machine: Machine, *,
+             measure: Callable[[Round], tuple[int, str]] = _memory
+             ) -> Forecast:
   """Predicts the needs of a config.
 
   Args:
     config: a whole config that has been checked.
     data: the data of `data_of`.
     machine: the machine to plan for.
+    measure: compiles a round; returns the bytes that it takes on a device, and
+      what was compiled, and by which compiler.
 
   Raises:
     BadInput: a run on that machine would be refused.
@@ -126,7 +178,8 @@ def forecast(config: Config, data: sources.Dataset,
     # It does not fit, so there is no need to compile.
     peak, note = cost_model.program_at_least(sizes), ''
   else:
-    peak, note = _memory(recipe, state, sizes, here, (max(lengths), *shape))
+    peak, note = measure(Round(recipe, state, sizes, here,
+                               (max(lengths), *shape)))
   kept = sizes.server + here * (sizes.state + sizes.images)
   return Forecast(sizes, peak, peak - kept,
                   step_cost.per_image(recipe, client, shape), recipe.in_sums,
@@ -186,28 +239,3 @@ def compile_round(recipe: Recipe,
   return clients_streamed.compile_slice(
       recipe, server, clients, arrays, arrays.num_examples, rng,
       layout=layout)[0]
-
-
-def _memory(recipe: Recipe, state, sizes, here, images) -> tuple[int, str]:
-  """Compiles a round; returns the bytes of a device, and what was compiled.
-
-  Two groups of devices are enough, because all groups do the same.
-  """
-  groups, reduced = min(sizes.groups, 2), 0
-  note = 'of one device' if sizes.groups == 1 else 'of one of several devices'
-  if groups * sizes.group > len(jax.devices()):
-    if sizes.group > 1:
-      raise BadInput(f'{groups * sizes.group} devices must be here to plan for '
-                     f'config.devices_per_client={sizes.group}')
-    groups, reduced = 1, 2 * sizes.upload
-    note = 'of a device alone, and 2 U for the all-reduce'
-  layout = device_mesh.layout(
-      str(groups * sizes.group), groups * here,
-      devices_per_client=sizes.group)
-  compiled = compile_round(recipe, state, images, layout=layout,
-                           rows=groups * here, store=sizes.store)
-  peak = cost_model.peak_memory(compiled)
-  if not recipe.in_sums:
-    # Each device gathers all clients; the program has those of two groups.
-    peak += (sizes.groups - groups) * sizes.at_once * sizes.state
-  return peak + reduced, note

@@ -101,6 +101,7 @@ def test_loops_turn_as_often_as_those_around_them_say(gpu):
   clients, step = gpu.loops
   assert (clients.trips, clients.turns, step.trips, step.turns) == (5, 5, 3, 15)
   assert gpu.step == step and step.conditionals == gpu.conditionals == 1
+  assert (clients.products, step.products) == (0, 1)
 
 
 def test_a_step_counts_kernels_and_the_bytes_that_they_touch(gpu):
@@ -155,7 +156,7 @@ def test_what_is_not_a_program_is_refused():
 def test_a_program_of_this_machine():
   """Of the CPU's compiler: loops, donation and a call of the host."""
   def step(state, x):
-    return jnp.sin(state @ state) + x, None
+    return jnp.sin(state) @ state + x, None
 
   def clients(state, xs):
     def client(_, state):

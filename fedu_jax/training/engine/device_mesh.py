@@ -1,6 +1,6 @@
 """The mesh of devices, and the sharding of a federation's arrays over it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +20,8 @@ class Layout(NamedTuple):
   Each batch of a client is sharded over DATA, the devices of a group.
   """
   num_clients: int
-  mesh: Mesh | None  # None: everything is on the first device
+  mesh: Mesh | None  # None: everything is on one device
+  device: jax.Device | None = None  # that device; None: the first of all
 
   @property
   def padded(self) -> int:
@@ -31,7 +32,8 @@ class Layout(NamedTuple):
   def sharding(self, spec: PartitionSpec) -> jax.sharding.Sharding:
     """The sharding of arrays: EVERYWHERE, or BY_CLIENT on the first axis."""
     if self.mesh is None:
-      return jax.sharding.SingleDeviceSharding(jax.devices()[0])
+      return jax.sharding.SingleDeviceSharding(
+          self.device or jax.devices()[0])
     return NamedSharding(self.mesh, spec)
 
   @property
@@ -99,11 +101,29 @@ def layout(devices: str, num_clients: int, *, clients_per_device: int = 0,
     raise BadInput(f'{num_clients} clients cannot be spread evenly over '
                    f'{hosts} processes and {count} devices: start fewer '
                    'processes, or choose another config.devices')
-  shape = groups, devices_per_client
-  mesh = None if shape == (1, 1) else jax.make_mesh(
-      shape, (AXIS, DATA), axis_types=(AxisType.Auto,) * 2,
-      devices=[d for mine in own for d in mine[:here]])
+  mesh = None if (groups, devices_per_client) == (1, 1) else _mesh(
+      [d for mine in own for d in mine[:here]], groups)
   return Layout(min(num_clients, (clients_per_device or share) * groups), mesh)
+
+
+def layout_of(devices: Sequence[jax.Device], num_clients: int,
+              groups: int) -> Layout:
+  """Lays clients out on given devices, which may only be described.
+
+  Args:
+    devices: the devices, all of which are used.
+    num_clients: the number of clients that train at once.
+    groups: the number of groups of devices.
+  """
+  if len(devices) == 1:
+    return Layout(num_clients, None, devices[0])
+  return Layout(num_clients, _mesh(devices, groups))
+
+
+def _mesh(devices: Sequence[jax.Device], groups: int) -> Mesh:
+  return jax.make_mesh(
+      (groups, len(devices) // groups), (AXIS, DATA),
+      axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
 def over_clients(fn: Callable[..., Any], mesh: Mesh, *, in_specs: Any,
