@@ -43,6 +43,7 @@ import functools
 import jax
 from jax import lax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from fedu_jax.core.state import Array, PyTree
 from fedu_jax.models.cpu_conv import by_shape
@@ -57,31 +58,35 @@ def conv(x: Array, kernel: Array, stride: int, padding: int,
 
   Args:
     x: the maps, [B, H, W, C].
-    kernel: [k, k, C, F].
+    kernel: [k, k, C, F]; it is rounded to the dtype of `x`.
     stride: the stride along both axes.
     padding: the zeros added on each side of both axes, fewer than k.
     exact: whether to sum products in float32, here and in the gradients: no
       Winograd's method on CPU, no TF32 or bfloat16 products on accelerators.
 
   Returns:
-    [B, H', W', F] with H' = (H + 2 padding - k) // stride + 1.
+    [B, H', W', F] with H' = (H + 2 padding - k) // stride + 1, in the dtype of
+    `x`. The gradient of a float32 kernel for bfloat16 maps is summed in
+    float32. It is rounded to bfloat16 on a GPU alone: cuDNN writes it so, and
+    for another dtype XLA converts all maps to float32 first.
   """
   pads = ((padding, padding),) * 2
   on_cpu = functools.partial(by_shape.forward, stride=stride, pads=pads,
                              exact=exact)
   return lax.platform_dependent(
-      x, kernel, cpu=functools.partial(_at_least_float32, on_cpu),
+      x, kernel.astype(x.dtype),
+      cpu=functools.partial(_at_least_float32, on_cpu),
       default=functools.partial(by_shape.xla, stride=stride, pads=pads,
                                 exact=exact))
 
 
 def _at_least_float32(fn: Callable[..., PyTree], *args: Array) -> PyTree:
   """Computes bfloat16 in float32 and rounds the results, as CPUs do anyway."""
-  dtype = args[0].dtype
-  if dtype.itemsize >= 4:
-    return fn(*args)
-  return jax.tree.map(lambda y: y.astype(dtype),
-                      fn(*(x.astype(jnp.float32) for x in args)))
+  return jax.tree.map(lambda y: y.astype(args[0].dtype), fn(*map(_wide, args)))
+
+
+def _wide(x: Array) -> Array:
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _forward(x, kernel, stride, padding, exact):
@@ -89,18 +94,60 @@ def _forward(x, kernel, stride, padding, exact):
 
 
 def _backward(stride, padding, exact, saved, d_y):
-  def autodiff(x, kernel, d_y):
-    pads = ((padding, padding),) * 2
-    xla = functools.partial(by_shape.xla, stride=stride, pads=pads, exact=exact)
-    return jax.vjp(xla, x, kernel)[1](d_y)
+  x, kernel = saved
+  pads = ((padding, padding),) * 2
+  xla = functools.partial(by_shape.xla, stride=stride, pads=pads, exact=exact)
 
-  def by_hand(*args):
-    return tuple(
+  def rounded(x, narrow, d_y):
+    d_x, d_kernel = jax.vjp(xla, x, narrow)[1](d_y)
+    return d_x, d_kernel.astype(kernel.dtype)
+
+  def unrounded(x, narrow, d_y):
+    d_x, = jax.vjp(lambda x: xla(x, narrow), x)[1](d_y)
+    return d_x, xla_kernel_gradient(
+        x, narrow.shape, d_y, stride=stride, padding=padding,
+        exact=exact, dtype=kernel.dtype)
+
+  def by_hand(x, narrow, d_y):
+    args = _wide(x), _wide(narrow), _wide(d_y)
+    d_x, d_kernel = (
         gradient(*args, stride=stride, padding=padding, exact=exact)
         for gradient in (by_shape.input_gradient, by_shape.kernel_gradient))
-  return lax.platform_dependent(
-      *saved, d_y, cpu=functools.partial(_at_least_float32, by_hand),
-      default=autodiff)
+    return d_x.astype(x.dtype), d_kernel.astype(kernel.dtype)
+  branches = {'cpu': by_hand, 'default': rounded}
+  if x.dtype != kernel.dtype:
+    branches['tpu'] = unrounded
+  return lax.platform_dependent(x, kernel.astype(x.dtype), d_y, **branches)
+
+
+def xla_kernel_gradient(x: Array, shape: tuple[int, ...], d_y: Array, *,
+                        stride: int, padding: int, exact: bool,
+                        dtype: DTypeLike) -> Array:
+  """The gradient with respect to the kernel, as autodiff has it, in any dtype.
+
+  It is a convolution of the maps with the output's gradient, where channels
+  take the place of the batch, and the batch that of channels.
+
+  Args:
+    x: the maps, [B, H, W, C].
+    shape: the kernel's, (k, k, C, F).
+    d_y: the gradient of the output, [B, H', W', F].
+    stride: of the convolution.
+    padding: of the convolution.
+    exact: whether to ask for the highest precision.
+    dtype: of the result; products are summed in it.
+
+  Returns:
+    [k, k, C, F].
+  """
+  behind = [k + stride * (count - 1) - size - padding for k, count, size in zip(
+      shape, d_y.shape[1:3], x.shape[1:3])]
+  return lax.conv_general_dilated(
+      x, d_y, (1, 1), [(padding, more) for more in behind],
+      rhs_dilation=(stride, stride),
+      dimension_numbers=('CHWN', 'IHWO', 'HWNC'),
+      precision=lax.Precision.HIGHEST if exact else None,
+      preferred_element_type=dtype)
 
 
 conv.defvjp(_forward, _backward)

@@ -1,14 +1,19 @@
 """Convolution, dense layer and MLP, with PyTorch's default initialisation.
 
-The field `dtype` of a module is the dtype of its products. None means the
-dtype of its parameters.
+The field `dtype` of a module is the dtype of its products' factors. None means
+the dtype of its parameters. A narrower one rounds the factors, and not the sums
+of a dense layer or the gradients of its parameters. A convolution's output is a
+map between layers, so it has that dtype; `convolution.conv` says what its
+gradients have.
 """
 
+import functools
 import math
 from typing import Any
 
 from flax import linen as nn
 import jax
+import jax.numpy as jnp
 
 from fedu_jax.core.state import Array
 from fedu_jax.models import convolution
@@ -38,8 +43,43 @@ class Conv(nn.Module):
     shape = (self.size, self.size, x.shape[-1], self.features)
     kernel = self.param('kernel', _kernel_init, shape)
     dtype = self.dtype or kernel.dtype
-    return convolution.conv(x.astype(dtype), kernel.astype(dtype), self.stride,
+    return convolution.conv(x.astype(dtype), kernel, self.stride,
                             self.size // 2, self.convolution == 'exact')
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def narrow_product(x: Array, kernel: Array, dtype: str) -> Array:
+  """A product whose factors are rounded to a narrow dtype, and its sums not.
+
+  Its gradients are such products too: by autodiff they would be products of
+  factors of two dtypes, and rounded at the end.
+
+  Args:
+    x: [B, D].
+    kernel: [D, F].
+    dtype: of the factors.
+
+  Returns:
+    [B, F], in the kernel's dtype; the gradients have the arguments' dtypes.
+  """
+  return jnp.matmul(x.astype(dtype), kernel.astype(dtype),
+                    preferred_element_type=kernel.dtype)
+
+
+def _product_forward(x, kernel, dtype):
+  return narrow_product(x, kernel, dtype), (x, kernel)
+
+
+def _product_backward(dtype, saved, d_y):
+  x, kernel = saved
+  d_y = d_y.astype(dtype)
+  return (jnp.matmul(d_y, kernel.astype(dtype).T,
+                     preferred_element_type=kernel.dtype).astype(x.dtype),
+          jnp.matmul(x.astype(dtype).T, d_y,
+                     preferred_element_type=kernel.dtype))
+
+
+narrow_product.defvjp(_product_forward, _product_backward)
 
 
 class Linear(nn.Module):
@@ -52,8 +92,11 @@ class Linear(nn.Module):
     fan_in = x.shape[-1]
     kernel = self.param('kernel', _kernel_init, (fan_in, self.features))
     bias = self.param('bias', _bias_init(fan_in), (self.features,))
-    dtype = self.dtype or kernel.dtype
-    y = x.astype(dtype) @ kernel.astype(dtype)
+    dtype = jnp.dtype(self.dtype or kernel.dtype)
+    if dtype.itemsize < kernel.dtype.itemsize:
+      y = narrow_product(x, kernel, dtype.name)
+    else:
+      y = x.astype(dtype) @ kernel.astype(dtype)
     return y.astype(bias.dtype) + bias.reshape(1, -1)
 
 

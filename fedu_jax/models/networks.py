@@ -4,10 +4,10 @@ The architecture is that of the released code (EasyFL, `resnet.py` and
 `model.py`): a 3x3 stem of stride 1, no max-pool, explicit padding of 1, no bias
 in convolutions, PyTorch's BatchNorm and PyTorch's default initialisation.
 
-The field `dtype` of a module is the dtype of its products and of the maps
-between layers; None means the dtype of the parameters. With bfloat16 these stay
-in float32: parameters, BatchNorm's statistics and normalisation, the pooled
-features, and the output of an MLP.
+The field `dtype` of a module is the dtype of its products' factors and of the
+maps between layers; None means the dtype of the parameters. With bfloat16 these
+stay in float32: parameters, BatchNorm's statistics and normalisation, the
+pooled features, and the output of a dense layer.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fedu_jax.models.convolution import conv
+from fedu_jax.models.convolution import xla_kernel_gradient
 
 
 def reference(x, kernel, stride, padding):
@@ -163,3 +164,52 @@ def test_other_backends_get_xlas_convolution():
       lowering_platforms=('cuda',)).as_text()
   assert lowered.count('stablehlo.convolution') in (2, 3)
   assert 'dot_general' not in lowered
+
+
+@pytest.mark.parametrize('channels, stride', [(16, 1), (17, 1), (64, 1),
+                                              (16, 2)])
+def test_a_float32_kernels_gradient_of_bfloat16_maps_is_not_rounded(
+    channels, stride):
+  """To bfloat16 it would be off by 2e-3. The maps' gradient is bfloat16."""
+  with jax.enable_x64(True):
+    x = draw((4, 8, 8, channels), 'bfloat16', 0)
+    kernel = draw((3, 3, channels, channels), 'bfloat16', 1).astype('float32')
+    y, back = jax.vjp(lambda x, w: conv(x, w, stride, 1), x, kernel)
+    d_y = draw(y.shape, 'bfloat16', 2)
+    d_x, d_kernel = back(d_y)
+    assert (y.dtype, d_x.dtype, d_kernel.dtype) == (
+        jnp.bfloat16, jnp.bfloat16, jnp.float32)
+    want = jax.vjp(lambda w: reference(x.astype('float64'), w, stride, 1),
+                   kernel.astype('float64'))[1](d_y.astype('float64'))[0]
+    error = np.abs(d_kernel - want).max() / np.abs(want).max()
+  assert error < 1e-5
+
+
+def test_what_an_accelerator_is_asked_for_with_bfloat16_maps():
+  """A TPU sums in float32; a GPU gets convolutions of bfloat16 alone."""
+  def grads(x, kernel, d_y):
+    return jax.vjp(lambda x, w: conv(x, w, 1, 1), x, kernel)[1](d_y)
+  x = draw((2, 8, 8, 16), 'bfloat16', 0)
+  traced = jax.jit(grads).trace(x, draw((3, 3, 16, 16), 'float32', 1), x)
+  for platform, written in (('tpu', 'f32'), ('cuda', 'bf16')):
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    results = [line.split(' -> ')[1] for line in text.splitlines()
+               if 'stablehlo.convolution' in line]
+    assert f'tensor<3x3x16x16x{written}>' in results
+    assert 'tensor<2x8x8x16xbf16>' in results and len(results) in (2, 3)
+    assert '2x8x8x16xf32' not in text
+
+
+@pytest.mark.parametrize('size', [4, 7, 8])
+@pytest.mark.parametrize('stride', [1, 2, 3])
+@pytest.mark.parametrize('k, padding', [(1, 0), (3, 1), (5, 1)])
+def test_a_kernels_gradient_as_one_convolution(k, padding, stride, size):
+  """It is autodiff's, and its products are summed in the dtype that is asked.
+  """
+  x = draw((2, size, size + 1, 3), 'float32', 0)
+  kernel = draw((k, k, 3, 5), 'float32', 1)
+  y, back = jax.vjp(lambda w: reference(x, w, stride, padding), kernel)
+  d_y = draw(y.shape, 'float32', 2)
+  got = xla_kernel_gradient(x, kernel.shape, d_y, stride=stride,
+                            padding=padding, exact=False, dtype='float32')
+  np.testing.assert_allclose(got, back(d_y)[0], rtol=1e-4, atol=1e-4)

@@ -102,25 +102,24 @@ def test_bfloat16_computes_narrow_and_keeps_wide(block):
 @pytest.mark.parametrize('make', [
     networks.resnet10, networks.resnet18, networks.resnet50])
 def test_bfloat16_reaches_every_product(make):
+  """Of a GPU. The heads' sums are in float32."""
   nets = make(width=4, hidden=32, features=16, dtype='bfloat16')
   online = jax.eval_shape(lambda: networks.init_online(
       nets, jax.random.key(0), IMAGES))
 
-  def operands(jaxpr):
-    for eqn in jaxpr.eqns:
-      conv = (eqn.primitive.name == 'custom_vjp_call'
-              and eqn.invars[-1].aval.ndim == 4)  # not BatchNorm
-      if conv or eqn.primitive.name == 'dot_general':
-        yield from (v.aval.dtype for v in eqn.invars if v.aval.ndim > 1)
-      elif inner := eqn.params.get('jaxpr'):
-        yield from operands(getattr(inner, 'jaxpr', inner))
-  for module, variables, x in [
-      (nets.encoder, online.encoder, IMAGES),
-      (nets.predictor, online.predictor, jnp.zeros((2, 16)))]:
-    jaxpr = jax.make_jaxpr(lambda v, module=module, x=x: networks.forward(
-        module, v, x))(variables)
-    found = list(operands(jaxpr.jaxpr))
-    assert len(found) >= 4 and set(found) == {jnp.dtype('bfloat16')}
+  def both(online, images):
+    z, _ = networks.forward(nets.encoder, online.encoder, images)
+    return networks.forward(nets.predictor, online.predictor, z)[0]
+  lines = jax.jit(both).trace(online, IMAGES).lower(
+      lowering_platforms=('cuda',)).as_text().splitlines()
+  for kind, least, result in (('convolution', 8, 'bf16>'),
+                              ('dot_general', 4, 'f32>')):
+    types = [line.rsplit(' : ', 1)[1] for line in lines
+             if f'stablehlo.{kind}' in line]
+    assert len(types) >= least
+    for signature in types:
+      factors, made = signature.split(' -> ')
+      assert factors.count('xbf16>') == 2 and made.endswith(result)
 
 
 def test_fitted_statistics_are_the_batches_mean_and_keep_no_trace():

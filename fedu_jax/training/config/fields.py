@@ -134,8 +134,8 @@ _ALL = (
     Field('model.predictor_layers', 2, count(0, 2),
           '1 = one linear layer; 0 = no predictor'),
     Field('model.dtype', 'float32', one_of('float32', 'bfloat16'),
-          'bfloat16 is for products and for the maps between layers; '
-          'parameters, statistics and the loss stay in float32. A CPU is '
+          "bfloat16 is for products' factors and for the maps between layers; "
+          'sums, parameters, statistics and the loss stay in float32. A CPU is '
           'slower with it'),
     Field('model.precision', 'default', one_of(*precision.PRECISIONS),
           'how training multiplies float32 numbers. default = as the backend '

@@ -81,6 +81,17 @@ def test_it_reaches_each_product_of_a_step(learner, precision):
     assert kinds.count(ASKED[precision]) == len(kinds) - crop
 
 
+@pytest.mark.parametrize('learner', METHODS)
+def test_matrix_products_of_a_bfloat16_step_are_summed_in_float32(learner):
+  step, args = prepared(config_of(learner, dtype='bfloat16'))
+  found = [p for p in products.of(step, *args)
+           if p.factors == ('bfloat16', 'bfloat16')]
+  dense = [p for p in found if p.primitive == 'dot_general']
+  assert len(dense) >= 6 and {p.dtype for p in dense} == {'float32'}
+  maps = [p for p in found if p.primitive == 'conv_general_dilated']
+  assert len(maps) > 10
+
+
 def test_a_step_on_a_cpu_has_the_same_bits_with_each():
   results = []
   for precision in ASKED:
