@@ -13,6 +13,7 @@ from fedu_jax.runtime import paths
 from fedu_jax.runtime import signals
 from fedu_jax.runtime import terminal
 from fedu_jax.runtime.errors import Ending
+from fedu_jax.training import finished_run
 from fedu_jax.training import score_run
 
 _WORKDIR = flags.DEFINE_string(
@@ -47,6 +48,8 @@ def main(_: list[str]) -> None:
     workdir = paths.workdir(str(_WORKDIR.value))
     cli.keep_compiled_programs()
     accelerators.choose('auto')
+    if finished_run.is_deterministic(workdir):
+      accelerators.make_deterministic()
     cli.see_devices()
     score_run.ask(workdir, str(_PROTOCOL.value), encoder=str(_ENCODER.value),
                   data_dir=str(_DATA_DIR.value), source=str(_SOURCE.value),

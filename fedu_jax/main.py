@@ -41,6 +41,8 @@ def main(_: list[str]) -> None:
     config = checks.checked(_CONFIG.value)
     cli.keep_compiled_programs()
     accelerators.choose(config.devices)
+    if config.deterministic:
+      accelerators.make_deterministic()
     with multihost.joined(**config.distributed):
       cli.see_devices(config.devices)
       train.train_and_evaluate(config, str(workdir),

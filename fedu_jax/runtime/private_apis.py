@@ -32,6 +32,16 @@ def coordinator_address() -> str:
   return distributed.global_state.coordinator_address or ''
 
 
+def backends_are_initialized() -> bool:
+  """Whether JAX has started a backend. XLA then ignores changed XLA_FLAGS.
+
+  Private: jax._src.xla_bridge.backends_are_initialized. Seen in JAX 0.10 and
+  0.12. Until JAX has a setting for XLA's options that reaches all programs.
+  """
+  from jax._src import xla_bridge
+  return xla_bridge.backends_are_initialized()
+
+
 def on_abort(act: Callable[[], NoReturn] | None) -> None:
   """Calls a function in a thread of this process that aborts.
 

@@ -55,6 +55,15 @@ def config_of(folder: pathlib.Path, data_dir: str = '',
   return config
 
 
+def is_deterministic(folder: pathlib.Path) -> bool:
+  """Whether the run in a folder has `deterministic` set; False if unknown."""
+  try:
+    return bool(json.loads((folder / 'config.json').read_text()).get(
+        'deterministic'))
+  except (OSError, ValueError, AttributeError):
+    return False
+
+
 def rounds_of(folder: pathlib.Path, encoder: str) -> int:
   """Returns the number of rounds after which a network was last saved.
 

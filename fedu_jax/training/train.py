@@ -117,6 +117,9 @@ def train_seeds(config: Config, seeds: Sequence[int],
       return train_seeds(config, seeds, workdirs, consoles=consoles,
                          holds=own_holds, extend=extend)
   config = checks.checked(config)
+  if config.deterministic:
+    accelerators.make_deterministic()
+    terminal.say(consoles[0], accelerators.see_deterministic())
   if multihost.several() and config.evaluation.alone:
     raise BadInput(f'config.evaluation.alone is {config.evaluation.alone}, '
                    'which is for one host: set it to 0')

@@ -19,7 +19,9 @@ from fedu_jax.training import prepare
 from fedu_jax.training import round_loop
 from fedu_jax.training import train
 from fedu_jax.training.config import build
+from fedu_jax.training.engine import device_mesh
 from fedu_jax.training.engine import federation
+from fedu_jax.training.engine import placement
 from tests.helpers import tiny
 
 SEEDS = [3, 4]
@@ -139,7 +141,8 @@ def begin(folder, save, names=('federation',)):
     member.folder.mkdir()
   return round_loop._rounds(
       members, [saved] * len(names), Rounds(len(names)),
-      build.recipe(config_of()), communication.Sent(1, 1), None, 0.0)
+      build.recipe(config_of()), communication.Sent(1, 1),
+      placement.Place('device', device_mesh.layout('1', 2), None), 0.0)
 
 
 @pytest.fixture
@@ -155,6 +158,9 @@ def test_failures_to_save_are_told_at_the_end_of_each_federation(
       raise OSError(errno.EROFS, 'Read-only file system')
   first, second = begin(tmp_path, save, ['first', 'second'])
   assert first.unsaved is None
+  for row in rows(tmp_path / 'first'):
+    assert {'device': 'cpu', 'platform': 'cpu', 'devices': 1
+            }.items() <= row.items()
   assert str(second.unsaved) == ('checkpoint of round 2 could not be saved '
                                  '(Read-only file system): there is none yet')
 

@@ -78,6 +78,10 @@ _ALL = (
           'devices that share each batch of a client'),
     Field('clients_per_device', 0, count(0, CLIENTS),
           'clients that train at once; 0 = the cohort'),
+    Field('deterministic', False, flag,
+          'on a GPU: whether a program gives the same bits each time, as on a '
+          'CPU. It excludes operations that add in any order and the search '
+          'for the fastest kernels, which costs speed', before=False),
     Field('store', 'auto', one_of('auto', 'device', 'host', 'disk'),
           "where the clients' states and images are kept. auto = device if all "
           'train each round or one device has room for all, else host if it '
