@@ -9,6 +9,7 @@ from absl import logging
 
 from fedu_jax.runtime import accelerators
 from fedu_jax.runtime import cli
+from fedu_jax.runtime import gpu_settings
 from fedu_jax.runtime import paths
 from fedu_jax.runtime import signals
 from fedu_jax.runtime import terminal
@@ -49,7 +50,7 @@ def main(_: list[str]) -> None:
     cli.keep_compiled_programs()
     accelerators.choose('auto')
     if finished_run.is_deterministic(workdir):
-      accelerators.make_deterministic()
+      gpu_settings.make_deterministic()
     cli.see_devices()
     score_run.ask(workdir, str(_PROTOCOL.value), encoder=str(_ENCODER.value),
                   data_dir=str(_DATA_DIR.value), source=str(_SOURCE.value),

@@ -9,6 +9,7 @@ from absl import logging
 
 from fedu_jax.runtime import accelerators
 from fedu_jax.runtime import cli
+from fedu_jax.runtime import gpu_settings
 from fedu_jax.runtime import multihost
 from fedu_jax.runtime import paths
 from fedu_jax.runtime import signals
@@ -42,7 +43,7 @@ def main(_: list[str]) -> None:
     cli.keep_compiled_programs()
     accelerators.choose(config.devices)
     if config.deterministic:
-      accelerators.make_deterministic()
+      gpu_settings.make_deterministic()
     with multihost.joined(**config.distributed):
       cli.see_devices(config.devices)
       train.train_and_evaluate(config, str(workdir),

@@ -16,6 +16,7 @@ from fedu_jax import experiments
 from fedu_jax.runtime import accelerators
 from fedu_jax.runtime import cli
 from fedu_jax.runtime import durable_files
+from fedu_jax.runtime import gpu_settings
 from fedu_jax.runtime import host_memory
 from fedu_jax.runtime import paths
 from fedu_jax.runtime import signals
@@ -78,6 +79,8 @@ def main(argv: list[str]) -> None:
     workdir = paths.workdir(str(_WORKDIR.value))
     cli.keep_compiled_programs()
     accelerators.choose('auto')
+    if note := gpu_settings.share():
+      terminal.say(console, note)
     cli.see_devices()
     several = {name: modules[name].plan(scale) for name in names}
     with host_memory.watched('what is done stays: end other programs, lower '

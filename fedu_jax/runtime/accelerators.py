@@ -4,7 +4,7 @@ JAX falls back to the CPU if a driver is too old or a library is missing. A run
 would then take days in place of minutes, so it is said in one line.
 """
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, Sequence
 import importlib.metadata
 import importlib.util
 import logging
@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import jax
 
-from fedu_jax.runtime import private_apis
 from fedu_jax.runtime.errors import BadInput
 
 KINDS = ('cpu', 'gpu', 'tpu')
@@ -25,7 +24,6 @@ _NVIDIA = ('dev/nvidia0', 'dev/nvidiactl', 'dev/dxg')  # dxg: Windows' WSL
 _GOOGLE = '0x1ae0'  # PCI vendor; it also makes network cards
 _TPUS = ('0x0027', '0x0056', '0x005e', '0x0062', '0x0063', '0x006f', '0x0076')
 _ACCELERATOR = '0x12'  # PCI class of accelerators
-_DETERMINISTIC = '--xla_gpu_deterministic_ops=true'
 _CUDA = {'xla_cuda12': '12', 'xla_cuda13': '13'}  # JAX's plugins
 
 
@@ -84,9 +82,12 @@ def choose(text: str, *, env: Mapping[str, str] = os.environ,
   """
   _log.addFilter(_said)
   kind = wanted(text).kind
-  if kind == 'cpu' or not kind and not _asked(env) and not (
-      hardware(root) or _plugins() - set(_CUDA)) and (
-          _plugins() or importlib.util.find_spec('libtpu')):
+  plugins = _plugins()
+  plans = plugins <= set(_CUDA) and bool(
+      plugins or importlib.util.find_spec('libtpu'))
+  # `hardware` may not know a new TPU, so who asks for one gets JAX's own look.
+  if kind == 'cpu' or (kind != 'tpu' and plans and not _asked(env)
+                       and not hardware(root)):
     jax.config.update('jax_platforms', 'cpu')
 
 
@@ -106,11 +107,14 @@ def see(text: str, *, env: Mapping[str, str] = os.environ,
   try:
     uses = jax.default_backend()
   except RuntimeError as error:
-    asked = _asked(env)
+    hint = ''
+    if asked := _asked(env):
+      hint = f': JAX_PLATFORMS is {asked!r}; cpu, cuda or tpu may be there'
+    elif 'cuda' in str(error).lower():
+      hint = (': another process may hold the memory of the GPU (nvidia-smi '
+              'lists them)')
     raise BadInput(
-        f'JAX finds no device ({str(error)[:300]})' + (
-            f': JAX_PLATFORMS is {asked!r}; cpu, cuda or tpu may be there'
-            if asked else '')) from error
+        f'JAX finds no device ({str(error)[:300]}){hint}') from error
   finally:
     _log.removeFilter(_said)
   kind = wanted(text).kind
@@ -129,45 +133,6 @@ def see(text: str, *, env: Mapping[str, str] = os.environ,
     _log.handle(record)
   _said.records.clear()
   return ''
-
-
-def make_deterministic(env: MutableMapping[str, str] = os.environ) -> None:
-  """Makes all programs of this process give the same bits each time on a GPU.
-
-  XLA's option excludes operations that add in any order, and chooses no kernel
-  by its time. As an option of one compilation it would not reach the small
-  programs that JAX compiles by itself, so it is set in XLA_FLAGS, which XLA
-  reads when JAX starts. Once JAX has started, this changes nothing.
-
-  Args:
-    env: the environment variables.
-  """
-  flags = env.get('XLA_FLAGS', '')
-  if _DETERMINISTIC not in flags and (
-      not private_apis.backends_are_initialized()):
-    env['XLA_FLAGS'] = f'{flags} {_DETERMINISTIC}'.strip()
-
-
-def see_deterministic(env: Mapping[str, str] = os.environ) -> str:
-  """Checks that `make_deterministic` came before JAX started.
-
-  Args:
-    env: the environment variables.
-
-  Returns:
-    A line for the user on what it means on the devices here.
-
-  Raises:
-    BadInput: JAX uses a GPU, and was started without the option.
-  """
-  if (uses := jax.default_backend()) != 'gpu':
-    return f'config.deterministic changes nothing on a {uses.upper()}'
-  if _DETERMINISTIC not in env.get('XLA_FLAGS', ''):
-    raise BadInput('config.deterministic is True, but JAX has started without '
-                   f'it: set XLA_FLAGS={_DETERMINISTIC} before JAX uses a '
-                   'device')
-  return ('deterministic: operations that add in any order, and the search for '
-          'the fastest kernels, are excluded')
 
 
 def hardware(root: pathlib.Path = _ROOT) -> str:

@@ -17,6 +17,7 @@ from fedu_jax.data import sources
 from fedu_jax.evaluation import score_tables
 from fedu_jax.evaluation.encoder_scores import Scorer
 from fedu_jax.runtime import accelerators
+from fedu_jax.runtime import gpu_settings
 from fedu_jax.runtime import host_memory
 from fedu_jax.runtime import json_files
 from fedu_jax.runtime import multihost
@@ -118,8 +119,8 @@ def train_seeds(config: Config, seeds: Sequence[int],
                          holds=own_holds, extend=extend)
   config = checks.checked(config)
   if config.deterministic:
-    accelerators.make_deterministic()
-    terminal.say(consoles[0], accelerators.see_deterministic())
+    gpu_settings.make_deterministic()
+    terminal.say(consoles[0], gpu_settings.see_deterministic())
   if multihost.several() and config.evaluation.alone:
     raise BadInput(f'config.evaluation.alone is {config.evaluation.alone}, '
                    'which is for one host: set it to 0')
