@@ -149,10 +149,18 @@ def test_the_report_compares_with_the_aims(tmp_path):
 def test_the_schedule_fits_what_was_measured(tmp_path):
   records = Records(tmp_path / NAME, 'memory')
   records.add('row', name='round', round_seconds=10.0, compile_seconds=40.0)
-  assert commands.rounds_that_fit(records, 400) == 30  # 60 s more for scores
-  assert commands.rounds_that_fit(records, 40) == 2
+  fit = commands.rounds_that_fit
+  assert fit(records, 400) == 30  # 40 s to compile, 60 s for start and scores
+  assert fit(records, 400, compiled=True) == 34
+  assert fit(records, 40) == 0
+  assert commands.planned_rounds(400, records) == 14  # in 60 % of a call
+  records.add('row', name='foreseen', rounds=14)
+  rounds = [commands.rounds_to_run(records, x, 400)
+            for x in (400, 270, 205, 195, 120)]
+  # All that fits; twice what is compiled; fewer; what the next call ends.
+  assert rounds == [30, 14, 14, 9, 14]
   records.add('row', name='round', round_seconds=0.1, compile_seconds=4.0)
-  assert commands.rounds_that_fit(records, 400) == 100
+  assert fit(records, 400) == 100
 
 
 def test_images_come_back_as_they_were_stored(tmp_path):

@@ -16,6 +16,11 @@ from benchmarks.gpu_day.records import Record
 from benchmarks.gpu_day.records import Records
 
 _GRACE = 25.0  # seconds for a run to end its round and to save it
+# Seconds of the paper's run, before a stage has measured a round.
+_ROUND, _COMPILE = 15.0, 60.0
+_START_AND_SCORES = 60.0
+_FEWEST = 4  # rounds that are worth a run
+_PART = 0.6  # of a call that the schedule is planned for
 
 
 class Setting(NamedTuple):
@@ -135,7 +140,12 @@ def paper(setting: Setting, records: Records, seconds: float) -> str:
 
 
 def rival(setting: Setting, records: Records, seconds: float) -> str:
-  """Trains FedBYOL with the rounds of the paper's run."""
+  """Trains FedBYOL with the rounds of the paper's run, if they fit."""
+  rounds = records.row('paper', 'schedule').get('rounds', 0)
+  if not records.done('paper'):
+    return "the paper's run has not ended"
+  if rounds > rounds_that_fit(records, seconds):
+    return f'{rounds} rounds do not fit {seconds:.0f} s'
   return _train(setting, records, seconds, {'rule.name': 'global_predictor'})
 
 
@@ -143,29 +153,65 @@ COMMANDS: dict[str, Callable[[Setting, Records, float], str]] = {
     'same': same, 'paper': paper, 'rival': rival}
 
 
-def rounds_that_fit(records: Records, seconds: float) -> int:
-  """Returns how many rounds of the paper a call of this length can run.
+def rounds_that_fit(records: Records, seconds: float, *,
+                    compiled: bool = False) -> int:
+  """Returns how many of the paper's 100 rounds fit, with start and scores.
 
-  Compiling, reading and scoring take a part of the call that the first call
-  measures; before it is known, two minutes are kept for it.
+  Args:
+    records: the records, which may know how long a round takes.
+    seconds: the time for all.
+    compiled: whether their program is in the cache.
   """
   found = records.row('memory', 'round')
-  each = found.get('round_seconds', 15.0)
-  other = found.get('compile_seconds', 60.0) + 60.0
-  return max(2, min(100, int((seconds - min(other, seconds / 2)) / each)))
+  each = found.get('round_seconds', _ROUND)
+  other = _START_AND_SCORES + (
+      0 if compiled else found.get('compile_seconds', _COMPILE))
+  return max(0, min(100, int((seconds - other) / each)))
+
+
+def planned_rounds(setting_seconds: float, records: Records) -> int:
+  """Returns the rounds that the larger part of a call has time for.
+
+  The schedule is a constant of a round's program, so it is chosen before the
+  program is first compiled.
+  """
+  return max(_FEWEST, rounds_that_fit(records, _PART * setting_seconds))
+
+
+def rounds_to_run(records: Records, seconds: float,
+                  call_seconds: float) -> int:
+  """Returns the rounds of a new run.
+
+  A program that is compiled already is kept if its schedule fits well.
+
+  Args:
+    records: the records.
+    seconds: the time that is left.
+    call_seconds: the limit of a whole call.
+  """
+  planned = records.row('memory', 'foreseen').get(
+      'rounds') or planned_rounds(call_seconds, records)
+  anew = rounds_that_fit(records, seconds)
+  if anew < _FEWEST:  # too late in this call: the next one goes on with it
+    return planned
+  kept = planned <= rounds_that_fit(records, seconds, compiled=True)
+  return planned if kept and anew <= 1.25 * planned else anew
 
 
 def _train(setting: Setting, records: Records, seconds: float,
            fields: dict[str, Any]) -> str:
   """Starts or resumes a run, and records how far it came."""
   name = records.stage
-  begun = records.row(name, 'schedule') or records.row('paper', 'schedule')
   folder = setting.work / name
-  rounds = begun.get('rounds')
-  if not (folder / 'config.json').exists() and name == 'paper' or not rounds:
-    rounds = rounds_that_fit(records, setting.seconds)
-  records.add('row', name='schedule', rounds=rounds, resumed=(
-      folder / 'checkpoints').exists())
+  begun = (folder / 'config.json').exists()
+  if name == 'rival':
+    rounds = records.row('paper', 'schedule')['rounds']
+  elif begun:
+    rounds = json.loads((folder / 'config.json').read_text())['rounds']
+  else:
+    rounds = min(setting.sizes.rounds,
+                 rounds_to_run(records, seconds, setting.seconds))
+  records.add('row', name='schedule', rounds=rounds, resumed=begun)
   run = setting.start(
       'fedu_jax.main', '--config=configs/cifar10.py', f'--workdir={folder}',
       *flags({'data.source': f'npz:{setting.work / "cifar10.npz"}',
@@ -184,7 +230,9 @@ def _progress(folder: pathlib.Path) -> Record:
     for line in (folder / 'metrics.jsonl').read_text().splitlines():
       with contextlib.suppress(ValueError):
         rows.append(json.loads(line))
-  found: Record = {'rounds_done': len(rows), 'rows': rows}
+  found: Record = {'rounds_done': len(rows), 'rows': [
+      {name: value for name, value in row.items() if name != 'clients'}
+      for row in rows]}
   with contextlib.suppress(OSError, ValueError):
     summary = json.loads((folder / 'summary.json').read_text())
     found |= {key: summary.get(key) for key in (

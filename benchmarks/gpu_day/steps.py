@@ -16,6 +16,7 @@ from benchmarks import peer_bench
 from benchmarks.gpu_day.worker import Work
 from benchmarks.lib import timing
 from benchmarks.lib import workload
+from fedu_jax.core.precision import computed_in
 from fedu_jax.core.state import Array
 from fedu_jax.training.engine import cost_model
 
@@ -46,7 +47,7 @@ def arguments(work: Work, dtype: str, peer: str = 'eager'
 
 
 def ours(work: Work, dtype: str = 'bfloat16', *, random_views: bool = False,
-         execution: str = '', precision: str | None = None,
+         execution: str = '', precision: str = 'default',
          online: Any = None) -> Variant:
   """Compiles a scan of steps of one client, or of five.
 
@@ -55,7 +56,7 @@ def ours(work: Work, dtype: str = 'bfloat16', *, random_views: bool = False,
     dtype: the dtype of the networks' products.
     random_views: whether views are drawn, and not only tinted.
     execution: 'map' or 'vmap' for five clients; '' for one.
-    precision: the precision of float32 products; None for JAX's default.
+    precision: as config.model.precision.
     online: the first network; None to draw it.
   """
   args = arguments(work, dtype)
@@ -69,8 +70,7 @@ def ours(work: Work, dtype: str = 'bfloat16', *, random_views: bool = False,
     given = jax.tree.map(lambda x: jnp.stack([x] * CLIENTS), given)
     fn = workload.clients(made, execution)
   began = time.perf_counter()
-  with jax.default_matmul_precision(precision):
-    program = workload.compiled(fn, *given)
+  program = workload.compiled(computed_in(precision, fn), *given)
   facts = {'compile_seconds': time.perf_counter() - began,
            'peak_bytes': cost_model.peak_memory(program)}
   return Variant(workload.repeated(program, *given),

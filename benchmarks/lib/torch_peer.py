@@ -65,7 +65,7 @@ def serve(pipe: multiprocessing.connection.Connection,
     pairs = [[torch.tensor(x, device=device).to(memory_format=memory_format)
               for x in pair] for pair in views]
 
-    return lambda i: torch_fedu.step(
+    return lambda i: torch_fedu.launch(
         encoder, predictor, modules[2], optimiser, pairs[i][0], pairs[i][1],
         decay), modules
 
@@ -73,13 +73,13 @@ def serve(pipe: multiprocessing.connection.Connection,
   while (asked := pipe.recv()) != 'stop':
     if asked != 'time':
       checked, modules = make(getattr(torch, asked))
-      loss = checked(0)
+      loss = checked(0).item()
       pipe.send((loss, *({name: x.cpu().numpy() for name, x in
                           module.state_dict().items()} for module in modules)))
       continue
     began = time.perf_counter()
     for i in range(len(views)):
-      step(i)  # returns a Python number, so it waits for the loss
+      step(i)
     if device == 'cuda':
       torch.cuda.synchronize()
     pipe.send(time.perf_counter() - began)

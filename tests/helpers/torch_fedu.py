@@ -139,8 +139,13 @@ def loss_fn(encoder, predictor, target, x1, x2):
   return (distance(p1, t2) + distance(p2, t1)).mean()
 
 
-def step(encoder, predictor, target, optimiser, x1, x2, decay):
-  """One SGD step, then the moving average over parameters only."""
+def step(*args):
+  """One SGD step, then the moving average; returns the loss as a number."""
+  return launch(*args).item()
+
+
+def launch(encoder, predictor, target, optimiser, x1, x2, decay):
+  """The same, without waiting for a GPU; the average is of parameters only."""
   optimiser.zero_grad()
   loss = loss_fn(encoder, predictor, target, x1, x2)
   loss.backward()
@@ -148,7 +153,7 @@ def step(encoder, predictor, target, optimiser, x1, x2, decay):
   with torch.no_grad():
     for old, new in zip(target.parameters(), encoder.parameters()):
       old.lerp_(new, 1 - decay)
-  return loss.item()
+  return loss.detach()
 
 
 def divergence(start, end):

@@ -16,8 +16,8 @@ def run(work: Work) -> None:
         'bfloat16': functools.partial(steps.ours, work),
         VIEWS: functools.partial(steps.ours, work, random_views=True),
         'float32, default': functools.partial(steps.ours, work, 'float32'),
-        'float32, highest': functools.partial(
-            steps.ours, work, 'float32', precision='highest')})
+        'float32, in full': functools.partial(
+            steps.ours, work, 'float32', precision='float32')})
     if ours := made.get('float32, default'):
       made |= steps.ready(work, peers, ours, None)
     steps.time_in_turns(work, made)

@@ -21,8 +21,8 @@ def run(work: Work) -> None:
   federations.wait_for(work.data, work.left())
   # The schedule is a constant of the program, which the paper's run then finds
   # among the compiled ones.
-  rounds = work.records.row('paper', 'schedule').get(
-      'rounds') or commands.rounds_that_fit(work.records, work.seconds)
+  rounds = min(work.sizes.rounds,
+               commands.planned_rounds(work.seconds, work.records))
   config = federations.config_of(work.data, work.sizes.paper
                                  | {'rounds': rounds})
   data = prepare.data_of(config)
