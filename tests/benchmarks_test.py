@@ -1,5 +1,6 @@
 """The benchmarks run, check their own work, and report their numbers."""
 
+import argparse
 import json
 import os
 import pathlib
@@ -8,6 +9,8 @@ import sys
 
 import jax
 import pytest
+
+from benchmarks.lib import workload
 
 ROOT = pathlib.Path(__file__).parents[1]
 FIELDS = {
@@ -74,3 +77,13 @@ def test_work_that_differs_is_not_timed():
   for other in (1.1, float('nan')):
     with pytest.raises(SystemExit, match='nothing was timed'):
       timing.check('other', timing.movement_error([0.], [other], [1.]), 0.01)
+
+
+def test_a_step_has_as_many_operations_in_bfloat16():
+  """Dense layers with narrow factors count as others do."""
+  found = []
+  for dtype in ('float32', 'bfloat16'):
+    args = argparse.Namespace(batch=2, width=2, hidden=64, features=32,
+                              dtype=dtype, model='resnet6', size=8)
+    found.append(workload.operations(workload.make(args), args))
+  assert found[0] == found[1] > 2 * 2 * 4 * 64 * 32

@@ -143,5 +143,6 @@ def _products(jaxpr: Any) -> Iterator[int]:
     elif name.startswith('custom_vjp_call') and eqn.invars[-1].aval.ndim == 4:
       kernel = eqn.invars[-1].aval
       yield eqn.outvars[0].aval.size * kernel.size // kernel.shape[-1]
-    elif inner := eqn.params.get('jaxpr'):
+    # A dense layer with narrow factors has its own gradient.
+    elif inner := eqn.params.get('jaxpr', eqn.params.get('call_jaxpr')):
       yield from _products(getattr(inner, 'jaxpr', inner))
