@@ -157,7 +157,7 @@ def test_the_schedule_fits_what_was_measured(tmp_path):
   records.add('row', name='foreseen', rounds=14)
   rounds = [commands.rounds_to_run(records, x, 400)
             for x in (400, 270, 205, 195, 120)]
-  # All that fits; twice what is compiled; fewer; what the next call ends.
+  # All that fits; the compiled ones, twice; fewer; what the next call ends.
   assert rounds == [30, 14, 14, 9, 14]
   records.add('row', name='round', round_seconds=0.1, compile_seconds=4.0)
   assert fit(records, 400) == 100

@@ -12,11 +12,14 @@ def run(work: Work) -> None:
   try:
     ours = steps.ours(work, online=online)
     loss = steps.first_loss(ours.run)
-    # What is ready now is timed, before anything that could be cut.
-    steps.time_in_turns(work, {OURS: ours})
-    found = steps.ready(work, peers, ours, loss)
-    if found:
-      steps.time_in_turns(work, {OURS: ours, **found})
+    # What is ready is timed, before a wait that could be cut. The rows of a
+    # later turn replace those of an earlier one.
+    variants = {OURS: ours}
+    steps.time_in_turns(work, variants)
+    for name, peer in peers.items():
+      if found := steps.ready(work, {name: peer}, ours, loss):
+        variants |= found
+        steps.time_in_turns(work, variants)
   finally:
     for peer in peers.values():
       peer.close()
