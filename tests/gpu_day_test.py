@@ -1,5 +1,6 @@
 """A day on a rented GPU: its time is kept, and a cut loses one stage."""
 
+import contextlib
 import io
 import json
 import lzma
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 from PIL import Image
 import pytest
@@ -199,6 +201,29 @@ def test_what_is_too_large_to_travel_is_refused(tmp_path, monkeypatch):
   monkeypatch.setattr(packing, 'ROOM', 2**21)
   with pytest.raises(SystemExit, match='too large: tree .*--there'):
     packing.measured(tmp_path)
+
+
+def test_digests_ignore_the_clock_and_nothing_else(tmp_path):
+  from benchmarks.gpu_day import digest
+  from fedu_jax.runtime.checkpoint import Checkpoints
+
+  def of(loss, seconds, weight, key):
+    folder = tmp_path / f'{loss} {seconds} {weight} {key}'
+    state = {'a': np.full(3, weight, np.float32), 'rng': jax.random.key(key)}
+    with contextlib.closing(Checkpoints(folder / 'checkpoints',
+                                        keep=1)) as saved:
+      saved.save(1, state)
+    (folder / 'metrics.jsonl').write_text(json.dumps(
+        {'round': 1, 'loss': loss, 'seconds': seconds}) + '\n')
+    return digest.of(folder)
+  first = of(1.0, 2.0, 3.0, 4)
+  assert of(1.0, 2.5, 3.0, 4) == first
+  assert of(1.5, 2.0, 3.0, 4)['metrics'] != first['metrics']
+  for other in (
+      of(1.0, 2.0, np.nextafter(np.float32(3), np.float32(4)), 4),
+      of(1.0, 2.0, 3.0, 5)):
+    assert other['metrics'] == first['metrics']
+    assert other['state'] != first['state']
 
 
 def start(folder, *more):

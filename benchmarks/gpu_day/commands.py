@@ -120,7 +120,9 @@ def same(setting: Setting, records: Records, seconds: float) -> str:
       return 'no digests: see the log'
     for folder in folders:
       found.append(json.loads((folder / 'digest.json').read_text()))
-    records.add('row', name=name, seconds=took, digests=found, **{
+    records.add('row', name=name, seconds=took, digests=found, rates=[
+        _progress(folder)['rows'][-1]['images_per_second']
+        for folder in folders], **{
         f'{part}_equal': found[0][part] == found[1][part]
         for part in found[0]})
     seconds -= time.monotonic() - began
@@ -131,7 +133,7 @@ def same(setting: Setting, records: Records, seconds: float) -> str:
 
 def _pairs() -> dict[str, dict[str, Any]]:
   """Returns the fields of each pair of equal runs."""
-  return {'default': {}}
+  return {'default': {}, 'deterministic': {'deterministic': True}}
 
 
 def paper(setting: Setting, records: Records, seconds: float) -> str:
