@@ -198,6 +198,8 @@ def flags_of(module):
   found |= set(re.findall(r'add_argument\(\s*[\'"]--([\w-]+)', text))
   if 'config_flag.define()' in text:
     found.add('config')
+  if 'import plan_flags' in text:
+    found |= flags_of('fedu_jax.plan.plan_flags')
   if 'timing.parser' in text:
     found |= flags_of('benchmarks.lib.timing')
   if 'add_convolution' in text:

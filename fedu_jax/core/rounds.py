@@ -47,7 +47,14 @@ def map_clients(fn: Callable[..., PyTree], *,
                      f'not {execution!r}')
   if execution == 'vmap':
     return jax.vmap(fn)
-  return lambda *args: jax.lax.map(lambda row: fn(*row), args)
+
+  def one_by_one(*args):
+    if len(jax.tree.leaves(args)[0]) > 1:
+      return jax.lax.map(lambda row: fn(*row), args)
+    # A TPU's compiler takes a loop of one turn apart, and then trains twice.
+    alone = fn(*jax.tree.map(lambda x: x[0], args))
+    return jax.tree.map(lambda x: x[None], alone)
+  return one_by_one
 
 
 def client_rngs(rng: Array, round: Array, ids: Array) -> Array:

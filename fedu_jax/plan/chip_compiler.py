@@ -33,8 +33,8 @@ ENVIRONMENT = {
             'JAX_SKIP_CUDA_CONSTRAINTS_CHECK': '1',
             'XLA_FLAGS': '--xla_gpu_autotune_level=0'},
     # For a TPU: nothing is asked of Google's cloud, and other processes may
-    # compile at the same time.
-    'tpu': {'JAX_PLATFORMS': 'cpu', 'TPU_SKIP_MDS_QUERY': '1',
+    # compile at the same time. libtpu ends at flags that it does not know.
+    'tpu': {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '', 'TPU_SKIP_MDS_QUERY': '1',
             'TPU_WORKER_HOSTNAMES': 'localhost',
             'ALLOW_MULTIPLE_LIBTPU_LOAD': '1'}}
 

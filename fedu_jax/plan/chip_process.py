@@ -90,7 +90,8 @@ def _run(flags: list[str], compiler: str) -> dict[str, Any]:
   """Runs the process; returns the object that it prints."""
   done = subprocess.run(
       [sys.executable, '-m', 'fedu_jax.plan.chip_compiler', *flags],
-      env=_environment(compiler), text=True, capture_output=True, check=False)
+      env=os.environ | chip_compiler.ENVIRONMENT[compiler], text=True,
+      capture_output=True, check=False)
   lines = done.stderr.strip().splitlines()
   if done.returncode == BadInput.code:
     raise BadInput(lines[-1].removeprefix('error: '))
@@ -98,11 +99,3 @@ def _run(flags: list[str], compiler: str) -> dict[str, Any]:
     end = lines[-1][:300] if lines else 'it said nothing'
     raise BadInput(f'the compiler process ended with {done.returncode}: {end}')
   return json.loads(done.stdout.strip().splitlines()[-1])
-
-
-def _environment(compiler: str) -> dict[str, str]:
-  """The environment of the process: this one's, and what the compiler needs."""
-  wanted = dict(chip_compiler.ENVIRONMENT[compiler])
-  if kept := os.environ.get('XLA_FLAGS'):
-    wanted['XLA_FLAGS'] = f'{kept} {wanted.get("XLA_FLAGS", "")}'
-  return os.environ | wanted

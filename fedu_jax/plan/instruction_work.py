@@ -57,8 +57,10 @@ def of(x: Instruction, here: Computation, program: Program) -> Work:
   if x.op == 'copy' or inner and all(
       y.op in ('parameter', 'copy', 'bitcast', 'tuple', 'get-tuple-element')
       for y in inner.instructions.values()):
-    return Work(copies=1, copied=operands(x, here)
-                + hlo_text.num_bytes(x.shape))
+    read, written = operands(x, here), hlo_text.num_bytes(x.shape)
+    if x.op == 'copy' and not (read and written):
+      return Work(bytes=read + written)  # into a TPU's chip, or out of it
+    return Work(copies=1, copied=read + written)
   if inner is None and x.op != 'custom-call' and hlo_text.is_scalar(x.shape):
     return Work()  # a TPU's scalar unit
   return Work(1, _moved(x, here, inner))
