@@ -128,8 +128,10 @@ def _start(args: argparse.Namespace) -> tuple[Online, Any]:
 def _loss(nets: networks.Nets, online: Online,
           views: list[Array]) -> tuple[Array, Array]:
   """BYOL's loss with a target equal to the online encoder; the projections."""
-  z1, z2, _ = online_step.two_views(nets.encoder, online.encoder, *views)
-  p1, p2, _ = online_step.two_views(nets.predictor, online.predictor, z1, z2)
+  z1, z2, _ = online_step.two_views(
+      nets.encoder, online.encoder, *views)
+  p1, p2, _ = online_step.two_views(
+      nets.predictor, online.predictor, z1, z2, together=nets.together)
   t1, t2 = jax.lax.stop_gradient((z1, z2))
   return (losses.regression_loss(p1, t2)
           + losses.regression_loss(p2, t1)).mean(), z1

@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 import numpy as np
 
 from fedu_jax.core import argument_checks
+from fedu_jax.core import packing
 from fedu_jax.core import trees
 from fedu_jax.core.state import (
   Array,
@@ -27,6 +28,8 @@ from fedu_jax.core.state import (
 
 # (encoder params, encoder params) -> distance []
 Distance = Callable[[PyTree, PyTree], Array]
+# (state, number of the step, index [B]) -> (state, metrics)
+Step = Callable[[PyTree, Array, Array], tuple[PyTree, Metrics]]
 
 
 def init_clients(online: Online, num_examples: ArrayLike, *,
@@ -104,7 +107,8 @@ def client_arrays(images: PyTree, parts: Sequence[np.ndarray],
 
 
 def make_batches(arrays: ClientArrays, rng: Array, round: Array, *,
-                 batch_size: int, epochs: int) -> Batches:
+                 batch_size: int, epochs: int,
+                 full: bool = False) -> Batches:
   """Shuffles one client's examples into the batches of one round.
 
   Each epoch is a fresh permutation and drops its last, incomplete batch
@@ -119,6 +123,8 @@ def make_batches(arrays: ClientArrays, rng: Array, round: Array, *,
     round: the number of the round, [] i32.
     batch_size: B.
     epochs: passes over the client's examples.
+    full: whether the client is known to do all S steps. Then `mask` is None,
+      and the compiler knows the number of steps.
 
   Returns:
     Batches with S = epochs * (N // B) steps.
@@ -154,12 +160,14 @@ def make_batches(arrays: ClientArrays, rng: Array, round: Array, *,
   column = start[:, None] + jnp.arange(batch_size)[None]
   return Batches(
       images=arrays.images, index=orders[epoch[:, None], column],
-      mask=step < epochs * (arrays.num_examples // batch_size),
+      mask=None if full else
+      step < epochs * (arrays.num_examples // batch_size),
       round=jnp.asarray(round, jnp.int32))
 
 
 def local_update(client: ClientState, batches: Batches, rng: Array, *,
-                 learner: Learner, distance: Distance = trees.conv_distance
+                 learner: Learner, distance: Distance = trees.conv_distance,
+                 masked: bool = False, packed: bool = False
                  ) -> tuple[ClientState, Metrics]:
   """Trains one client on its own images for one round.
 
@@ -171,6 +179,13 @@ def local_update(client: ClientState, batches: Batches, rng: Array, *,
     distance: the measure of the encoder's drift during this training. DAPU and
       FedEMA read the result. The default is the released code's, and
       `trees.squared_distance` the paper's.
+    masked: how a step is skipped. False: the loop ends after the client's own
+      steps. On an accelerator the host then reads whether to go on. True: a
+      skipped step is computed, and its result is dropped. Clients that run at
+      once, and devices that share batches, then do the same steps. Batches
+      without a mask need neither.
+    packed: whether the small arrays of the method's state are joined from step
+      to step, see `packing`.
 
   Returns:
     The trained client and its metrics: the learner's own, each averaged over
@@ -180,26 +195,25 @@ def local_update(client: ClientState, batches: Batches, rng: Array, *,
   start = client.online.encoder.params
   state = learner.init(client, batches.round)
 
-  @jax.jit  # both uses below then share one trace
-  def train(state, number, index):
-    return learner.step(state, trees.take(batches.images, index),
-                        jax.random.fold_in(rng, number))
+  pack, unpack = packing.packing(state, packing.SMALL if packed else -1)
 
-  def skip(*args):
-    _, metrics = jax.eval_shape(train, *args)
-    return args[0], jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics)
+  @jax.jit  # several uses then share one trace
+  def step(state, number, index):
+    state, metrics = learner.step(
+        unpack(state), trees.take(batches.images, index),
+        jax.random.fold_in(rng, number))
+    return pack(state), metrics
 
-  def step(state, work):
-    number, index, mask = work
-    return jax.lax.cond(mask, train, skip, state, number, index)
-
-  numbers = jnp.arange(len(batches.mask))
-  state, metrics = jax.lax.scan(
-      step, state, (numbers, batches.index, batches.mask))
-  steps = batches.mask.sum(dtype=jnp.int32)
+  if batches.mask is None:
+    steps = jnp.int32(len(batches.index))
+    state, metrics = _all_steps(step, pack(state), batches.index)
+  else:
+    steps = batches.mask.sum(dtype=jnp.int32)
+    state, metrics = (_masked_steps if masked else _own_steps)(
+        step, pack(state), batches.index, batches.mask)
   metrics = {name: _mean(x, steps) for name, x in metrics.items()}
 
-  client = learner.final(client, state)
+  client = learner.final(client, unpack(state))
   end = client.online.encoder.params
   client = client._replace(
       divergence=distance(start, end).astype(client.divergence.dtype),
@@ -208,6 +222,45 @@ def local_update(client: ClientState, batches: Batches, rng: Array, *,
   metrics |= {f'divergence/{layer}': x
               for layer, x in trees.conv_distances(start, end).items()}
   return client, metrics | {'divergence': client.divergence, 'steps': steps}
+
+
+def _all_steps(step: Step, state: PyTree,
+               index: Array) -> tuple[PyTree, Metrics]:
+  """Does all S steps; returns the last state and the metrics, [S, ...] each."""
+  return jax.lax.scan(lambda state, work: step(state, *work), state,
+                      (jnp.arange(len(index)), index))
+
+
+def _masked_steps(step: Step, state: PyTree, index: Array,
+                  mask: Array) -> tuple[PyTree, Metrics]:
+  """Does all S steps, and drops the results of those that are skipped."""
+  def masked(state, work):
+    *args, done = work
+    new, metrics = step(state, *args)
+    return trees.where(done, new, state), jax.tree.map(
+        lambda x: jnp.where(done, x, jnp.zeros((), x.dtype)), metrics)
+  return jax.lax.scan(masked, state, (jnp.arange(len(mask)), index, mask))
+
+
+def _own_steps(step: Step, state: PyTree, index: Array,
+               mask: Array) -> tuple[PyTree, Metrics]:
+  """Does only the steps of the mask. Metrics of the other steps are zeros.
+
+  A conditional around each step would do the same, but XLA copies the whole
+  state next to a conditional, and the host reads the mask before each step.
+  """
+  numbers = jnp.argsort(~mask, stable=True)  # of the steps that are done, first
+  _, one = jax.eval_shape(step, state, numbers[0], index[0])
+  metrics = jax.tree.map(
+      lambda x: jnp.zeros((len(mask), *x.shape), x.dtype), one)
+
+  def own(i, carry):
+    state, metrics = carry
+    number = numbers[i]
+    state, new = step(state, number, index[number])
+    return state, jax.tree.map(
+        lambda all_, x: all_.at[number].set(x), metrics, new)
+  return jax.lax.fori_loop(0, mask.sum(dtype=jnp.int32), own, (state, metrics))
 
 
 def _mean(x: Array, steps: Array) -> Array:

@@ -68,9 +68,12 @@ def shorten(batches: Batches, rng: Array, *, stragglers: float,
   late, share = jax.random.split(rng)
   draw = functools.partial(jax.random.uniform, dtype=jnp.float32)
   share = jnp.where(draw(late) < stragglers, draw(share, minval=least), 1)
-  steps = jnp.ceil(share * batches.mask.sum(dtype=jnp.int32))
-  number = jnp.cumsum(batches.mask)  # [S], counts the steps that are done
-  return batches._replace(mask=batches.mask & (number <= steps))
+  mask = batches.mask
+  if mask is None:
+    mask = jnp.ones(len(batches.index), bool)
+  steps = jnp.ceil(share * mask.sum(dtype=jnp.int32))
+  number = jnp.cumsum(mask)  # [S], counts the steps that are done
+  return batches._replace(mask=mask & (number <= steps))
 
 
 # config.sampling.name -> a function.

@@ -11,7 +11,7 @@ import functools
 from typing import NamedTuple
 
 import jax
-import optax
+import jax.numpy as jnp
 
 from fedu_jax.core import trees
 from fedu_jax.core.method import Method
@@ -80,18 +80,24 @@ def byol_step(state: StepState, images: Array, rng: Array, *,
     The new state, and the metrics 'loss' [] and 'feature_std' [], which is
     measured on the projector's output for the first view.
   """
-  x1, x2 = (view(images, key) for key in jax.random.split(rng))
+  x1, x2 = online_step.draw_views(nets, view, images, rng)
   aliased = first_target == 'alias'
 
   def objective(online):
     z1, z2, encoder = online_step.two_views(
-        nets.encoder, online.encoder, x1, x2)
+        nets.encoder, online.encoder, x1, x2, together=nets.together)
     p1, p2, predictor = online_step.two_views(
-        nets.predictor, online.predictor, z1, z2)
+        nets.predictor, online.predictor, z1, z2, together=nets.together)
     target = state.target
     if aliased:
-      target = trees.where(state.first, encoder, target)
-    t1, t2, target = online_step.two_views(nets.encoder, target, x1, x2)
+      # While they are one network, their parameters are equal at each step's
+      # start, so only a gradient that passes the target needs the online ones.
+      params = target.params if stop_gradient else trees.where(
+          state.first, encoder.params, target.params)
+      target = Variables(params, trees.where(
+          state.first, encoder.batch_stats, target.batch_stats))
+    t1, t2, target = online_step.two_views(
+        nets.encoder, target, x1, x2, together=nets.together)
     if stop_gradient:
       # The target is what the prediction regresses: it gets no gradient.
       t1, t2 = jax.lax.stop_gradient((t1, t2))
@@ -100,16 +106,34 @@ def byol_step(state: StepState, images: Array, rng: Array, *,
 
   value, online, (target, spread), opt_state = online_step.descend(
       objective, state.online, state.opt_state, make_tx(state.round))
-  if ema:
-    target = target._replace(params=optax.incremental_update(
-        online.encoder.params, target.params, 1 - decay))
+  if ema or aliased:
+    target = _follow(target, online.encoder.params, decay if ema else 1.,
+                     state.first if aliased else None)
   if aliased:
-    shared = Variables(online.encoder.params, target.batch_stats)
-    target = trees.where(state.first, shared, target)
-    online = online._replace(
-        encoder=trees.where(state.first, shared, online.encoder))
+    online = online._replace(encoder=online.encoder._replace(
+        batch_stats=trees.where(state.first, target.batch_stats,
+                                online.encoder.batch_stats)))
   state = state._replace(online=online, target=target, opt_state=opt_state)
   return state, {'loss': value, 'feature_std': spread}
+
+
+def _follow(target: Variables, params: PyTree, decay: float,
+            alias: Array | None) -> Variables:
+  """Moves a target's parameters towards `params`; onto them for an alias.
+
+  Args:
+    target: the target after its forward passes.
+    params: the online encoder's parameters after the optimiser's step.
+    decay: the factor of the target's own parameters.
+    alias: [] bool, whether the target is the online encoder; None for never.
+  """
+  new: Array | float = 1 - decay
+  old: Array | float = decay
+  if alias is not None:
+    # As factors, so that no parameter is read for a choice of its own.
+    new, old = jnp.where(alias, 1., new), jnp.where(alias, 0., old)
+  return target._replace(params=jax.tree.map(
+      lambda x, y: (new * x + old * y).astype(y.dtype), params, target.params))
 
 
 def byol(nets: networks.Nets, view: online_step.View, *,
@@ -130,8 +154,11 @@ def byol(nets: networks.Nets, view: online_step.View, *,
 
   def init(client: ClientState, round_: Array) -> StepState:
     opt_state = make_tx(round_).init(online_step.params_of(client.online))
-    return StepState(client.online, client.target, opt_state, round_,
-                     client.last_round < 0)
+    first, target = client.last_round < 0, client.target
+    if first_target == 'alias':
+      target = target._replace(params=trees.where(
+          first, client.online.encoder.params, target.params))
+    return StepState(client.online, target, opt_state, round_, first)
 
   def final(client: ClientState, state: StepState) -> ClientState:
     return client._replace(online=state.online, target=state.target)

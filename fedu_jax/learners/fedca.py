@@ -93,7 +93,7 @@ def fedca(nets: networks.Nets, view: online_step.View, *,
 
   def step(state: FedCAState, images: Array,
            rng: Array) -> tuple[FedCAState, Metrics]:
-    views = [view(images, key) for key in jax.random.split(rng)]
+    views = online_step.draw_views(nets, view, images, rng)
     known, tag = state.memory.dictionary, state.memory.tag
     tag = jnp.where(tag, tag, jax.random.randint(
         jax.random.fold_in(rng, 2), (), 1, 2**31 - 1, jnp.int32))

@@ -6,7 +6,6 @@ Each client downloads the average, and subtracts its own part.
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from fedu_jax.core import precision
@@ -94,12 +93,12 @@ def fedsc(nets: networks.Nets, view: online_step.View, *,
 
   def step(state: FedSCState, images: Array,
            rng: Array) -> tuple[FedSCState, Metrics]:
-    x1, x2 = (view(images, key) for key in jax.random.split(rng))
+    x1, x2 = online_step.draw_views(nets, view, images, rng)
     known = state.memory
 
     def objective(online):
       z1, z2, encoder = online_step.two_views(
-          nets.encoder, online.encoder, x1, x2)
+          nets.encoder, online.encoder, x1, x2, together=nets.together)
       z1, z2 = within(z1, mu**0.5), within(z2, mu**0.5)
       value = spectral(z1, z2, others=known.others, share=known.share)
       z = jnp.concatenate([z1, z2])

@@ -78,15 +78,16 @@ def moco(nets: networks.Nets, view: online_step.View, *,
     if queue_size % (2 * len(images)):
       raise ValueError(f'a queue of {queue_size} keys is no multiple of the '
                        f'{2 * len(images)} keys that a step adds')
-    x1, x2 = (view(images, key) for key in jax.random.split(rng))
+    x1, x2 = online_step.draw_views(nets, view, images, rng)
     target = state.target._replace(params=optax.incremental_update(
         state.online.encoder.params, state.target.params, 1 - decay))
-    k2, k1, target = online_step.two_views(nets.encoder, target, x2, x1)
+    k2, k1, target = online_step.two_views(
+        nets.encoder, target, x2, x1, together=nets.together)
     keys = unit(jnp.concatenate([k1, k2]))
 
     def objective(online):
       q1, q2, encoder = online_step.two_views(
-          nets.encoder, online.encoder, x1, x2)
+          nets.encoder, online.encoder, x1, x2, together=nets.together)
       loss = lambda q, k: info_nce(q, k, state.memory.queue,
                                    temperature=temperature).mean()
       return (loss(q1, k2) + loss(q2, k1),

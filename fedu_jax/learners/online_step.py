@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from fedu_jax.core.state import (
@@ -52,21 +53,39 @@ def random_keys(z: jax.ShapeDtypeStruct, rng: Array, count: int) -> Array:
   return unit(jax.random.normal(rng, (count, z.shape[-1]), z.dtype))
 
 
-def two_views(module: Any, variables: Variables, x1: Array,
-              x2: Array) -> tuple[Array, Array, Variables]:
-  """Runs two forward passes in turn; each normalises by its own batch.
+def draw_views(nets: networks.Nets, view: View, images: PyTree,
+               rng: Array) -> tuple[Array, Array]:
+  """Draws two random views of each image, [B, H, W, C] f32 each."""
+  keys = jax.random.split(rng)
+  if nets.together:  # the same numbers, in one pass over the images
+    x1, x2 = jax.vmap(view, (None, 0))(images, keys)
+  else:
+    x1, x2 = (view(images, key) for key in keys)
+  return x1, x2
+
+
+def two_views(module: Any, variables: Variables, x1: Array, x2: Array, *,
+              together: bool = False) -> tuple[Array, Array, Variables]:
+  """Runs a network on two batches; each is normalised by its own statistics.
 
   Args:
     module: the network.
     variables: its parameters and statistics.
     x1: the first batch.
     x2: the second batch.
+    together: whether both go through the network at once; see `networks.Nets`.
+      The result is the same, up to rounding.
 
   Returns:
     Both outputs, and the variables with the statistics of both passes.
   """
-  y1, variables = networks.forward(module, variables, x1)
-  y2, variables = networks.forward(module, variables, x2)
+  if together:
+    y, variables = networks.forward(module, variables,
+                                    jnp.concatenate([x1, x2]), views=2)
+    y1, y2 = jnp.split(y, 2)
+  else:
+    y1, variables = networks.forward(module, variables, x1)
+    y2, variables = networks.forward(module, variables, x2)
   return y1, y2, variables
 
 

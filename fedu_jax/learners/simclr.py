@@ -1,6 +1,5 @@
 """SimCLR: two views of an image attract, views of other images repel."""
 
-import jax
 import jax.numpy as jnp
 
 from fedu_jax.core.state import Array, Learner, Online
@@ -23,7 +22,7 @@ def simclr(nets: networks.Nets, view: online_step.View, *,
     temperature: the divisor of the similarities, 0.07 in the released code.
   """
   def objective(online: Online, images: Array, rng: Array):
-    views = [view(images, key) for key in jax.random.split(rng)]
+    views = online_step.draw_views(nets, view, images, rng)
     z, encoder = networks.forward(
         nets.encoder, online.encoder, jnp.concatenate(views))
     loss = nt_xent(*jnp.split(z, 2), temperature=temperature).mean()

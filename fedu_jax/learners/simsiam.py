@@ -27,11 +27,11 @@ def simsiam(nets: networks.Nets, view: online_step.View, *,
     return regression_loss(prediction, target).mean() / 2 - 1
 
   def objective(online: Online, images: Array, rng: Array):
-    x1, x2 = (view(images, key) for key in jax.random.split(rng))
+    x1, x2 = online_step.draw_views(nets, view, images, rng)
     z1, z2, encoder = online_step.two_views(
-        nets.encoder, online.encoder, x1, x2)
+        nets.encoder, online.encoder, x1, x2, together=nets.together)
     p1, p2, predictor = online_step.two_views(
-        nets.predictor, online.predictor, z1, z2)
+        nets.predictor, online.predictor, z1, z2, together=nets.together)
     if stop_gradient:
       z1, z2 = jax.lax.stop_gradient((z1, z2))
     return ((cosine(p1, z2) + cosine(p2, z1)) / 2, Online(encoder, predictor),

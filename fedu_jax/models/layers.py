@@ -111,10 +111,10 @@ class MLP(nn.Module):
   layers: int = 2
 
   @nn.compact
-  def __call__(self, x: Array, *, train: bool) -> Array:
+  def __call__(self, x: Array, *, train: bool, views: int = 1) -> Array:
     if self.layers == 2:
       x = Linear(self.hidden, self.dtype, name='linear1')(x)
-      x = nn.relu(BatchNorm(name='bn')(x, train=train))
+      x = BatchNorm(name='bn', relu=True)(x, train=train, views=views)
     if self.layers:
       x = Linear(self.features, self.dtype, name='linear2')(x)
     return x

@@ -12,6 +12,7 @@ pooled features, and the output of a dense layer.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 import functools
+import inspect
 from typing import Any, NamedTuple
 
 from flax import linen as nn
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from fedu_jax.core.state import Array, Online, Variables
+from fedu_jax.models import batchnorm
 from fedu_jax.models.batchnorm import BatchNorm
 from fedu_jax.models.layers import Conv
 from fedu_jax.models.layers import MLP
@@ -37,14 +39,14 @@ class BasicBlock(nn.Module):
   expansion = 1
 
   @nn.compact
-  def __call__(self, x: Array, *, train: bool) -> Array:
+  def __call__(self, x: Array, *, train: bool, views: int = 1) -> Array:
     conv = functools.partial(Conv, self.width, dtype=self.dtype,
                              convolution=self.convolution)
     y = conv(3, self.stride, name='conv1')(x)
-    y = nn.relu(BatchNorm(name='bn1')(y, train=train))
+    y = BatchNorm(name='bn1', relu=True)(y, train=train, views=views)
     y = conv(3, name='conv2')(y)
-    y = BatchNorm(name='bn2')(y, train=train)
-    return nn.relu(y + _shortcut(self, x, train))
+    y = BatchNorm(name='bn2')(y, train=train, views=views)
+    return batchnorm.relu(y + _shortcut(self, x, train, views))
 
 
 class Bottleneck(nn.Module):
@@ -56,26 +58,26 @@ class Bottleneck(nn.Module):
   expansion = 4
 
   @nn.compact
-  def __call__(self, x: Array, *, train: bool) -> Array:
+  def __call__(self, x: Array, *, train: bool, views: int = 1) -> Array:
     conv = functools.partial(Conv, dtype=self.dtype,
                              convolution=self.convolution)
     y = conv(self.width, 1, name='conv1')(x)
-    y = nn.relu(BatchNorm(name='bn1')(y, train=train))
+    y = BatchNorm(name='bn1', relu=True)(y, train=train, views=views)
     y = conv(self.width, 3, self.stride, name='conv2')(y)
-    y = nn.relu(BatchNorm(name='bn2')(y, train=train))
+    y = BatchNorm(name='bn2', relu=True)(y, train=train, views=views)
     y = conv(self.expansion * self.width, 1, name='conv3')(y)
-    y = BatchNorm(name='bn3')(y, train=train)
-    return nn.relu(y + _shortcut(self, x, train))
+    y = BatchNorm(name='bn3')(y, train=train, views=views)
+    return batchnorm.relu(y + _shortcut(self, x, train, views))
 
 
-def _shortcut(block, x, train):
+def _shortcut(block, x, train, views):
   """Projects x if the block changes its shape; for use in a compact method."""
   features = block.expansion * block.width
   if block.stride == 1 and x.shape[-1] == features:
     return x
   x = Conv(features, 1, block.stride, block.dtype, block.convolution,
            name='shortcut')(x)
-  return BatchNorm(name='shortcut_bn')(x, train=train)
+  return BatchNorm(name='shortcut_bn')(x, train=train, views=views)
 
 
 class ResNet(nn.Module):
@@ -87,16 +89,16 @@ class ResNet(nn.Module):
   convolution: str = 'fast'
 
   @nn.compact
-  def __call__(self, x: Array, *, train: bool) -> Array:
+  def __call__(self, x: Array, *, train: bool, views: int = 1) -> Array:
     x = Conv(self.width, dtype=self.dtype, convolution=self.convolution,
              name='conv1')(x)
-    x = nn.relu(BatchNorm(name='bn1')(x, train=train))
+    x = BatchNorm(name='bn1', relu=True)(x, train=train, views=views)
     for i, depth in enumerate(self.stages):
       for j in range(depth):
         stride = 2 if i > 0 and j == 0 else 1
         x = self.block(self.width * 2**i, stride, self.dtype,
                        self.convolution, name=f'layer{i + 1}_{j}')(
-                           x, train=train)
+                           x, train=train, views=views)
     return x.astype(jnp.promote_types(x.dtype, jnp.float32)).mean((1, 2))
 
 
@@ -109,14 +111,16 @@ class Encoder(nn.Module):
     """The representation below the projector: [B, H, W, C] f32 -> [B, D]."""
     return self.backbone(x, train=train)
 
-  def __call__(self, x: Array, *, train: bool) -> Array:
-    return self.projector(self.features(x, train=train), train=train)
+  def __call__(self, x: Array, *, train: bool, views: int = 1) -> Array:
+    return self.projector(self.backbone(x, train=train, views=views),
+                          train=train, views=views)
 
 
 class Nets(NamedTuple):
-  """The two modules that a client trains."""
+  """The two modules that a client trains, and how views go through them."""
   encoder: nn.Module
   predictor: nn.Module
+  together: bool = False  # whether both views go through a network at once
 
 
 def _nets(block: type[nn.Module], stages: Sequence[int], *, width: int = 64,
@@ -193,6 +197,12 @@ def init_online(nets: Nets, rng: Array, images: Array) -> Online:
   return draw(rng)
 
 
+def take_views(nets: Nets) -> bool:
+  """Whether both modules can take several batches at once, as `views`."""
+  return all('views' in inspect.signature(type(module).__call__).parameters
+             for module in (nets.encoder, nets.predictor))
+
+
 def embeddings(nets: Nets, online: Online, images: Array
                ) -> tuple[Array, Array]:
   """Returns encoder's and predictor's outputs in evaluation mode, [B, D] each.
@@ -219,10 +229,13 @@ def variables(collections: Mapping[str, Any]) -> Variables:
                    collections.get('batch_stats', {}))
 
 
-def forward(module: nn.Module, variables: Variables,
-            x: Array) -> tuple[Array, Variables]:
-  """Runs a module in training mode; returns its output and new statistics."""
-  y, changed = module.apply(variables._asdict(), x, train=True,
+def forward(module: nn.Module, variables: Variables, x: Array,
+            **more: Any) -> tuple[Array, Variables]:
+  """Runs a module in training mode; returns its output and new statistics.
+
+  `more` are further keyword arguments of the module, such as `views`.
+  """
+  y, changed = module.apply(variables._asdict(), x, train=True, **more,
                             mutable=['batch_stats'])
   return y, variables._replace(batch_stats=changed.get('batch_stats', {}))
 

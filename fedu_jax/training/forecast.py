@@ -172,6 +172,7 @@ def forecast(config: Config, data: sources.Dataset, machine: Machine, *,
       at_once=config.clients_per_device or share)
   sizes = sizes._replace(
       store=placement.store_of(recipe, sizes, machine.memories))
+  recipe = placement.with_full_steps(recipe, sizes, [lengths])
   here = config.clients if sizes.store == 'device' and sampled else (
       sizes.at_once)
   if memory_needs.lacking(sizes, machine.memories):

@@ -140,3 +140,62 @@ def test_no_step_at_all():
       start, batches, jax.random.key(0), learner=small.learner())
   small.check_equal(client.online, start.online)
   assert metrics['divergence'] == 0 and metrics['loss'] == 0
+
+
+def without_mask(batches):
+  return batches._replace(mask=None)
+
+
+@pytest.mark.parametrize('choices', [
+    {'masked': True}, {'packed': True}, {'masked': True, 'packed': True}])
+@pytest.mark.parametrize('sizes', [(16,), (8, 16)])
+def test_each_way_of_doing_steps_gives_the_same_bits(sizes, choices):
+  """Of a client that does all steps, and of one that skips some."""
+  _, clients, batches = small.federation(sizes=sizes)
+  batches, start = small.client(0, batches), small.client(0, clients)
+
+  def run(batches, **more):
+    return jax.jit(lambda b: fedu_jax.local_update(
+        start, b, jax.random.key(1), learner=small.learner(), **more))(batches)
+  expected = run(batches)
+  assert expected[1]['steps'] == sizes[0] // small.BATCH
+  small.check_equal(run(batches, **choices), expected)
+  if len(sizes) == 1:
+    small.check_equal(run(without_mask(batches), **choices), expected)
+
+
+def test_steps_that_are_skipped_may_be_anywhere():
+  """The loop ends after the client's own steps, whichever these are."""
+  _, clients, batches = small.federation(sizes=(16,))
+  batches, start = small.client(0, batches), small.client(0, clients)
+  some = batches._replace(mask=jnp.array([False, True, False, True]))
+  def seen(batches):
+    def step(state, images, rng):
+      return state * 2 + images.sum(), {'rng': jax.random.uniform(rng),
+                                        'sum': images.sum(dtype=jnp.float32)}
+    learner = small.counting_learner()._replace(
+        init=lambda *_: jnp.float32(0), step=step, final=lambda c, s: c)
+    return fedu_jax.local_update(start, batches, jax.random.key(2),
+                                 learner=learner)[1]
+  found = seen(some)
+  for masked in (False, True):
+    again = fedu_jax.local_update(
+        start, some, jax.random.key(2), learner=small.counting_learner(),
+        masked=masked)[1]
+    assert again['steps'] == 2
+  rows = [seen(batches._replace(mask=jnp.arange(4) == i)) for i in (1, 3)]
+  for name in ('rng', 'sum'):
+    np.testing.assert_allclose(
+        found[name], np.mean([row[name] for row in rows]), rtol=1e-6)
+
+
+def test_no_step_is_behind_a_conditional():
+  """XLA copies the whole state next to one, and asks the host before each."""
+  _, clients, batches = small.federation(sizes=(8, 16))
+  for own in (small.client(0, batches),
+              without_mask(small.client(1, batches))):
+    text = str(jax.make_jaxpr(lambda b: fedu_jax.local_update(
+        small.client(0, clients), b, jax.random.key(1),
+        learner=small.counting_learner()))(own))
+    assert ' cond[' not in text
+    assert ('while[' in text) == (own.mask is not None)

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 import fedu_jax
+from fedu_jax.models import networks
 from tests.helpers import small
 
 
@@ -124,3 +125,21 @@ def test_a_swapped_loss_is_used():
 def test_an_unknown_first_target_is_refused():
   with pytest.raises(ValueError, match="'copy', 'alias'"):
     small.learner(first_target='neither')
+
+
+def test_views_together_train_as_in_turn():
+  """Up to rounding, with the statistics of both views tracked in turn."""
+  _, clients, batches = small.federation(sizes=(8,))
+  ends = []
+  for together in (False, True):
+    nets = small.NETS._replace(together=together)
+    assert networks.take_views(nets)
+    learner = fedu_jax.byol(nets, small.view, make_tx=small.make_tx,
+                            first_target='alias')
+    ends.append(fedu_jax.local_update(
+        small.client(0, clients), small.client(0, batches), jax.random.key(3),
+        learner=learner))
+  small.check_close(*ends, rtol=1e-3, atol=1e-5)
+  moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()),
+                       ends[0][0].target, small.client(0, clients).target)
+  assert max(jax.tree.leaves(moved)) > 1e-2  # much more than the tolerance

@@ -14,10 +14,11 @@ from fedu_jax.core.state import Array, Learner
 from fedu_jax.models import networks
 from fedu_jax.training.config import binding
 from fedu_jax.training.config import contracts
+from fedu_jax.training.engine import backend_choices
 from fedu_jax.training.engine.recipe import Recipe
 
 
-def recipe(config: ml_collections.ConfigDict) -> Recipe:
+def recipe(config: ml_collections.ConfigDict, backend: str = '') -> Recipe:
   """Makes the recipe of a config.
 
   Equal configs give the same functions, so that their rounds compile once. The
@@ -25,18 +26,23 @@ def recipe(config: ml_collections.ConfigDict) -> Recipe:
 
   Args:
     config: a whole config that has been checked.
+    backend: 'cpu', 'gpu' or 'tpu', for which rounds are compiled; '' for the
+      one that JAX uses here.
   """
   plain = ml_collections.ConfigDict(config.to_dict())
   plain.seed = 0
   return _recipe(ml_collections.FrozenConfigDict(plain),
-                 binding.functions(config))
+                 binding.functions(config), backend_choices.choices(backend))
 
 
 @functools.lru_cache(maxsize=32)
-def _recipe(config: Any, functions: tuple[Callable[..., Any], ...]) -> Recipe:
+def _recipe(config: Any, functions: tuple[Callable[..., Any], ...],
+            choices: backend_choices.Choices) -> Recipe:
   """Makes the recipe of a config that can be hashed."""
   del functions  # in the cache's key, because modules may be reloaded
   nets = binding.bind(config, 'model')()
+  nets = nets._replace(
+      together=choices.views_together and networks.take_views(nets))
   return Recipe(
       nets=nets, learner=learner(config, nets),
       rule=binding.rule(config),
@@ -45,6 +51,7 @@ def _recipe(config: Any, functions: tuple[Callable[..., Any], ...]) -> Recipe:
       divergence=binding.bind(config, 'divergence'),
       rounds=config.rounds, local_epochs=config.local_epochs,
       batch_size=config.batch_size, execution=config.execution,
+      packed=choices.packed,
       cohort=config.cohort, sample=_sampling(config), **config.participation,
       devices=config.devices, devices_per_client=config.devices_per_client,
       clients_per_device=config.clients_per_device, store=config.store,

@@ -42,6 +42,11 @@ class Recipe:
     stragglers: the probability that a client stops early.
     least: the smallest share of its steps that a straggler does.
 
+    packed: whether small arrays are joined from step to step, see
+      `core.packing`.
+    full_steps: whether each client of a round does as many steps as the
+      largest, so that no step is skipped; see `placement.with_full_steps`.
+
     devices: the kind of devices and the most of them, see `config.devices`.
     devices_per_client: the devices of a group, which share each batch.
     clients_per_device: the most clients that train at once on a group of
@@ -74,6 +79,8 @@ class Recipe:
   dropout: float = 0.0
   stragglers: float = 0.0
   least: float = 1.0
+  packed: bool = False
+  full_steps: bool = False
 
   devices: str = 'auto'
   devices_per_client: int = 1

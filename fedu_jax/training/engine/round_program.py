@@ -126,7 +126,7 @@ def draw_work(recipe: Recipe, arrays: ClientArrays, rng: Array, round_: Array,
   batches = jax.vmap(
       functools.partial(local_training.make_batches,
                         batch_size=recipe.batch_size,
-                        epochs=recipe.local_epochs),
+                        epochs=recipe.local_epochs, full=recipe.full_steps),
       in_axes=(0, 0, None))(arrays, keys(_SHUFFLE), round_)
   if recipe.stragglers:
     batches = jax.vmap(functools.partial(
@@ -165,7 +165,10 @@ def run_part(recipe: Recipe, server: ServerState, clients: ClientState,
       aggregate=aggregate, arrived=arrived, ids=ids, rule=recipe.rule.fn,
       local_update=functools.partial(
           local_training.local_update, learner=recipe.learner,
-          distance=recipe.divergence),
+          distance=recipe.divergence, packed=recipe.packed,
+          # All devices of a group must take part in the sums of each step.
+          masked=(recipe.execution == 'vmap'
+                  or recipe.devices_per_client > 1)),
       execution=recipe.execution)
   return made, clients, metrics | {'cohort': ids}
 

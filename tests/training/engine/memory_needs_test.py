@@ -193,9 +193,30 @@ def test_memory_that_runs_out_in_a_round_leaves_a_run(tmp_path, monkeypatch):
     return advance(self)
   with monkeypatch.context() as patched:
     patched.setattr(clients_on_device.ClientsOnDevice, 'advance', runs_out)
-    with pytest.raises(host_memory.OutOfMemory, match='ran out .*12345 bytes.*'
+    with pytest.raises(host_memory.OutOfMemory, match='ran out: .*12345 bytes.*'
                        'what is saved stays'):
       train.train(config, str(folder), console=Console(quiet=True))
   assert finished_run.rounds_of(pathlib.Path(folder), 'federation') == 1
   train.train(config, str(folder), console=Console(quiet=True))
   assert finished_run.rounds_of(pathlib.Path(folder), 'federation') == 2
+
+
+@pytest.mark.parametrize('lengths, changes, full', [
+    ([[100, 127]], {}, True),  # 3 batches of 32 each
+    ([[100, 128]], {}, False),
+    ([[100, 100], [100, 95]], {}, False),  # another seed's clients
+    ([[100, 100]], {'participation.stragglers': 0.5}, False),
+    ([[100] * 4], {'clients': 4, 'clients_per_device': 2}, True),
+    ([[100] * 3], {'clients': 3, 'clients_per_device': 2}, False)])  # padding
+def test_no_step_is_skipped_if_all_clients_do_as_many(lengths, changes, full):
+  config = config_of(batch_size=32, **{'clients': 2} | changes)
+  recipe = build.recipe(config)
+  found = placement.with_full_steps(recipe, needs(config), lengths)
+  assert found.full_steps == full
+
+
+def test_choices_are_the_backends():
+  config = config_of()
+  assert not build.recipe(config, 'cpu').packed
+  assert not build.recipe(config).nets.together
+  assert build.recipe(config, 'gpu').packed
