@@ -47,4 +47,5 @@ def data() -> sources.Dataset:
 def machine(chip: chip_files.Chip) -> forecast.Machine:
   """The machine to plan for, with chips that need not be here."""
   return forecast.Machine(chip_count(), chip.usable,
-                          HOST_MEMORY.value or host_memory.host_bytes())
+                          HOST_MEMORY.value or host_memory.host_bytes(),
+                          backend=chip.compiler)

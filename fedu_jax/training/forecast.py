@@ -39,10 +39,11 @@ class Machine(NamedTuple):
   memory: float  # bytes of a device
   host_memory: float  # bytes
   shared_by: int = 0  # the devices that use the host's memory, on a CPU
+  backend: str = ''  # 'cpu', 'gpu' or 'tpu'; '' for the one here
 
   @property
   def memories(self) -> memory_needs.Machine:
-    return memory_needs.Machine(*self[1:])
+    return memory_needs.Machine(self.memory, self.host_memory, self.shared_by)
 
 
 class Forecast(NamedTuple):
@@ -152,7 +153,7 @@ def forecast(config: Config, data: sources.Dataset, machine: Machine, *,
   Raises:
     BadInput: a run on that machine would be refused.
   """
-  recipe = build.recipe(config)
+  recipe = build.recipe(config, machine.backend)
   lengths = [len(part) for part in prepare.parts_of(config, data)]
   shape = data.train_images.shape[1:]
   group = config.devices_per_client
