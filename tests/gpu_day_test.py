@@ -256,3 +256,22 @@ def test_a_killed_call_loses_the_stage_in_progress(tmp_path):
   assert 'peaks       done' in (tmp_path / 'out' / 'report.txt').read_text()
   assert records.path.read_text() == (
       tmp_path / 'work' / 'last' / NAME).read_text()
+
+
+def test_a_variant_without_time_is_left_to_the_next_call(tmp_path):
+  from benchmarks.gpu_day import steps
+  from benchmarks.gpu_day import worker
+  records = Records(tmp_path / NAME, 'dtypes')
+
+  def compiled(seconds):
+    work = worker.Work(records, tmp_path, tmp_path, sizes.TINY,
+                       time.time() + seconds, 100)
+    made = steps.compile_in_time(work, {
+        'one': lambda: steps.Variant(lambda: 0.5, 10, 4.0, {})})
+    if made:
+      steps.time_in_turns(work, made)
+    steps.all_ready(work)
+  with pytest.raises(TimeoutError, match='left out: one'):
+    compiled(1)
+  compiled(60)
+  assert records.row('dtypes', 'one')['images_per_second'] == 20

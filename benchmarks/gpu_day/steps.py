@@ -21,6 +21,7 @@ from fedu_jax.core.state import Array
 from fedu_jax.training.engine import cost_model
 
 CLIENTS = 5  # of a round in the paper
+_NO_TIME = 'not ready in time'
 _MARGIN = 10.0  # seconds that stay for the timing itself
 
 
@@ -85,7 +86,7 @@ def compile_in_time(work: Work, makers: dict[str, Callable[[], Variant]]
   longest = 0.0
   for name, make in makers.items():
     if work.left() < longest + _MARGIN:
-      work.records.add('row', name=name, why='no time to compile it')
+      work.records.add('row', name=name, why=_NO_TIME)
       continue
     began = time.perf_counter()
     try:
@@ -186,11 +187,23 @@ def ready(work: Work, peers: dict[str, Peer], ours: Variant,
   for name, peer in peers.items():
     theirs = peer.first_loss()
     if theirs is None:
-      work.records.add('row', name=name, why='not ready in time, or it died')
+      work.records.add('row', name=name, why=_NO_TIME)
       continue
     found[name] = peer.variant(ours, {'first_loss': theirs,
                                       'our_first_loss': loss})
   return found
+
+
+def all_ready(work: Work) -> None:
+  """Checks that no variant was left out, so that a later call need not run it.
+
+  Raises:
+    TimeoutError: there was no time for one.
+  """
+  missing = [row['name'] for row in work.records.rows(work.records.stage)
+             if row.get('why') == _NO_TIME]
+  if missing:
+    raise TimeoutError(f'left out: {", ".join(missing)}')
 
 
 def first_loss(run: Callable[[], Array]) -> float:

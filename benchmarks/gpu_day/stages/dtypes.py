@@ -21,6 +21,7 @@ def run(work: Work) -> None:
     if ours := made.get('float32, default'):
       made |= steps.ready(work, peers, ours, None)
     steps.time_in_turns(work, made)
+    steps.all_ready(work)
   finally:
     for peer in peers.values():
       peer.close()

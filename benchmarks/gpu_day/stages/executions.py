@@ -12,3 +12,4 @@ def run(work: Work) -> None:
       'one client': functools.partial(steps.ours, work),
       **{f'five clients, {name}': functools.partial(
           steps.ours, work, execution=name) for name in ('map', 'vmap')}}))
+  steps.all_ready(work)

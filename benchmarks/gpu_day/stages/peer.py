@@ -20,6 +20,7 @@ def run(work: Work) -> None:
       if found := steps.ready(work, {name: peer}, ours, loss):
         variants |= found
         steps.time_in_turns(work, variants)
+    steps.all_ready(work)
   finally:
     for peer in peers.values():
       peer.close()
