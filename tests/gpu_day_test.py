@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import jax
 import numpy as np
@@ -275,3 +276,22 @@ def test_a_variant_without_time_is_left_to_the_next_call(tmp_path):
     compiled(1)
   compiled(60)
   assert records.row('dtypes', 'one')['images_per_second'] == 20
+
+
+def test_kernels_are_those_of_a_gpus_streams():
+  from benchmarks.gpu_day.stages import profile
+
+  def line(name, *events):
+    return types.SimpleNamespace(name=name, events=[types.SimpleNamespace(
+        name=x, duration_ns=ns, stats=[('hlo_op', x)]) for x, ns in events])
+  gpu = types.SimpleNamespace(name='/device:GPU:0', lines=[
+      line('Stream #1(Compute)', ('fusion_1', 2000), ('fusion_2', 1000)),
+      line('XLA Ops', ('fusion_1', 2000))])
+  host = types.SimpleNamespace(name='/host:CPU', lines=[
+      line('python', ('dot', 500))])
+
+  def kernels(*planes):
+    return list(profile.kernels_of(types.SimpleNamespace(planes=planes)))
+  assert kernels(host, gpu) == [
+      ('fusion_1', pytest.approx(2e-6)), ('fusion_2', pytest.approx(1e-6))]
+  assert kernels(host) == [('dot', pytest.approx(5e-7))]

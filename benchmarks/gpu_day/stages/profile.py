@@ -44,14 +44,14 @@ def sums(folder: pathlib.Path) -> dict[str, tuple[int, float]]:
   """Returns how often each kernel of a trace ran, and its seconds in all."""
   found: dict[str, tuple[int, float]] = {}
   for path in folder.rglob('*.xplane.pb'):
-    for name, seconds in _kernels(jax.profiler.ProfileData.from_file(
+    for name, seconds in kernels_of(jax.profiler.ProfileData.from_file(
         str(path))):
       times, before = found.get(name, (0, 0.0))
       found[name] = times + 1, before + seconds
   return found
 
 
-def _kernels(data: Any) -> Iterator[tuple[str, float]]:
+def kernels_of(data: Any) -> Iterator[tuple[str, float]]:
   """Yields name and seconds of each kernel on a device.
 
   A GPU has a plane for itself, with a line for each stream. On a CPU, kernels
