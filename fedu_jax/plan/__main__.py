@@ -15,7 +15,6 @@ import os
 import sys
 from typing import Any
 
-from absl import flags
 from absl import logging
 import jax
 from rich.console import Console
@@ -39,21 +38,6 @@ from fedu_jax.training.config import config_flag
 from fedu_jax.training.engine import cost_model
 from fedu_jax.training.engine import placement
 
-_MEMORY = flags.DEFINE_float(
-    'memory', 0, 'Bytes of a device; 0: of one here.', lower_bound=0)
-_RATE = flags.DEFINE_float(
-    'rate', 0, 'Operations a second that a device sustains in training; 0: '
-    "measured here, by some steps of the config's.", lower_bound=0)
-# The defaults are about 10 Gbit/s, 10 Mbit/s, and a PCIe slot.
-_NETWORK = flags.DEFINE_float(
-    'network', 1.25e9, 'Bytes a second between devices, and into the server.',
-    lower_bound=1)
-_UPLINK = flags.DEFINE_float(
-    'uplink', 1.25e6, 'Bytes a second that a real client sends.', lower_bound=1)
-_LINK = flags.DEFINE_float(
-    'link', 4e9, 'Bytes a second between the host, or its disk, and its '
-    'devices.', lower_bound=1)
-
 
 def _parse(argv: list[str]) -> list[str]:
   return config_flag.parse(argv, plan_flags.CONFIG, about=__doc__)
@@ -71,8 +55,10 @@ def main(_: list[str]) -> None:
       else:
         found, machine, rate, how_fast = _plan(config)
         console = terminal.console()
-        plan_report.show(build.recipe(config), found, machine, cost_model.Rates(
-            rate, _LINK.value, _NETWORK.value, _UPLINK.value), how_fast,
+        rates = cost_model.Rates(rate, plan_flags.LINK.value,
+                                 plan_flags.NETWORK.value,
+                                 plan_flags.UPLINK.value)
+        plan_report.show(build.recipe(config), found, machine, rates, how_fast,
                          console)
     cli.see_printed(console)
   except Ending as ending:
@@ -126,17 +112,18 @@ def _plan(config) -> tuple[forecast.Forecast, forecast.Machine, float, str]:
   data = plan_flags.data()
   shared_by = 0
   chips, host = plan_flags.CHIPS.value, plan_flags.HOST_MEMORY.value
-  if not (chips or _MEMORY.value or host or placement.own_memory()):
+  memory = plan_flags.MEMORY.value
+  if not (chips or memory or host or placement.own_memory()):
     # The CPUs here, not another machine's chips.
     shared_by = min(config.clients, accelerators.wanted(config.devices).most
                     or len(jax.devices()))
   machine = forecast.Machine(
       chips,
-      _MEMORY.value or placement.own_memory() or host_memory.host_bytes(),
+      memory or placement.own_memory() or host_memory.host_bytes(),
       host or host_memory.host_bytes(), shared_by)
   found = forecast.forecast(config, data, machine)
-  if _RATE.value:
-    return found, machine, float(_RATE.value), 'as given'
+  if plan_flags.RATE.value:
+    return found, machine, float(plan_flags.RATE.value), 'as given'
   return (found, machine,
           step_cost.measured(build.recipe(config), data.train_images.shape[1:],
                              found.per_image, seed=config.seed),

@@ -1,4 +1,4 @@
-"""The flags of a plan that its compiler, a process of its own, also takes."""
+"""The flags of a plan. Its compiler, a process of its own, takes the same."""
 
 from absl import flags
 
@@ -28,6 +28,21 @@ CLASSES = flags.DEFINE_integer(
     'class.', lower_bound=0)
 HOST_MEMORY = flags.DEFINE_float(
     'host_memory', 0, 'Bytes of the host; 0: of this one.', lower_bound=0)
+MEMORY = flags.DEFINE_float(
+    'memory', 0, 'Bytes of a device; 0: of one here, or of --chip.',
+    lower_bound=0)
+RATE = flags.DEFINE_float(
+    'rate', 0, 'Operations a second that a device sustains in training; 0: '
+    "measured here, by some steps of the config's.", lower_bound=0)
+# The defaults are about 10 Gbit/s, 10 Mbit/s, and a PCIe slot.
+NETWORK = flags.DEFINE_float(
+    'network', 1.25e9, 'Bytes a second between devices, and into the server.',
+    lower_bound=1)
+UPLINK = flags.DEFINE_float(
+    'uplink', 1.25e6, 'Bytes a second that a real client sends.', lower_bound=1)
+LINK = flags.DEFINE_float(
+    'link', 4e9, 'Bytes a second between the host, or its disk, and its '
+    'devices.', lower_bound=1)
 HLO = flags.DEFINE_string(
     'hlo', '', 'With --chip: a file for the text of the compiled round.')
 
@@ -46,6 +61,6 @@ def data() -> sources.Dataset:
 
 def machine(chip: chip_files.Chip) -> forecast.Machine:
   """The machine to plan for, with chips that need not be here."""
-  return forecast.Machine(chip_count(), chip.usable,
+  return forecast.Machine(chip_count(), MEMORY.value or chip.usable,
                           HOST_MEMORY.value or host_memory.host_bytes(),
                           backend=chip.compiler)
