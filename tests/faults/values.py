@@ -60,7 +60,7 @@ LEGAL = {
     'clients': ['1', str(10**6)], 'cohort': ['0', '1', '5'],
     'participation.dropout': ['0', '1'], 'participation.stragglers': ['0', '1'],
     'participation.least': ['1e-9', '1'], 'devices': [
-        '1', '1000000', 'auto', 'cpu', 'cpu:2', 'gpu:4', 'tpu'],
+        '1', '1000000', 'auto', 'cpu', 'cpu:2'],
     'clients_per_device': ['0', '1000000'], 'distributed.timeout': ['1'],
     'data.image_size': ['0', '1', '4096'], 'data.depth': ['0'],
     'data.fit': ['crop'], 'data.colours': ['stored'], 'data.leave_out': [''],

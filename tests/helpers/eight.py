@@ -3,11 +3,13 @@
   python -m tests.helpers.eight rounds <case> ...
   python -m tests.helpers.eight runs <folder> <run> ...
 
-A case is <devices>,<devices of a client>,<clients>,<aggregation>; a run is JSON
+A case is <devices>,<devices of a client>,<clients>,<aggregation>, and ,ragged
+for clients of different sizes, some of which stop early; a run is JSON
 of [<name>, <the round that it stops after, 0 = never>, {<field>: <value>}].
 """
 
 import collections
+import dataclasses
 import json
 import re
 import sys
@@ -18,6 +20,7 @@ from rich.console import Console
 
 from fedu_jax.core import local_training
 from fedu_jax.data.sources import Dataset
+from fedu_jax.plan import hlo_text
 from fedu_jax.runtime import checkpoint
 from fedu_jax.training import prepare
 from fedu_jax.training import train
@@ -35,12 +38,32 @@ _COLLECTIVES = re.compile(
 def rounds(*cases):
   """Runs two rounds for each case, on one device and on several."""
   alone = {}  # clients and aggregation -> what one device makes of them
-  return [_rounds(int(devices_), int(group), int(clients), aggregation, alone)
-          for devices_, group, clients, aggregation in (
+  return [_rounds(int(devices_), int(group), int(clients), aggregation, alone,
+                  ragged=bool(ragged))
+          for devices_, group, clients, aggregation, *ragged in (
               case.split(',') for case in cases)]
 
 
-def _rounds(count, group, clients, aggregation, alone):
+def uneven(text):
+  """Names the collectives that some devices may reach and others not.
+
+  These are in a branch of a condition, or in a loop of unknown length.
+  """
+  program = hlo_text.parse(text)
+  found = set()
+
+  def visit(name, inside):
+    for x in program.computations[name].instructions.values():
+      if inside and _COLLECTIVES.match(f'{x.op}('):
+        found.add(x.name)
+      for called in x.called():
+        visit(called, inside or x.op == 'conditional' or (
+            x.op == 'while' and hlo_text.trips(x, program) is None))
+  visit(program.entry, False)
+  return sorted(found)
+
+
+def _rounds(count, group, clients, aggregation, alone, *, ragged):
   config = tiny.get_config()
   config.model.width = 4
   config.aggregation.name = aggregation
@@ -48,14 +71,18 @@ def _rounds(count, group, clients, aggregation, alone):
     config.learner.name = config.rule.name = aggregation
   if clients % (count // group):
     config.participation.dropout = 0.5
+  if ragged:
+    config.optimizer.learning_rate = 0.005  # see multihost_test
+    config.participation.stragglers = 0.5
   checks.check(config)
+  sizes = [40 * (1 + k * ragged) for k in range(clients)]
   images = np.random.RandomState(0).randint(
-      0, 256, (clients * 40, 8, 8, 3)).astype(np.uint8)
+      0, 256, (sum(sizes), 8, 8, 3)).astype(np.uint8)
   _, online = prepare.networks_of(config, Dataset(images))
-  parts = np.split(np.arange(len(images)), clients)
-  recipe = build.recipe(config)
+  parts = np.split(np.arange(len(images)), np.cumsum(sizes)[:-1])
 
   def end(share, each):
+    recipe = dataclasses.replace(build.recipe(config), devices_per_client=each)
     layout = device_mesh.layout(str(share), clients, devices_per_client=each)
     by_client = layout.sharding(device_mesh.BY_CLIENT)
     everywhere = layout.sharding(device_mesh.EVERYWHERE)
@@ -76,13 +103,15 @@ def _rounds(count, group, clients, aggregation, alone):
         (tuple(server), [x[:clients] for x in jax.tree.leaves(states)],
          {name: x[:clients] for name, x in metrics.items()}))
     return numbers, one_round, server, (states, arrays, metrics)
-  case = clients, aggregation, config.participation.dropout
+  case = clients, aggregation, config.participation.dropout, ragged
   if case not in alone:
     alone[case] = end(1, 1)[0]
   ended, one_round, server, by_client = end(count, group)
   found = {}
   found['collectives'] = collections.Counter(
       _COLLECTIVES.findall(one_round.as_text()))
+  found['uneven'] = uneven(one_round.as_text())
+  found['steps'] = ended[2]['steps'].tolist()
   found['rows'] = sorted({
       (len(x.addressable_shards), x.addressable_shards[0].data.shape[0])
       for x in jax.tree.leaves(by_client)})

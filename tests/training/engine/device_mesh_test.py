@@ -33,13 +33,14 @@ def ask(*words):
 OWN = [(8, 1, 8, 'fedavg', 1), (4, 1, 8, 'ldawa', 1),
        (2, 1, 2, 'fedsc', 2)]  # and reductions
 SHARED = [(4, 4, 1, 'fedavg'), (4, 2, 8, 'fedavg')]
+RAGGED = (4, 2, 4, 'fedavg', 'ragged')
 PADDED, NO_SUM = (2, 1, 5, 'fedavg_target'), (2, 1, 3, 'fedca')
 
 
 @functools.cache
 def answers():
   """The results of all cases, from one process."""
-  cases = [*(case[:4] for case in OWN), *SHARED, PADDED, NO_SUM]
+  cases = [*(case[:4] for case in OWN), *SHARED, RAGGED, PADDED, NO_SUM]
   return dict(zip(cases, ask('rounds', *(
       ','.join(map(str, case)) for case in cases)), strict=True))
 
@@ -78,6 +79,19 @@ def test_devices_that_share_a_clients_batches(devices, group, clients,
   assert found['collectives']['all-reduce'] > 10  # BatchNorm's, and gradients
   assert found['rows'] == [[devices, clients * group // devices]]
   assert found['server rows'] == [True]
+  assert_as_on_one_device(found)
+
+
+def test_devices_that_share_batches_do_the_same_steps():
+  """Clients of different sizes, and some stop early, on two groups of two.
+
+  A collective waits for all devices. One in a branch, or in a loop that ends
+  after a client's own steps, would wait for ever if the other group skips it.
+  """
+  found = answers()[RAGGED]
+  assert len(set(found['steps'])) > 2
+  assert found['collectives']['all-reduce'] > 10
+  assert found['uneven'] == []
   assert_as_on_one_device(found)
 
 
