@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+import numpy as np
 
 from fedu_jax.runtime import accelerators
 from fedu_jax.runtime.errors import BadInput
@@ -121,9 +122,9 @@ def layout_of(devices: Sequence[jax.Device], num_clients: int,
 
 
 def _mesh(devices: Sequence[jax.Device], groups: int) -> Mesh:
-  return jax.make_mesh(
-      (groups, len(devices) // groups), (AXIS, DATA),
-      axis_types=(AxisType.Auto,) * 2, devices=devices)
+  # Not by `jax.make_mesh`: it refuses some of the chips of a TPU's host.
+  return Mesh(np.array(devices).reshape(groups, -1), (AXIS, DATA),
+              axis_types=(AxisType.Auto,) * 2)
 
 
 def over_clients(fn: Callable[..., Any], mesh: Mesh, *, in_specs: Any,
