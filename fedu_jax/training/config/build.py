@@ -41,8 +41,10 @@ def _recipe(config: Any, functions: tuple[Callable[..., Any], ...],
   """Makes the recipe of a config that can be hashed."""
   del functions  # in the cache's key, because modules may be reloaded
   nets = binding.bind(config, 'model')()
-  nets = nets._replace(
-      together=choices.views_together and networks.take_views(nets))
+  # Devices that share a batch would exchange halves of joined views.
+  nets = nets._replace(together=(
+      choices.views_together and config.devices_per_client == 1
+      and networks.take_views(nets)))
   return Recipe(
       nets=nets, learner=learner(config, nets),
       rule=binding.rule(config),

@@ -48,7 +48,7 @@ def sizes_of(recipe: Recipe, server: ServerState,
   share = -(-cohort // groups)
   steps = [recipe.local_epochs * (length // batch) for length in lengths]
   worked: float
-  if recipe.execution == 'vmap':  # a skipped step takes as long as any other
+  if recipe.masks_steps:  # a skipped step takes as long as any other
     worked = share * max(steps)
   elif sampled:
     worked = share * float(np.mean(steps))

@@ -96,6 +96,14 @@ class Recipe:
   dtype: str = 'float32'
 
   @property
+  def masks_steps(self) -> bool:
+    """Whether a skipped step is computed, see `local_training.local_update`.
+
+    All devices of a group must take part in the sums of each step.
+    """
+    return self.execution == 'vmap' or self.devices_per_client > 1
+
+  @property
   def in_sums(self) -> bool:
     """Whether the aggregation needs only sums: it has an argument `add`.
 

@@ -166,9 +166,7 @@ def run_part(recipe: Recipe, server: ServerState, clients: ClientState,
       local_update=functools.partial(
           local_training.local_update, learner=recipe.learner,
           distance=recipe.divergence, packed=recipe.packed,
-          # All devices of a group must take part in the sums of each step.
-          masked=(recipe.execution == 'vmap'
-                  or recipe.devices_per_client > 1)),
+          masked=recipe.masks_steps),
       execution=recipe.execution)
   return made, clients, metrics | {'cohort': ids}
 

@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from configs import cifar10
+from configs import smoke
 from fedu_jax.runtime import checkpoint
 from fedu_jax.runtime import host_memory
 from fedu_jax.runtime.errors import BadInput
@@ -220,3 +221,8 @@ def test_choices_are_the_backends():
   assert not build.recipe(config, 'cpu').packed
   assert not build.recipe(config).nets.together
   assert build.recipe(config, 'gpu').packed
+  assert build.recipe(config_of(smoke), 'gpu').nets.together
+  assert not build.recipe(config_of(smoke), 'tpu').nets.together
+  shared = config_of(smoke, devices_per_client=2)
+  assert not build.recipe(shared, 'gpu').nets.together
+  assert build.recipe(shared).masks_steps
