@@ -39,7 +39,10 @@ def test_nothing_is_unpickled_unpacked_or_executed(path):
       names = [node.module or '']
     for name in names:
       top = name.split('.')[0]
-      assert top not in FORBIDDEN, (path, node.lineno)
+      # `chip_process` runs a module of ours in an interpreter of its own.
+      assert top not in FORBIDDEN or (
+          top == 'subprocess' and path.stem == 'chip_process'), (
+              path, node.lineno)
       # TFDS downloads, and `requests` asks only whether there is a network;
       # `heartbeat` speaks with the other hosts of a run that has several.
       assert top not in NETWORK or path.stem in (
@@ -48,8 +51,9 @@ def test_nothing_is_unpickled_unpacked_or_executed(path):
     if isinstance(node, ast.Call):
       name = called(node)
       owner = getattr(getattr(node.func, 'value', None), 'id', '')
-      # Ahead-of-time compilation of our own rounds has the name, too.
-      assert name not in CALLS or (name == 'compile' and owner != 're' and
+      # Compiling our own rounds ahead of time has the name, too, and so have
+      # regular expressions.
+      assert name not in CALLS or (name == 'compile' and
                                    isinstance(node.func, ast.Attribute)), (
           path, node.lineno)
       if name == 'load' and owner in ('np', 'numpy'):

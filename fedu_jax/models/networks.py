@@ -107,13 +107,15 @@ class Encoder(nn.Module):
   backbone: nn.Module
   projector: nn.Module
 
-  def features(self, x: Array, *, train: bool = False) -> Array:
+  def features(self, x: Array, *, train: bool = False, **more: int) -> Array:
     """The representation below the projector: [B, H, W, C] f32 -> [B, D]."""
-    return self.backbone(x, train=train)
+    return self.backbone(x, train=train, **more)
 
   def __call__(self, x: Array, *, train: bool, views: int = 1) -> Array:
-    return self.projector(self.backbone(x, train=train, views=views),
-                          train=train, views=views)
+    # A researcher's own module may not take `views`, see `take_views`.
+    more = {'views': views} if views > 1 else {}
+    return self.projector(self.features(x, train=train, **more), train=train,
+                          **more)
 
 
 class Nets(NamedTuple):
@@ -198,9 +200,13 @@ def init_online(nets: Nets, rng: Array, images: Array) -> Online:
 
 
 def take_views(nets: Nets) -> bool:
-  """Whether both modules can take several batches at once, as `views`."""
-  return all('views' in inspect.signature(type(module).__call__).parameters
-             for module in (nets.encoder, nets.predictor))
+  """Whether all modules can take several batches at once, as `views`."""
+  def takes(module):
+    parts = [value for name, value in vars(module).items()
+             if name != 'parent' and isinstance(value, nn.Module)]
+    return ('views' in inspect.signature(type(module).__call__).parameters
+            and all(map(takes, parts)))
+  return takes(nets.encoder) and takes(nets.predictor)
 
 
 def embeddings(nets: Nets, online: Online, images: Array

@@ -173,7 +173,9 @@ def forecast(config: Config, data: sources.Dataset, machine: Machine, *,
       at_once=config.clients_per_device or share)
   sizes = sizes._replace(
       store=placement.store_of(recipe, sizes, machine.memories))
-  recipe = placement.with_full_steps(recipe, sizes, [lengths])
+  recipe = recipe.with_full_steps(
+      [lengths], slice_=0 if sizes.store == 'device' else
+      sizes.groups * sizes.at_once)
   here = config.clients if sizes.store == 'device' and sampled else (
       sizes.at_once)
   if memory_needs.lacking(sizes, machine.memories):

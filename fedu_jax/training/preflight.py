@@ -55,6 +55,9 @@ def check(recipe: Recipe, where: placement.Place, online: Online,
   began = time.perf_counter()
   shape, sizes = images.shape[1:], where.sizes
   drawn = where.store == 'device' and sizes.cohort < sizes.clients
+  recipe = recipe.with_full_steps(
+      [list(map(len, own)) for own in parts[:together]],
+      slice_=0 if where.store == 'device' else where.layout.padded)
   compiled = forecast.compile_round(
       recipe, round_program.shapes(recipe, online, shape),
       (max(map(len, parts[0])), *shape), layout=where.layout, store=where.store,

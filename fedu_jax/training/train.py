@@ -131,7 +131,7 @@ def train_seeds(config: Config, seeds: Sequence[int],
   examples = prepare.examples_of(config, data)
   members = _members(configs, folders, data, consoles)
   recipe = _as_begun(build.recipe(config), folders)
-  where, recipe = _place(recipe, members, data)
+  where = _place(recipe, members, data)
   digests = _check_data(members, data, where)
   for member in members:
     terminal.say(member.console,
@@ -170,12 +170,10 @@ def _members(configs: Sequence[Config], folders: Sequence[pathlib.Path],
 
 
 def _place(recipe: Recipe, members: Sequence[prepare.Member],
-           data: sources.Dataset) -> tuple[placement.Place, Recipe]:
-  """Chooses the place of federations that start together; tells the recipe."""
-  where = placement.choose(recipe, members[0].online, data.train_images,
-                           members[0].parts, num_members=len(members))
-  return where, placement.with_full_steps(
-      recipe, where.sizes, [list(map(len, m.parts)) for m in members])
+           data: sources.Dataset) -> placement.Place:
+  """Chooses the place of federations that start together."""
+  return placement.choose(recipe, members[0].online, data.train_images,
+                          members[0].parts, num_members=len(members))
 
 
 def _check_data(members: Sequence[prepare.Member], data: sources.Dataset,
@@ -219,9 +217,8 @@ def _train_alone(k: int, config: Config, members: Sequence[prepare.Member],
   recipe = _as_begun(
       dataclasses.replace(build.recipe(config), dropout=0.0, stragglers=0.0),
       [m.folder for m in alone])
-  where, recipe = _place(recipe, alone, data)
   return round_loop.federate(alone, recipe=recipe, examples=examples,
-                             where=where)
+                             where=_place(recipe, alone, data))
 
 
 def _trained(member: prepare.Member, ended: round_loop.Ended,

@@ -33,7 +33,9 @@ class ClientsOnDevice(Federation):
       examples: the training data: images u8 [N, H, W, C], or Labelled.
       layout: the layout of the clients.
     """
-    self._recipe, self._layout = recipe, layout
+    self._recipe = recipe.with_full_steps(
+        [list(map(len, start.parts)) for start in starts])
+    self._layout = layout
     self._federations = len(starts)
     begun = [self._begin(start, own, examples)
              for start, own in zip(starts, saved)]

@@ -64,7 +64,9 @@ class ClientsStreamed(Federation):
       overlap: whether to move clients while others train. False serves to
         measure the effect.
     """
-    self._recipe, self._layout = recipe, layout
+    self._recipe = recipe.with_full_steps([list(map(len, start.parts))],
+                                          slice_=layout.padded)
+    self._layout = layout
     self._examples, self._parts = examples, start.parts
     self._most = max(map(len, start.parts))
     self._overlap = overlap

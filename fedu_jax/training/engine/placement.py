@@ -1,7 +1,5 @@
 """Chooses the store of a federation's clients and the devices that train."""
 
-from collections.abc import Iterable, Sequence
-import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -78,26 +76,6 @@ def choose(recipe: Recipe, online: Online, images: Images,
   if sizes.store == 'device':
     check(recipe, found, together=1)
   return found
-
-
-def with_full_steps(recipe: Recipe, sizes: cost_model.Sizes,
-                    lengths: Iterable[Sequence[int]]) -> Recipe:
-  """Returns the recipe with `full_steps` set, if no client skips a step.
-
-  The compiler then knows the number of steps. A slice of clients must be full
-  as well, since its padding would train too.
-
-  Args:
-    recipe: the recipe of federations that run together or in turn.
-    sizes: their sizes, with a store.
-    lengths: for each federation, the number of images of each client.
-  """
-  steps = {length // recipe.batch_size for own in lengths for length in own}
-  padded = (sizes.store != 'device'
-            and sizes.cohort % (sizes.groups * sizes.at_once))
-  return dataclasses.replace(
-      recipe, full_steps=len(steps) == 1 and not recipe.stragglers
-      and not padded)
 
 
 def store_of(recipe: Recipe, sizes: cost_model.Sizes,

@@ -4,7 +4,7 @@
 by hand: the fields without a default are the method and its numbers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 import dataclasses
 import inspect
 
@@ -45,7 +45,7 @@ class Recipe:
     packed: whether small arrays are joined from step to step, see
       `core.packing`.
     full_steps: whether each client of a round does as many steps as the
-      largest, so that no step is skipped; see `placement.with_full_steps`.
+      largest, so that no step is skipped; see `with_full_steps`.
 
     devices: the kind of devices and the most of them, see `config.devices`.
     devices_per_client: the devices of a group, which share each batch.
@@ -94,6 +94,23 @@ class Recipe:
   aggregation_name: str = 'of this recipe'
   has_queue: bool = False
   dtype: str = 'float32'
+
+  def with_full_steps(self, lengths: Iterable[Sequence[int]], *,
+                      slice_: int = 0) -> 'Recipe':
+    """Sets `full_steps`, if no client skips a step.
+
+    Args:
+      lengths: for each federation that runs in the same program, the number of
+        images of each client.
+      slice_: the clients of a slice, if cohorts train in slices. They must be
+        of full slices, since padding would train too.
+    """
+    own = [list(counts) for counts in lengths]
+    steps = {length // self.batch_size for counts in own for length in counts}
+    cohort = self.cohort if self.is_sampled(len(own[0])) else len(own[0])
+    padded = bool(slice_ and cohort % slice_)
+    return dataclasses.replace(self, full_steps=(
+        len(steps) == 1 and not self.stragglers and not padded))
 
   @property
   def masks_steps(self) -> bool:

@@ -136,7 +136,7 @@ def test_a_round_is_compiled_once_and_is_no_smaller_than_the_formula(tmp_path):
   """The run uses the program that checked its memory."""
   config = config_of(**{'model.hidden': 512, 'model.features': 256})
   data, one = member(config, tmp_path)
-  recipe = build.recipe(config)
+  recipe = build.recipe(config).with_full_steps([list(map(len, one.parts))])
   where = placement.choose(recipe, one.online, data.train_images,
                            one.parts, num_members=1)
   shape = data.train_images.shape[1:]
@@ -211,8 +211,8 @@ def test_memory_that_runs_out_in_a_round_leaves_a_run(tmp_path, monkeypatch):
     ([[100] * 3], {'clients': 3, 'clients_per_device': 2}, False)])  # padding
 def test_no_step_is_skipped_if_all_clients_do_as_many(lengths, changes, full):
   config = config_of(batch_size=32, **{'clients': 2} | changes)
-  recipe = build.recipe(config)
-  found = placement.with_full_steps(recipe, needs(config), lengths)
+  found = build.recipe(config).with_full_steps(
+      lengths, slice_=config.clients_per_device)
   assert found.full_steps == full
 
 
