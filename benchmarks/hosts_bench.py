@@ -137,7 +137,7 @@ def _compiled(args):
   config, count = work.config, args.steps * args.batch
   config.clients, config.local_epochs = args.clients * args.processes, 1
   layout = device_mesh.layout('auto', config.clients)
-  recipe = build.recipe(config)
+  recipe = build.recipe(config).with_full_steps([[count] * config.clients])
   by_client, everywhere = map(layout.sharding, (
       device_mesh.BY_CLIENT, device_mesh.EVERYWHERE))
   images = np.asarray(timing.random_images(config.clients * count, args.size))

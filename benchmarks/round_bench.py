@@ -90,7 +90,8 @@ def _case(args: argparse.Namespace, k: int, batch: int, execution: str):
   rng = jax.random.key(0)
   began = time.time()
   compiled = round_program.compile_round(
-      build.recipe(work.config), server, states, arrays, rng)
+      build.recipe(work.config).with_full_steps([[count] * k]), server, states,
+      arrays, rng)
   compile_seconds = time.time() - began
   peak = cost_model.peak_memory(compiled)
   size = sum(x.nbytes for x in jax.tree.leaves(states))

@@ -250,7 +250,8 @@ def _own_steps(step: Step, state: PyTree, index: Array,
   state next to a conditional, and the host reads the mask before each step.
   """
   numbers = jnp.argsort(~mask, stable=True)  # of the steps that are done, first
-  _, one = jax.eval_shape(step, state, numbers[0], index[0])
+  _, one = jax.eval_shape(step, state, jnp.int32(0), jax.ShapeDtypeStruct(
+      index.shape[1:], index.dtype))
   metrics = jax.tree.map(
       lambda x: jnp.zeros((len(mask), *x.shape), x.dtype), one)
 

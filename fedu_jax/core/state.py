@@ -73,7 +73,7 @@ class Batches(NamedTuple):
   """
   images: PyTree  # [N, H, W, C] u8, or Labelled
   index: Array  # type: ignore[assignment]  # [S, B] i32, rows of `images`
-  mask: Array | None  # [S] bool; a step that is False is skipped; None: no step
+  mask: Array | None  # [S] bool, the steps that are done; None: all of them
   round: Array  # [] i32
 
 

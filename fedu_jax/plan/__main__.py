@@ -92,7 +92,9 @@ def _for_chip(config) -> Console:
   recipe, console = build.recipe(config), terminal.console()
   plan_report.show_sizes(found, console)
   for compiled in rounds:
-    kind = chip_model.arithmetic(recipe.dtype, config.model.precision)
+    exact = config.model.convolution == 'exact'
+    kind = chip_model.arithmetic(
+        recipe.dtype, 'float32' if exact else config.model.precision)
     chip_report.compiled(compiled, chip, found.sizes, console)
     chip_report.floor(chip_model.floor(
         compiled.counts, found.sizes, found.per_image, chip, kind), chip, kind,

@@ -3,7 +3,7 @@
 This is a model and not a measurement. Three times are computed: of the
 products, of the bytes that kernels move, and of the launches of kernels. If
 they overlapped wholly, the longest would be the time; if they did not overlap,
-their sum. No round can be faster than the first.
+their sum. The longest is a lower bound, but for bytes that hit in a cache.
 """
 
 from typing import NamedTuple

@@ -82,7 +82,8 @@ def _rounds(count, group, clients, aggregation, alone, *, ragged):
   parts = np.split(np.arange(len(images)), np.cumsum(sizes)[:-1])
 
   def end(share, each):
-    recipe = dataclasses.replace(build.recipe(config), devices_per_client=each)
+    recipe = dataclasses.replace(
+        build.recipe(config), devices_per_client=each).with_full_steps([sizes])
     layout = device_mesh.layout(str(share), clients, devices_per_client=each)
     by_client = layout.sharding(device_mesh.BY_CLIENT)
     everywhere = layout.sharding(device_mesh.EVERYWHERE)

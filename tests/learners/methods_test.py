@@ -481,3 +481,13 @@ def test_two_steps_of_the_rivals_in_pytorch(name):
         assert after.memory.learner.next == moco.pointer == 0
   finally:
     torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize('name', ['simsiam', 'moco', 'fedsc', 'simclr'])
+def test_views_together_give_the_same_step(name, monkeypatch):
+  """Up to rounding; MoCo passes its views in both orders."""
+  choices = {'queue_size': QUEUE} if name == 'moco' else {}
+  ends = [run(make(name, **choices))]
+  monkeypatch.setattr(small, 'NETS', small.NETS._replace(together=True))
+  ends.append(run(make(name, **choices)))
+  small.check_close(*ends, rtol=2e-3, atol=1e-5)

@@ -1,5 +1,7 @@
-"""How a step is compiled for each backend: the one place that chooses.
+"""How a step is compiled for each backend, where the whole program chooses.
 
+Layers that compute in two ways choose in their own modules, by
+`jax.lax.platform_dependent`: convolutions, BatchNorm and its ReLU.
 No choice changes what is computed, except for the order of sums. Each was made
 by counting kernels and bytes of the compiled step; see benchmarks/RECORDS.md.
 """
