@@ -63,7 +63,7 @@ def test_a_chip_of_ones_own_is_a_file(tmp_path):
     (lambda text: text.replace('819e9', 'true'), 'bandwidth is True'),
     (lambda text: text.replace('bfloat16 =', 'b16 ='), 'peak.bfloat16 is None'),
     (lambda text: text.replace('= 1.0\n', '= 2.0\n'), 'memory_share is above'),
-    (lambda text: text.replace('["1x1"', '["1by1"'), 'slices is'),
+    (lambda text: text.replace('["2x2"', '["2by2"'), 'slices is'),
     (lambda text: text.replace('topology = "v5e"', 'topology = 5'),
      'topology is not a text'),
     (lambda text: text[:text.index('[sources]')] + '[sources]\n',
