@@ -25,7 +25,7 @@ FULL = jax.lax.Precision.HIGHEST  # for a single product
 
 
 def computed_in(precision: str, fn: Callable[P, R]) -> Callable[P, R]:
-  """Makes a function whose products have a precision, its gradients' too.
+  """Gives the products of a function and of its gradients a precision.
 
   Args:
     precision: one of PRECISIONS. 'default' returns `fn` itself.
@@ -43,5 +43,5 @@ def computed_in(precision: str, fn: Callable[P, R]) -> Callable[P, R]:
 
 
 def full(fn: Callable[P, R]) -> Callable[P, R]:
-  """Decorates a function whose products are computed in full float32."""
+  """Makes a function compute its products in full float32; a decorator."""
   return computed_in('float32', fn)

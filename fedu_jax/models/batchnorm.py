@@ -70,7 +70,7 @@ def _batches(x: Array, views: int) -> Array:
 
 @jax.custom_vjp
 def relu(x: Array) -> Array:
-  """ReLU, whose gradient is masked by its result on an accelerator.
+  """ReLU. On an accelerator its result masks the gradient.
 
   The result is in memory there, for the next convolution. JAX's own derivative
   masks by the argument, which would be computed or stored once more.

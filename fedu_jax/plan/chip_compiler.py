@@ -7,6 +7,7 @@ compiled round to the file --hlo, and prints one JSON object.
 """
 
 import json
+import math
 import os
 import pathlib
 import time
@@ -70,10 +71,7 @@ def described(chip: chip_files.Chip, count: int) -> list[jax.Device]:
 
 
 def _chips(shape: str) -> int:
-  total = 1
-  for side in shape.split('x'):
-    total *= int(side)
-  return total
+  return math.prod(map(int, shape.split('x')))
 
 
 def _measure(one: forecast.Round, chip: chip_files.Chip,

@@ -9,19 +9,19 @@ import math
 import re
 from typing import NamedTuple
 
-_COMPUTATION = re.compile(r'^(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$')
-_INSTRUCTION = re.compile(
+_COMPUTATION = r'^(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$'
+_INSTRUCTION = (
     r'^\s+(ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)$')
-_NAME = re.compile(r'%([\w.\-]+)')
-_CALLED = re.compile(
+_NAME = r'%([\w.\-]+)'
+_CALLED = (
     r'(body|condition|calls|to_apply|branch_computations|true_computation|'
     r'false_computation|called_computations)=(?:\{([^}]*)\}|(%?[\w.\-]+))')
 # f32[4,8]{1,0:T(4,128)S(1)}: kind, sides, order of the sides, tile, memory.
-_ARRAY = re.compile(
+_ARRAY = (
     r'\b(pred|[a-z]+\d+(?:e\d\w*)?)\[([\d,]*)\]'
     r'(?:\{([\d,]*)(?::((?:T|L|S|E|D)[^}]*))?\})?')
-_TILE = re.compile(r'T\(([\d,]+)\)')
-_ELSEWHERE = re.compile(r'S\([1-9]\d*\)')
+_TILE = r'T\(([\d,]+)\)'
+_ELSEWHERE = r'S\([1-9]\d*\)'
 
 
 class Instruction(NamedTuple):
@@ -45,7 +45,7 @@ class Instruction(NamedTuple):
   def called(self, *kinds: str) -> list[str]:
     """Names the computations that it calls, by these attributes or by all."""
     return [name.strip().lstrip('%')
-            for kind, several, one in _CALLED.findall(self.attributes)
+            for kind, several, one in re.findall(_CALLED, self.attributes)
             if not kinds or kind in kinds
             for name in (several or one).split(',')]
 
@@ -89,10 +89,10 @@ def parse(text: str) -> Program:
       computations[name] = Computation(instructions, root)
       name = ''
     elif name:
-      if found := _INSTRUCTION.match(line):
+      if found := re.match(_INSTRUCTION, line):
         instructions[found[2]] = _instruction(*found.groups()[1:])
         root = found[2] if found[1] else root
-    elif found := _COMPUTATION.match(line):
+    elif found := re.match(_COMPUTATION, line):
       name, instructions, root = found[2], {}, ''
       entry = name if found[1] else entry
   if not entry:
@@ -107,7 +107,7 @@ def _instruction(name: str, shape: str, op: str, rest: str) -> Instruction:
     if not depth:
       break
   inside = rest[:end]
-  return Instruction(name, shape, op, tuple(_NAME.findall(inside)), inside,
+  return Instruction(name, shape, op, tuple(re.findall(_NAME, inside)), inside,
                      rest[end + 1:])
 
 
@@ -122,11 +122,11 @@ def num_bytes(shape: str, *, anywhere: bool = False) -> int:
     anywhere: counts arrays in any memory, without padding.
   """
   total = 0
-  for kind, sides, order, layout in _ARRAY.findall(shape):
+  for kind, sides, order, layout in re.findall(_ARRAY, shape):
     counts = [int(x) for x in sides.split(',') if x]
-    tiles = _TILE.search(layout)
+    tiles = re.search(_TILE, layout)
     if tiles and not anywhere:
-      if _ELSEWHERE.search(layout):
+      if re.search(_ELSEWHERE, layout):
         continue
       tile = [int(x) for x in tiles[1].split(',')]
       by_order = [int(x) for x in order.split(',') if x]
@@ -145,7 +145,7 @@ def _item_bits(kind: str) -> int:
 
 def is_scalar(shape: str) -> bool:
   """Whether a shape is that of one number."""
-  arrays = _ARRAY.findall(shape)
+  arrays = re.findall(_ARRAY, shape)
   return len(arrays) == 1 and not arrays[0][1]
 
 

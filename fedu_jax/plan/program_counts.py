@@ -26,10 +26,11 @@ from fedu_jax.plan.instruction_work import Work
 
 COLLECTIVES = ('all-reduce', 'all-gather', 'reduce-scatter', 'all-to-all',
                'collective-permute', 'collective-broadcast')
-_PRODUCT_CALLS = re.compile(r'custom_call_target="__(cudnn|cublas)')
+_PRODUCT_CALLS = r'custom_call_target="__(cudnn|cublas)'
 _HOST = {'outfeed', 'infeed', 'send', 'recv'}
-_HOST_CALLS = re.compile('custom_call_target="[^"]*(callback|MoveToHost|'
-                         'MoveToDevice)|S\\(5\\)', re.IGNORECASE)
+_HOST_CALLS = (
+    '(?i)custom_call_target="[^"]*(callback|MoveToHost|MoveToDevice)|'
+    'S\\(5\\)')
 
 
 class Loop(NamedTuple):
@@ -177,7 +178,7 @@ class _Counter:
   def _products(self, x: Instruction) -> int:
     """Counts the products of an instruction; a fusion may have some inside."""
     if x.op == 'custom-call':
-      return bool(_PRODUCT_CALLS.search(x.attributes))
+      return bool(re.search(_PRODUCT_CALLS, x.attributes))
     return (x.op in ('convolution', 'dot')) + sum(
         self._products(y) for name in (
             x.called('calls') if x.op == 'fusion' else ())
@@ -206,4 +207,4 @@ def _is_carried(copy: Instruction, here: Computation) -> bool:
 
 def _reaches_host(x: Instruction) -> bool:
   return x.op in _HOST or (x.op in ('custom-call', 'copy-start') and bool(
-      _HOST_CALLS.search(x.shape + x.attributes)))
+      re.search(_HOST_CALLS, x.shape + x.attributes)))

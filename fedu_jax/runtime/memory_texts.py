@@ -14,10 +14,10 @@ import re
 from typing import NamedTuple
 
 _AMOUNT = r'\(?([\d.]+)\s?(bytes|[KMGTP]i?B?|B)\b'
-_NEEDED = re.compile(
+_NEEDED = (
     r'(?i:allocate|allocating|allocation of|reserve|used|required for HLO '
     r'temporaries) ' + _AMOUNT)
-_FREE = re.compile(
+_FREE = (
     r'(?i:used [\d.]+\s?\w+ of|there are|memory limit of|available HBM) '
     + _AMOUNT)
 
@@ -30,7 +30,8 @@ class Amounts(NamedTuple):
 
 def amounts(text: str) -> Amounts:
   """Finds the amounts in the text of an error."""
-  return Amounts(_bytes(_NEEDED.search(text)), _bytes(_FREE.search(text)))
+  return Amounts(_bytes(re.search(_NEEDED, text)),
+                 _bytes(re.search(_FREE, text)))
 
 
 def _bytes(found: re.Match[str] | None) -> int:
