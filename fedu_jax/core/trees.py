@@ -1,6 +1,6 @@
 """Arithmetic on pytrees: select, index, average, measure distances."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -120,14 +120,22 @@ def conv_distances(a: PyTree, b: PyTree) -> Metrics:
   distances = {}
   rows = jax.tree_util.tree_leaves_with_path(a)
   for (path, x), y in zip(rows, jax.tree.leaves(b), strict=True):
-    *layer, last = map(_name, path) if path else ['']
+    *layer, last = path_names(path) or ['']
     if last == 'kernel' and layer and 'conv' in layer[-1]:
       distances['/'.join(layer)] = jnp.sqrt(jnp.sum(jnp.square(x - y)))
   return distances
 
 
+def path_names(path: Iterable[Any]) -> list[str]:
+  """Returns the names of a path's parts: keys, attributes or positions.
+
+  Args:
+    path: one of `jax.tree_util.tree_leaves_with_path`.
+  """
+  return [_name(key) for key in path]
+
+
 def _name(key: Any) -> str:
-  """The name of one part of a path: a key, an attribute or a position."""
   for attribute in ('key', 'name', 'idx'):
     if hasattr(key, attribute):
       return str(getattr(key, attribute))

@@ -13,11 +13,12 @@ from fedu_jax.evaluation.encoder_scores import Settings
 from fedu_jax.learners.byol import StepState
 from fedu_jax.models import layers
 from fedu_jax.models import networks
+from fedu_jax.models import resnet
 
 # Two blocks, of which the second has a shortcut: all that a ResNet is made of,
 # compiled in seconds.
 NETS = networks.Nets(
-    networks.Encoder(networks.ResNet(networks.BasicBlock, (1, 1), 2),
+    networks.Encoder(resnet.ResNet(resnet.BasicBlock, (1, 1), 2),
                      layers.MLP(8, 4)), layers.MLP(8, 4))
 SIZE, BATCH = 6, 4
 SETTINGS = Settings(

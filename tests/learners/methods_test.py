@@ -19,6 +19,7 @@ from fedu_jax.learners import simclr
 from fedu_jax.learners import supervised
 from fedu_jax.models import layers as layers_lib
 from fedu_jax.models import networks
+from fedu_jax.models import resnet
 from fedu_jax.training.config import build
 from tests.helpers import small
 
@@ -374,7 +375,7 @@ def test_fedscs_moments_travel():
 def test_supervised_training_learns_its_labels():
   """The label of an image is its brightness. Two clients train to the end."""
   nets = networks.Nets(
-      networks.Encoder(networks.ResNet(networks.BasicBlock, (1,), 4),
+      networks.Encoder(resnet.ResNet(resnet.BasicBlock, (1,), 4),
                        layers_lib.MLP(0, 0, None, 0)),
       layers_lib.MLP(0, 2, None, 1))
   labels = np.arange(32, dtype=np.int32) % 2
@@ -436,8 +437,8 @@ def test_two_steps_of_the_rivals_in_pytorch(name):
       encoder = torch_fedu.Encoder(torch_fedu.Block, (1, 1), 4, 12, 8)
       predictor = torch_fedu.mlp(8, 12, 8)
       head = layers_lib.MLP(12, 8)
-      nets = networks.Nets(networks.Encoder(networks.ResNet(
-          networks.BasicBlock, (1, 1), 4), head), head)
+      nets = networks.Nets(networks.Encoder(resnet.ResNet(
+          resnet.BasicBlock, (1, 1), 4), head), head)
       choices = {'simsiam': {}, 'simclr': {'temperature': 0.07},
                  'moco': {'queue_size': 2 * parity.BATCH, 'temperature': 0.2}}
       learner = method_of(learners.METHODS[name]).learner(

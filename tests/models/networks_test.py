@@ -10,6 +10,7 @@ from fedu_jax.core import trees
 from fedu_jax.models import batchnorm
 from fedu_jax.models import layers
 from fedu_jax.models import networks
+from fedu_jax.models import resnet
 from tests.helpers import small
 
 IMAGES = jnp.zeros((2, 32, 32, 3))
@@ -80,13 +81,13 @@ def test_batch_norm_tracks_the_unbiased_variance():
 
 
 @pytest.mark.parametrize('block', [
-    networks.BasicBlock, networks.Bottleneck])
+    resnet.BasicBlock, resnet.Bottleneck])
 def test_bfloat16_computes_narrow_and_keeps_wide(block):
   """Results are near float32's and differ; stored numbers are float32."""
   x = jnp.asarray(np.random.RandomState(0).rand(16, 8, 8, 3), jnp.float32)
   outputs = []
   for dtype in ('float32', 'bfloat16'):
-    encoder = networks.Encoder(networks.ResNet(block, (1, 1), 4, dtype),
+    encoder = networks.Encoder(resnet.ResNet(block, (1, 1), 4, dtype),
                                layers.MLP(32, 16, dtype))
     variables = encoder.init(jax.random.key(0), x, train=True)
     y, changed = jax.jit(lambda v, encoder=encoder: encoder.apply(

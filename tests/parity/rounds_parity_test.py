@@ -21,6 +21,7 @@ from fedu_jax.core import update_rules
 from fedu_jax.core.state import Memory, ServerState
 from fedu_jax.models import layers
 from fedu_jax.models import networks
+from fedu_jax.models import resnet
 from fedu_jax.training.config import build
 
 torch = pytest.importorskip(
@@ -39,8 +40,8 @@ COHORTS = [[0, 1, 2], [1, 3, 4], [0, 2, 4], [0, 1, 3]]
 ERROR = 1e-8  # of the whole tree's norm
 
 _HEAD = layers.MLP(12, 8)
-NETS = networks.Nets(networks.Encoder(networks.ResNet(
-    networks.BasicBlock, (1, 1), 4), _HEAD), _HEAD)
+NETS = networks.Nets(networks.Encoder(resnet.ResNet(
+    resnet.BasicBlock, (1, 1), 4), _HEAD), _HEAD)
 
 
 @pytest.fixture(autouse=True)

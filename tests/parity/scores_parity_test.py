@@ -17,6 +17,7 @@ from fedu_jax.evaluation import probes
 from fedu_jax.evaluation import semi_supervised
 from fedu_jax.models import layers
 from fedu_jax.models import networks
+from fedu_jax.models import resnet
 from fedu_jax.training.config import build
 from tests.helpers import small
 
@@ -146,7 +147,7 @@ def tiny():
   torch.manual_seed(0)
   encoder = torch_fedu.Encoder(torch_fedu.Block, (1,), 4, 12, 8).double()
   module = networks.Encoder(
-      networks.ResNet(networks.BasicBlock, (1,), 4), layers.MLP(12, 8))
+      resnet.ResNet(resnet.BasicBlock, (1,), 4), layers.MLP(12, 8))
   for _ in range(30):  # so that BatchNorm's statistics fit
     encoder(pixels(pictures(40, 9)))
   return encoder, from_torch(encoder), module
