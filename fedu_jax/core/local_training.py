@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 import numpy as np
 
 from fedu_jax.core import argument_checks
+from fedu_jax.core import local_steps
 from fedu_jax.core import packing
 from fedu_jax.core import trees
 from fedu_jax.core.state import (
@@ -28,8 +29,6 @@ from fedu_jax.core.state import (
 
 # (encoder params, encoder params) -> distance []
 Distance = Callable[[PyTree, PyTree], Array]
-# (state, number of the step, index [B]) -> (state, metrics)
-Step = Callable[[PyTree, Array, Array], tuple[PyTree, Metrics]]
 
 
 def init_clients(online: Online, num_examples: ArrayLike, *,
@@ -179,11 +178,7 @@ def local_update(client: ClientState, batches: Batches, rng: Array, *,
     distance: the measure of the encoder's drift during this training. DAPU and
       FedEMA read the result. The default is the released code's, and
       `trees.squared_distance` the paper's.
-    masked: how a step is skipped. False: the loop ends after the client's own
-      steps. On an accelerator the host then reads whether to go on. True: a
-      skipped step is computed, and its result is dropped. Clients that run at
-      once, and devices that share batches, then do the same steps. Batches
-      without a mask need neither.
+    masked: how a step is skipped, see `local_steps.run`.
     packed: whether the small arrays of the method's state are joined from step
       to step, see `packing`.
 
@@ -195,7 +190,7 @@ def local_update(client: ClientState, batches: Batches, rng: Array, *,
   start = client.online.encoder.params
   state = learner.init(client, batches.round)
 
-  pack, unpack = packing.packing(state, packing.SMALL if packed else -1)
+  pack, unpack = packing.packing(state, packing.SMALL if packed else None)
 
   @jax.jit  # several uses then share one trace
   def step(state, number, index):
@@ -204,15 +199,8 @@ def local_update(client: ClientState, batches: Batches, rng: Array, *,
         jax.random.fold_in(rng, number))
     return pack(state), metrics
 
-  if batches.mask is None:
-    steps = jnp.int32(len(batches.index))
-    state, metrics = _all_steps(step, pack(state), batches.index)
-  else:
-    steps = batches.mask.sum(dtype=jnp.int32)
-    state, metrics = (_masked_steps if masked else _own_steps)(
-        step, pack(state), batches.index, batches.mask)
-  metrics = {name: _mean(x, steps) for name, x in metrics.items()}
-
+  state, metrics, steps = local_steps.run(
+      step, pack(state), batches.index, batches.mask, masked=masked)
   client = learner.final(client, unpack(state))
   end = client.online.encoder.params
   client = client._replace(
@@ -222,50 +210,3 @@ def local_update(client: ClientState, batches: Batches, rng: Array, *,
   metrics |= {f'divergence/{layer}': x
               for layer, x in trees.conv_distances(start, end).items()}
   return client, metrics | {'divergence': client.divergence, 'steps': steps}
-
-
-def _all_steps(step: Step, state: PyTree,
-               index: Array) -> tuple[PyTree, Metrics]:
-  """Does all S steps; returns the last state and the metrics, [S, ...] each."""
-  return jax.lax.scan(lambda state, work: step(state, *work), state,
-                      (jnp.arange(len(index)), index))
-
-
-def _masked_steps(step: Step, state: PyTree, index: Array,
-                  mask: Array) -> tuple[PyTree, Metrics]:
-  """Does all S steps, and drops the results of those that are skipped."""
-  def masked(state, work):
-    *args, done = work
-    new, metrics = step(state, *args)
-    return trees.where(done, new, state), jax.tree.map(
-        lambda x: jnp.where(done, x, jnp.zeros((), x.dtype)), metrics)
-  return jax.lax.scan(masked, state, (jnp.arange(len(mask)), index, mask))
-
-
-def _own_steps(step: Step, state: PyTree, index: Array,
-               mask: Array) -> tuple[PyTree, Metrics]:
-  """Does only the steps of the mask. Metrics of the other steps are zeros.
-
-  A conditional around each step would do the same, but XLA copies the whole
-  state next to a conditional, and the host reads the mask before each step.
-  """
-  numbers = jnp.argsort(~mask, stable=True)  # of the steps that are done, first
-  _, one = jax.eval_shape(step, state, jnp.int32(0), jax.ShapeDtypeStruct(
-      index.shape[1:], index.dtype))
-  metrics = jax.tree.map(
-      lambda x: jnp.zeros((len(mask), *x.shape), x.dtype), one)
-
-  def own(i, carry):
-    state, metrics = carry
-    number = numbers[i]
-    state, new = step(state, number, index[number])
-    return state, jax.tree.map(
-        lambda all_, x: all_.at[number].set(x), metrics, new)
-  return jax.lax.fori_loop(0, mask.sum(dtype=jnp.int32), own, (state, metrics))
-
-
-def _mean(x: Array, steps: Array) -> Array:
-  """The mean of x [S, ...] over the steps that were done."""
-  if not jnp.issubdtype(x.dtype, jnp.inexact):  # integers and booleans
-    x = x.astype(jnp.float32)
-  return x.sum(0) / jnp.maximum(steps, 1).astype(x.dtype)

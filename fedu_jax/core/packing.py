@@ -10,7 +10,7 @@ from fedu_jax.core.state import PyTree
 SMALL = 8192  # numbers; a vector of BatchNorm or a bias has fewer
 
 
-def packing(tree: PyTree, most: int = SMALL
+def packing(tree: PyTree, most: int | None = SMALL
             ) -> tuple[Callable[[PyTree], PyTree], Callable[[PyTree], PyTree]]:
   """Returns functions that join the small arrays of trees, and split them.
 
@@ -19,7 +19,7 @@ def packing(tree: PyTree, most: int = SMALL
 
   Args:
     tree: a tree, or its shapes. Both functions are for trees like this one.
-    most: the largest size of an array that is joined.
+    most: the largest size of an array that is joined; None joins no arrays.
 
   Returns:
     The function that joins: tree -> a tree with one vector for each dtype of
@@ -30,7 +30,8 @@ def packing(tree: PyTree, most: int = SMALL
   shapes = [jnp.shape(x) for x in leaves]
   groups: dict[str, list[int]] = {}  # a dtype -> the places of its arrays
   for place, x in enumerate(leaves):
-    if jnp.issubdtype(x.dtype, jnp.inexact) and x.size <= most:
+    small = most is not None and x.size <= most
+    if small and jnp.issubdtype(x.dtype, jnp.inexact):
       groups.setdefault(str(x.dtype), []).append(place)
   joined = {place for group in groups.values() for place in group}
 

@@ -24,7 +24,7 @@ def test_split_is_the_inverse_of_join():
   small.check_equal(again, {k: v for k, v in TREE.items() if k != 'key'})
 
 
-def test_nothing_is_joined_below_the_smallest_size():
-  pack, _ = packing.packing(TREE, -1)
+def test_nothing_is_joined_without_a_size():
+  pack, _ = packing.packing(TREE, None)
   vectors, others = pack(TREE)
   assert not vectors and len(others) == len(jax.tree.leaves(TREE))
