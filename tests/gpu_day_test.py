@@ -81,6 +81,13 @@ def test_a_stage_gets_its_share_or_what_is_left_or_nothing():
   assert budget.left() == 0
 
 
+def test_a_longer_call_gives_a_stage_more():
+  clock, stage = Clock(), Stage('it', 20, 60, '')
+  assert Budget(390, clock=clock).allowance(stage) == 60
+  assert Budget(1170, clock=clock).allowance(stage) == 180
+  assert Budget(1170, measuring=0.1, clock=clock).allowance(stage) == 117
+
+
 def test_after_the_first_call_measurements_leave_time_for_the_paper():
   clock = Clock()
   budget, stage = Budget(100, measuring=0.35, clock=clock), Stage(

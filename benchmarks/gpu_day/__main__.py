@@ -26,6 +26,7 @@ from benchmarks.gpu_day import report
 from benchmarks.gpu_day import results
 from benchmarks.gpu_day import sizes
 from benchmarks.gpu_day.budget import Budget
+from benchmarks.gpu_day.budget import USUAL
 from benchmarks.gpu_day.records import NAME
 from benchmarks.gpu_day.records import Records
 
@@ -49,7 +50,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
                        'of the machine, which are not carried')
   run = verbs.add_parser('run', parents=[both])
   run.add_argument('--out', required=True, type=pathlib.Path)
-  run.add_argument('--seconds', default=390.0, type=float)
+  run.add_argument('--seconds', default=USUAL, type=float)
   run.add_argument('--work', type=pathlib.Path, default=pathlib.Path(
       tempfile.gettempdir(), 'gpu_day'), help='for large files')
   run.add_argument('--before', type=pathlib.Path, help='the results of the '

@@ -4,6 +4,8 @@ from collections.abc import Callable
 import time
 from typing import NamedTuple
 
+USUAL = 390.0  # seconds of a call
+
 
 class Stage(NamedTuple):
   """A part of the day, which is run to its end or cut.
@@ -11,7 +13,8 @@ class Stage(NamedTuple):
   Attributes:
     name: its name in the records.
     least: seconds without which it is not begun.
-    share: seconds after which it is cut.
+    share: seconds after which it is cut; more in a call that is longer than
+      the usual one.
     about: what it finds out, for people.
     fresh: whether it needs a process without the memory of earlier stages.
   """
@@ -49,4 +52,5 @@ class Budget:
   def allowance(self, stage: Stage) -> float:
     """Returns the seconds that a measurement may take; 0 if it must wait."""
     left = self._measuring * self.seconds - self.spent()
-    return min(left, stage.share) if left >= stage.least else 0.0
+    longer = max(1.0, self.seconds / USUAL)
+    return min(left, longer * stage.share) if left >= stage.least else 0.0
