@@ -190,8 +190,9 @@ def test_bytes_are_readable(value, text):
 
 
 @pytest.mark.parametrize('value, text', [
-    (0.0248, '24.8 ms'), (90, '90 s'), (900, '15 min'), (9000, '2.5 h'),
-    (864000, '10 days')])
+    (0, '0 s'), (1.24e-8, '12.4 ns'), (2.1e-5, '21 us'), (0.0248, '24.8 ms'),
+    (0.9998, '1 s'), (90, '90 s'), (900, '15 min'),
+    (9000, '2.5 h'), (864000, '10 days')])
 def test_seconds_are_readable(value, text):
   assert cost_model.of_seconds(value) == text
 

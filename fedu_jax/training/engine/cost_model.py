@@ -219,11 +219,14 @@ def of_bytes(count: float) -> str:
 
 
 def of_seconds(count: float) -> str:
-  """Formats a time: 24.8 ms, 3.1 s, 4.5 min, 2.5 h, 3.5 days."""
-  for unit, size in (('days', 86400), ('h', 3600), ('min', 60)):
+  """Formats a time: 12.4 ns, 24.8 ms, 3.1 s, 4.5 min, 2.5 h, 3.5 days."""
+  for unit, size in (('days', 86400.0), ('h', 3600.0), ('min', 60.0)):
     if count >= 2 * size:
       return f'{count / size:.3g} {unit}'
-  return f'{count:.3g} s' if count >= 1 else f'{1e3 * count:.3g} ms'
+  for unit, size in (('s', 1.0), ('ms', 1e-3), ('us', 1e-6)):
+    if count >= 0.9995 * size:  # rounds to 1 of this unit
+      return f'{count / size:.3g} {unit}'
+  return f'{count / 1e-9:.3g} ns' if count else '0 s'
 
 
 def of_operations(count: float) -> str:
