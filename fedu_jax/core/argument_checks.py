@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fedu_jax.core.pixels import DTYPES
+
 
 def _described(x: Any) -> str:
   shape = getattr(x, 'shape', None)
@@ -23,23 +25,24 @@ def _known(x: Any) -> bool:
   return not isinstance(x, (jax.core.Tracer, jax.ShapeDtypeStruct))
 
 
-def pixels(images: Any, *, channels: int = 0) -> None:
-  """Checks that images are [N, H, W, C] u8, with H, W and C above 0.
+def pixels(images: Any, *, channels: Sequence[int] = ()) -> None:
+  """Checks that images are [N, H, W, C] u8 or u16, with H, W and C above 0.
 
   Args:
     images: an array, or anything with a shape and a dtype.
-    channels: the C that is needed; 0 accepts any.
+    channels: the allowed values of C; none allows any.
 
   Raises:
     ValueError: they are not.
   """
   shape = tuple(getattr(images, 'shape', ()))
-  if getattr(images, 'dtype', None) != np.uint8 or len(shape) != 4 or (
-      0 in shape[1:]) or channels and shape[3] != channels:
+  if str(getattr(images, 'dtype', '')) not in DTYPES or len(shape) != 4 or (
+      0 in shape[1:]) or channels and shape[3] not in channels:
+    wanted = ' or '.join(map(str, channels)) or 'C'
     raise ValueError(
-        f'images are {_described(images)}; they must be uint8 [N, H, W, '
-        f'{channels or "C"}], 0 to 255 (of floats x in 0..1: '
-        'np.round(255 * x).astype(np.uint8))')
+        f'images are {_described(images)}; they must be {" or ".join(DTYPES)} '
+        f'[N, H, W, {wanted}], with white as the largest value (of floats x in '
+        '0..1: np.round(255 * x).astype(np.uint8))')
 
 
 def count(name: str, value: int) -> None:

@@ -68,7 +68,7 @@ def client_arrays(images: PyTree, parts: Sequence[np.ndarray],
   """Copies each client's images to the device, padded to the same number.
 
   Args:
-    images: the images of all clients, [N, H, W, C] u8; or a tree of such
+    images: the images of all clients, [N, H, W, C]; or a tree of such
       arrays, as Labelled is. Of `Lazy` images a process reads only those of the
       clients that its devices hold.
     parts: for each client, the rows of `images` that it owns.
@@ -77,7 +77,7 @@ def client_arrays(images: PyTree, parts: Sequence[np.ndarray],
     most: the number to pad to, if it is more than the largest of `parts` has.
 
   Returns:
-    The stacked images, [K, most, H, W, C] u8, and data sizes, [K] i32.
+    The stacked images, [K, most, H, W, C], and data sizes, [K] i32.
 
   Raises:
     ValueError: there are no parts, or a part names a row that `images` lacks.

@@ -56,13 +56,13 @@ class ServerState(NamedTuple):
 
 class Labelled(NamedTuple):
   """Images with labels, for the supervised upper bound alone."""
-  images: Any  # [N, H, W, C] u8, on the host or the device
+  images: Any  # [N, H, W, C] u8 or u16, on the host or the device
   labels: Any  # [N] i32
 
 
 class ClientArrays(NamedTuple):
   """One client's images, padded to N, the number of the largest client."""
-  images: PyTree  # [N, H, W, C] u8, or Labelled
+  images: PyTree  # [N, H, W, C] u8 or u16, or Labelled
   num_examples: Array  # [] i32; the rows after so many are padding
 
 
@@ -71,7 +71,7 @@ class Batches(NamedTuple):
 
   Batch s is `images[index[s]]`. No batch is stored as an array of its own.
   """
-  images: PyTree  # [N, H, W, C] u8, or Labelled
+  images: PyTree  # [N, H, W, C] u8 or u16, or Labelled
   index: Array  # type: ignore[assignment]  # [S, B] i32, rows of `images`
   mask: Array | None  # [S] bool, the steps that are done; None: all of them
   round: Array  # [] i32
@@ -80,7 +80,7 @@ class Batches(NamedTuple):
 class Learner(NamedTuple):
   """An SSL method as three functions that share a state of the method's own."""
   init: Callable[[ClientState, Array], PyTree]  # (client, round) -> state
-  # (state, images [B, H, W, C] u8, rng) -> (state, metrics)
+  # (state, images [B, H, W, C], rng) -> (state, metrics)
   step: Callable[..., tuple[PyTree, Metrics]]
   # (client, state) -> client, after the last step
   final: Callable[[ClientState, PyTree], ClientState]

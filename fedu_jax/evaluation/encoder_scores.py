@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fedu_jax.core import pixels
 from fedu_jax.core import precision
 from fedu_jax.core.state import Online, Variables
 from fedu_jax.evaluation import probes
@@ -46,9 +47,9 @@ class Settings(NamedTuple):
 class Scorer(NamedTuple):
   """Scores encoders. SSL training sees no labels; scores use them."""
   nets: networks.Nets
-  train_images: np.ndarray  # [N, H, W, 3] u8
+  train_images: np.ndarray  # [N, H, W, C] u8 or u16
   train_labels: np.ndarray  # [N] i32; [0] if the data has none
-  test_images: np.ndarray  # [Q, H, W, 3] u8; [0, H, W, 3] if there are none
+  test_images: np.ndarray  # [Q, H, W, C]; [0, H, W, C] if there are none
   test_labels: np.ndarray  # [Q] i32
   settings: Settings
   seed: int
@@ -161,7 +162,7 @@ class Scorer(NamedTuple):
     size = min(128, len(images))
     order = np.random.RandomState(self.seed).permutation(len(images))
     return online._replace(encoder=networks.with_statistics_of(
-        (images[order[i:i + size]].astype(np.float32) / 255
+        (pixels.to_unit(images[order[i:i + size]])
          for i in range(0, len(images) - size + 1, size)),
         self.nets.encoder, online.encoder))
 

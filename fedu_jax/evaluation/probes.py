@@ -17,6 +17,7 @@ import numpy as np
 import optax
 
 from fedu_jax.core import argument_checks
+from fedu_jax.core import pixels
 from fedu_jax.core import precision
 from fedu_jax.core.state import Array, Variables
 from fedu_jax.learners.losses import unit
@@ -27,7 +28,7 @@ from fedu_jax.runtime import host_memory
 @functools.partial(jax.jit, static_argnames=('apply', 'module', 'batch_size'))
 def _embed(images, variables, *, apply, module, batch_size):
   return jax.lax.map(
-      lambda batch: apply(module, variables, batch.astype(jnp.float32) / 255),
+      lambda batch: apply(module, variables, pixels.to_unit(batch)),
       images.reshape(-1, batch_size, *images.shape[1:]))
 
 
@@ -58,7 +59,7 @@ def embed(apply: Callable[..., Array], module: nn.Module, variables: Variables,
       module.
     module: the encoder.
     variables: the encoder's variables.
-    images: [N, H, W, C] u8.
+    images: [N, H, W, C] u8 or u16.
     batch_size: images per step; it affects memory only.
 
   Returns:
@@ -81,7 +82,7 @@ def embed(apply: Callable[..., Array], module: nn.Module, variables: Variables,
   batch_size = min(batch_size, count)
   padded = -(-count // batch_size) * batch_size
   images = np.concatenate([images, np.zeros(
-      (padded - count, *images.shape[1:]), np.uint8)])
+      (padded - count, *images.shape[1:]), images.dtype)])
   try:
     out = _embed(jnp.asarray(images), variables, apply=apply, module=module,
                  batch_size=batch_size)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from fedu_jax.core import pixels
 from fedu_jax.core.state import Online
 from fedu_jax.data import sources
 from fedu_jax.evaluation import geometry as measures
@@ -101,6 +102,11 @@ def transfer(scorer: Scorer, online: Online, choice: str) -> dict[str, float]:
     raise BadInput(f'protocol transfer:{choice} needs labelled training and '
                    'test images: choose another data set')
   assert data.test_images is not None  # labels never come without images
+  here, other = scorer.train_images.shape[-1], data.train_images.shape[-1]
+  if here != other:
+    raise BadInput(f'protocol transfer:{choice}: its images have {other} '
+                   f'channels, and this encoder takes {here}: choose another '
+                   'data set')
   there = scorer._replace(
       train_images=np.asarray(data.train_images),
       train_labels=data.train_labels,
@@ -122,10 +128,9 @@ def geometry(scorer: Scorer, online: Online, choice: str) -> dict[str, float]:
     images = scorer.train_images
   rngs = jax.random.split(jax.random.key(scorer.seed))
   draw = jax.jit(augment.make_view(**scorer.view))
-  views = [np.asarray(np.round(255 * np.concatenate([
+  views = [pixels.from_unit(np.concatenate([
       draw(images[i:i + 500], jax.random.fold_in(rng, i))
-      for i in range(0, len(images), 500)]))).astype(np.uint8)
-      for rng in rngs]
+      for i in range(0, len(images), 500)]), images.dtype) for rng in rngs]
   z1, z2 = (scorer.embed(online.encoder, x) for x in views)
   return {'alignment': float(measures.alignment(z1, z2)),
           'uniformity': float(measures.uniformity(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from fedu_jax.core import pixels
 from fedu_jax.core import precision
 from fedu_jax.core.state import Array, PyTree, Variables
 from fedu_jax.data import dataset
@@ -62,9 +63,9 @@ def semi_supervised(
   Args:
     module: the encoder.
     encoder: the encoder's variables.
-    images: the images with labels, [N, H, W, C] u8.
+    images: the images with labels, [N, H, W, C] u8 or u16.
     labels: [N] i32.
-    test_images: [Q, H, W, C] u8.
+    test_images: [Q, H, W, C], of the same dtype.
     test_labels: [Q] i32.
     rng: a key for the head's weights and the order of examples.
     num_classes: C.
@@ -89,7 +90,7 @@ def semi_supervised(
   state = (encoder, top, optax.adam(learning_rate).init(params))
   train = functools.partial(_epoch, module=module, head=head, size=size,
                             learning_rate=learning_rate)
-  pixels, targets = jnp.asarray(images), jnp.asarray(labels)
+  inputs, targets = jnp.asarray(images), jnp.asarray(labels)
 
   def order(e):
     return jax.random.permutation(jax.random.fold_in(rng_order, e), len(images))
@@ -99,11 +100,11 @@ def semi_supervised(
     return float(probes.accuracy(
         logits, jnp.asarray(test_labels), batch_size))
 
-  state = train(state, pixels, targets, order(0),
+  state = train(state, inputs, targets, order(0),
                 mode='tune' if fine_tune else 'warm')
   if fine_tune:
     for e in range(1, epochs):
-      state = train(state, pixels, targets, order(e), mode='tune')
+      state = train(state, inputs, targets, order(e), mode='tune')
     return score(state, embed(state[0], test_images))
   # The encoder no longer changes, so its features are computed once.
   known = embed(state[0], images)
@@ -113,10 +114,6 @@ def semi_supervised(
     state = train(state, known, targets, order(e), mode='head')
     best = max(best, score(state, test))
   return best
-
-
-def _scaled(images: Array) -> Array:
-  return images.astype(jnp.float32) / 255
 
 
 @functools.partial(jax.jit, static_argnames=(
@@ -136,7 +133,7 @@ def _epoch(state: PyTree, inputs: Array, labels: Array, order: Array, *,
     if mode == 'head':
       return head.apply(top._asdict(), x, train=False), (encoder, top)
     z, changed = module.apply(
-        encoder._asdict(), _scaled(x), train=True,
+        encoder._asdict(), pixels.to_unit(x), train=True,
         method=networks.features_method(module), mutable=['batch_stats'])
     # The projector does not run, so its statistics stay.
     stats = {**encoder.batch_stats, **changed.get('batch_stats', {})}

@@ -1,11 +1,15 @@
-"""SimCLR's random views of uint8 images, drawn inside jit.
+"""SimCLR's random views of images, drawn inside jit.
 
-Each transform is written for ONE image, [H, W, 3] f32, and follows torchvision
+Each transform is written for ONE image, [H, W, C] f32, and follows torchvision
 on PIL images. PIL keeps 8 bits a channel after each operation: it rounds
 resized pixels and luma, and truncates blends (brightness, contrast, saturation)
 and the hue and saturation of HSV. With `ViewConfig.eight_bit`, the default,
 views do the same. Without it they keep fractions, and each blend leaves an
-image 0.45 to 0.47 levels of 255 brighter than PIL's on average.
+image 0.45 to 0.47 levels of 255 brighter than PIL's on average. Images of 16
+bits are always computed in fractions.
+
+A grey image, C = 1, has no colour. Saturation, hue and greyscale would leave it
+as it is, so they are left out; the other draws are those of a colour image.
 
 Functions of this module that take an image compute in 0..1, without rounding.
 Those of `eight_bit_colours` compute in whole levels, 0..255. Draws use 32 bits,
@@ -20,6 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from fedu_jax.core import argument_checks
+from fedu_jax.core import pixels
 from fedu_jax.core import precision
 from fedu_jax.core.state import Array
 from fedu_jax.learners import eight_bit_colours as levels
@@ -40,7 +45,7 @@ class ViewConfig(NamedTuple):
   saturation: float = 0.8
   hue: float = 0.2  # shift uniform in -+ this, in turns of the colour circle
   greyscale: float = 0.2  # probability
-  eight_bit: bool = True  # whole levels after each operation, as in PIL
+  eight_bit: bool = True  # uint8: whole levels after each operation, as in PIL
 
 
 class Arithmetic(NamedTuple):
@@ -138,7 +143,9 @@ def _resize(image: Array, rows: Array, columns: Array) -> Array:
 
 
 def grey(image: Array) -> Array:
-  """The luma of each pixel, [H, W, 3] -> [H, W, 1]."""
+  """The luma of each pixel, [H, W, C] -> [H, W, 1]."""
+  if image.shape[-1] == 1:
+    return image
   return jnp.matmul(image, jnp.array(_LUMA, image.dtype)[:, None],
                     precision=precision.FULL)
 
@@ -197,7 +204,7 @@ def colour_jitter(image: Array, rng: Array, *, brightness: float,
   in torchvision, because the conversion to PIL's HSV and back changes an image.
 
   Args:
-    image: [H, W, 3] f32.
+    image: [H, W, C] f32; of a grey one, brightness and contrast change.
     rng: a key.
     brightness: see `ViewConfig`, as are the next three.
     contrast: see there.
@@ -206,7 +213,7 @@ def colour_jitter(image: Array, rng: Array, *, brightness: float,
     arithmetic: UNROUNDED or EIGHT_BIT, which also sets the image's range.
 
   Returns:
-    The adjusted image, [H, W, 3] f32.
+    The adjusted image, [H, W, C] f32.
   """
   rng_order, rng_factor, rng_hue = jax.random.split(rng, 3)
   strength = jnp.array([brightness, contrast, saturation])
@@ -215,8 +222,6 @@ def colour_jitter(image: Array, rng: Array, *, brightness: float,
       maxval=1 + strength)
   shift = _uniform(rng_hue, minval=-hue, maxval=hue)
   order = jax.random.permutation(rng_order, 4)  # 3 is the hue
-  place = jnp.argmax(order == 3)  # the number of blends before the hue
-  blends = order[jnp.nonzero(order != 3, size=3)[0]]
 
   def adjust(image, which):
     luma = arithmetic.grey(image)
@@ -226,6 +231,11 @@ def colour_jitter(image: Array, rng: Array, *, brightness: float,
          jnp.full_like(luma, 1) * arithmetic.mean(luma)], luma)
     return arithmetic.blend(image, reference, factors[which])
 
+  if image.shape[-1] == 1:
+    first = jnp.argmax(order == 1) < jnp.argmax(order == 0)
+    return adjust(adjust(image, first.astype(int)), 1 - first.astype(int))
+  place = jnp.argmax(order == 3)  # the number of blends before the hue
+  blends = order[jnp.nonzero(order != 3, size=3)[0]]
   for i in range(3):
     image = jnp.where(i < place, adjust(image, blends[i]), image)
   if hue > 0 or arithmetic is UNROUNDED:
@@ -236,12 +246,11 @@ def colour_jitter(image: Array, rng: Array, *, brightness: float,
 
 
 def _view(image: Array, rng: Array, config: ViewConfig) -> Array:
-  """One random view of one image [H, W, 3] u8 -> [H, W, 3] f32 in 0..1."""
+  """One random view of one image, [H, W, C] -> [H, W, C] f32 in 0..1."""
   rng_box, rng_jitter, rng_chance = jax.random.split(rng, 3)
-  arithmetic = EIGHT_BIT if config.eight_bit else UNROUNDED
-  image = image.astype(jnp.float32)
-  if not config.eight_bit:
-    image = image / 255
+  eight_bit = config.eight_bit and image.dtype == jnp.uint8
+  arithmetic = EIGHT_BIT if eight_bit else UNROUNDED
+  image = image.astype(jnp.float32) if eight_bit else pixels.to_unit(image)
   box = crop_box(rng_box, *image.shape[:2], scale=config.scale,
                  ratio=config.ratio)
   image = arithmetic.resize(image, *matrices(image, *box))
@@ -254,21 +263,23 @@ def _view(image: Array, rng: Array, config: ViewConfig) -> Array:
         contrast=config.contrast, saturation=config.saturation, hue=config.hue,
         arithmetic=arithmetic)
     image = jnp.where(chance[1] < config.jitter, jittered, image)
-  if config.greyscale > 0:
+  if config.greyscale > 0 and image.shape[-1] > 1:
     image = jnp.where(chance[2] < config.greyscale,
                       jnp.broadcast_to(arithmetic.grey(image), image.shape),
                       image)
-  return image / 255 if config.eight_bit else image
+  return image / 255 if eight_bit else image
 
 
 def simclr_view(images: Array, rng: Array,
                 config: ViewConfig = ViewConfig()) -> Array:
-  """One random view of each image, [B, H, W, 3] u8 -> [B, H, W, 3] f32.
+  """One random view of each image, [B, H, W, C] -> [B, H, W, C] f32.
+
+  Images are u8 or u16, with 1 or 3 channels.
 
   Raises:
     ValueError: the images have another shape or dtype.
   """
-  argument_checks.pixels(images, channels=3)
+  argument_checks.pixels(images, channels=pixels.CHANNELS)
   rngs = jax.random.split(rng, len(images))
   return jax.vmap(functools.partial(_view, config=config))(images, rngs)
 

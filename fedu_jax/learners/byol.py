@@ -58,7 +58,7 @@ def byol_step(state: StepState, images: Array, rng: Array, *,
 
   Args:
     state: the client's networks and optimiser.
-    images: [B, H, W, C] u8.
+    images: [B, H, W, C] u8 or u16.
     rng: a key for the two views.
     nets: the encoder's and the predictor's modules.
     view: (images, rng) -> one random view of each image, f32.

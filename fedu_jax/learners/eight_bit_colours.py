@@ -31,7 +31,9 @@ def resize(image: Array, rows: Array, columns: Array) -> Array:
 
 
 def grey(image: Array) -> Array:
-  """The luma of each pixel, rounded to a level: [H, W, 3] -> [H, W, 1]."""
+  """The luma of each pixel, rounded to a level: [H, W, C] -> [H, W, 1]."""
+  if image.shape[-1] == 1:
+    return image
   r, g, b = (image[..., i:i + 1] * weight for i, weight in enumerate(_LUMA))
   return jnp.floor((r + g + b + 32768) / 65536)
 

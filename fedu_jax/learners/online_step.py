@@ -19,7 +19,7 @@ from fedu_jax.core.state import (
 from fedu_jax.learners.losses import unit
 from fedu_jax.models import networks
 
-View = Callable[[Array, Array], Array]  # (images u8, rng) -> images f32
+View = Callable[[Array, Array], Array]  # (pixels, rng) -> images f32
 MakeTx = Callable[[Array], optax.GradientTransformation]  # round -> transform
 
 

@@ -127,7 +127,8 @@ def _plan(config) -> tuple[forecast.Forecast, forecast.Machine, float, str]:
   if plan_flags.RATE.value:
     return found, machine, float(plan_flags.RATE.value), 'as given'
   return (found, machine,
-          step_cost.measured(build.recipe(config), data.train_images.shape[1:],
+          step_cost.measured(build.recipe(config),
+                             step_cost.one_of(data.train_images),
                              found.per_image, seed=config.seed),
           f'as measured on a device here ({jax.devices()[0].device_kind})')
 

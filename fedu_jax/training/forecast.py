@@ -98,13 +98,13 @@ class Round(NamedTuple):
     state: the result of `round_program.shapes`.
     sizes: the sizes of the federation, with its store.
     here: the clients on each group of devices.
-    images: [N, H, W, C] of a client, padded to the largest.
+    images: [N, H, W, C] of a client, padded to the largest; abstract.
   """
   recipe: Recipe
   state: tuple[ServerState, ClientState, Any]
   sizes: cost_model.Sizes
   here: int
-  images: tuple[int, ...]
+  images: jax.ShapeDtypeStruct
 
   def compile(self, layout: device_mesh.Layout) -> jax.stages.Compiled:
     """Compiles the round for a layout of groups of devices."""
@@ -155,7 +155,7 @@ def forecast(config: Config, data: sources.Dataset, machine: Machine, *,
   """
   recipe = build.recipe(config, machine.backend)
   lengths = [len(part) for part in prepare.parts_of(config, data)]
-  shape = data.train_images.shape[1:]
+  image = step_cost.one_of(data.train_images)
   group = config.devices_per_client
   chips = (machine.chips or accelerators.wanted(config.devices).most
            or len(jax.devices()))
@@ -165,11 +165,11 @@ def forecast(config: Config, data: sources.Dataset, machine: Machine, *,
   sampled = recipe.is_sampled(config.clients)
   groups, share = device_mesh.spread(
       config.cohort if sampled else config.clients, chips // group)
-  state = shapes(recipe, shape)
+  state = shapes(recipe, image.shape)
   server, client, _ = state
   sizes = memory_needs.sizes_of(
-      recipe, server, client, lengths, image=int(np.prod(shape)),
-      data=data.train_images.size, groups=groups,
+      recipe, server, client, lengths, image=image.size * image.dtype.itemsize,
+      data=data.train_images.size * image.dtype.itemsize, groups=groups,
       at_once=config.clients_per_device or share)
   sizes = sizes._replace(
       store=placement.store_of(recipe, sizes, machine.memories))
@@ -182,11 +182,11 @@ def forecast(config: Config, data: sources.Dataset, machine: Machine, *,
     # It does not fit, so there is no need to compile.
     peak, note = cost_model.program_at_least(sizes), ''
   else:
-    peak, note = measure(Round(recipe, state, sizes, here,
-                               (max(lengths), *shape)))
+    padded = image.update(shape=(max(lengths), *image.shape))
+    peak, note = measure(Round(recipe, state, sizes, here, padded))
   kept = sizes.server + here * (sizes.state + sizes.images)
   return Forecast(sizes, peak, peak - kept,
-                  step_cost.per_image(recipe, client, shape), recipe.in_sums,
+                  step_cost.per_image(recipe, client, image), recipe.in_sums,
                   note)
 
 
@@ -205,7 +205,7 @@ def shapes(recipe: Recipe, shape: tuple[int, ...]
 
 def compile_round(recipe: Recipe,
                   state: tuple[ServerState, ClientState, Any],
-                  images: tuple[int, ...], *, layout: device_mesh.Layout,
+                  images: jax.ShapeDtypeStruct, *, layout: device_mesh.Layout,
                   rows: int, store: str, together: int = 1
                   ) -> jax.stages.Compiled:
   """Compiles a round for abstract arguments.
@@ -215,7 +215,7 @@ def compile_round(recipe: Recipe,
   Args:
     recipe: the recipe of the federation.
     state: the result of `round_program.shapes`.
-    images: [N, H, W, C] of a client, padded to the largest.
+    images: [N, H, W, C] of a client, padded to the largest; abstract.
     layout: the layout of the clients that train at once.
     rows: the clients on all devices together, with padding.
     store: 'device', 'host' or 'disk'.

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 import pathlib
 import time
 
+import jax
 import numpy as np
 
 from fedu_jax.core.state import Online
@@ -32,7 +33,7 @@ def check(recipe: Recipe, where: placement.Place, online: Online,
     recipe: the recipe of all of them.
     where: the place of each of them.
     online: a server's first network.
-    images: [N, H, W, C] u8.
+    images: [N, H, W, C] u8 or u16.
     parts: for each federation and client, its rows of `images`.
     folders: the folders of the runs.
 
@@ -60,7 +61,8 @@ def check(recipe: Recipe, where: placement.Place, online: Online,
       slice_=0 if where.store == 'device' else where.layout.padded)
   compiled = forecast.compile_round(
       recipe, round_program.shapes(recipe, online, shape),
-      (max(map(len, parts[0])), *shape), layout=where.layout, store=where.store,
+      jax.ShapeDtypeStruct((max(map(len, parts[0])), *shape), images.dtype),
+      layout=where.layout, store=where.store,
       rows=sizes.clients if drawn else where.layout.padded, together=together)
   placement.check(recipe, where, compiled, together=together)
   return time.perf_counter() - began

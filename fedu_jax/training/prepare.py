@@ -164,7 +164,7 @@ def scorer_of(config: Config, nets: networks.Nets,
   return Scorer(
       nets, np.asarray(images),
       nothing if data.train_labels is None else data.train_labels,
-      np.zeros((0, *images.shape[1:]), np.uint8) if test is None
+      np.zeros((0, *images.shape[1:]), images.dtype) if test is None
       else np.asarray(test),
       nothing if data.test_labels is None else data.test_labels,
       settings, config.seed, dict(config.view), config.data.dir,

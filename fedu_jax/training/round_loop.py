@@ -51,7 +51,7 @@ def federate(members: Sequence[prepare.Member], *, recipe: Recipe,
     members: the federations.
     recipe: the recipe of all of them.
     where: the place that `placement.choose` found.
-    examples: the training data: images u8 [N, H, W, C], or Labelled.
+    examples: the training data: images [N, H, W, C], or Labelled.
     compiling: seconds already spent on compiling the round.
 
   Returns:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedu_jax.core.state import ClientState, Labelled, PyTree
+from fedu_jax.data.lazy_arrays import Images
 from fedu_jax.models import networks
 from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training.engine import placement
@@ -66,44 +67,54 @@ def _inner(params: dict[str, Any]) -> list[Any]:
           if hasattr(getattr(x, 'jaxpr', x), 'eqns')]
 
 
-def examples(recipe: Recipe, shape: tuple[int, ...],
+def one_of(images: Images) -> jax.ShapeDtypeStruct:
+  """Returns the shape [H, W, C] and the dtype of one of many images."""
+  return jax.ShapeDtypeStruct(images.shape[1:], images.dtype)
+
+
+def examples(recipe: Recipe, images: jax.ShapeDtypeStruct,
              make: Callable[..., Any] = lambda x: x) -> PyTree:
   """Makes abstract training data: images, with labels if the learner has them.
 
   Args:
     recipe: the recipe of the federation.
-    shape: [N, H, W, C].
+    images: [N, H, W, C].
     make: turns each array's shape and dtype into the result.
   """
-  images = make(jax.ShapeDtypeStruct(shape, jnp.uint8))
-  return Labelled(images, make(jax.ShapeDtypeStruct(
-      shape[:1], jnp.int32))) if recipe.labelled else images
+  labels = jax.ShapeDtypeStruct(images.shape[:1], jnp.int32)
+  return (Labelled(make(images), make(labels)) if recipe.labelled
+          else make(images))
 
 
 def per_image(recipe: Recipe, client: ClientState,
-              shape: tuple[int, ...]) -> float:
+              image: jax.ShapeDtypeStruct) -> float:
   """Counts the operations of a step for one image.
 
   Args:
     recipe: the recipe of the federation.
     client: the shapes of one client's state.
-    shape: [H, W, C] of its images.
+    image: [H, W, C], the shape and dtype of an image.
   """
   learner = recipe.learner
-  images = examples(recipe, (recipe.batch_size, *shape))
+  images = examples(recipe, _batch(recipe, image))
   found = jax.make_jaxpr(lambda client, images, rng: learner.step(
       learner.init(client, jnp.int32(0)), images, rng))(
           client, images, jax.eval_shape(lambda: jax.random.key(0)))
   return operations(found) / recipe.batch_size
 
 
-def measured(recipe: Recipe, shape: tuple[int, ...], work: float, *,
+def _batch(recipe: Recipe, image: jax.ShapeDtypeStruct
+           ) -> jax.ShapeDtypeStruct:
+  return image.update(shape=(recipe.batch_size, *image.shape))
+
+
+def measured(recipe: Recipe, image: jax.ShapeDtypeStruct, work: float, *,
              seed: int) -> float:
   """Times steps on one device; returns the operations a second.
 
   Args:
     recipe: the recipe of the federation.
-    shape: [H, W, C] of its images.
+    image: [H, W, C], the shape and dtype of an image.
     work: what `per_image` counts.
     seed: of the weights and images.
 
@@ -115,9 +126,10 @@ def measured(recipe: Recipe, shape: tuple[int, ...], work: float, *,
 
   @jax.jit
   def start(rng):
-    online = networks.init_online(recipe.nets, rng, jnp.zeros((2, *shape)))
+    zeros = jnp.zeros((2, *image.shape))
+    online = networks.init_online(recipe.nets, rng, zeros)
     _, clients = round_program.init_state(
-        recipe, online, np.ones(1), rng, jnp.zeros((1, *shape)))
+        recipe, online, np.ones(1), rng, zeros[:1])
     client = jax.tree.map(lambda x: x[0], clients)
     return learner.init(client, jnp.int32(0))
 
@@ -126,7 +138,7 @@ def measured(recipe: Recipe, shape: tuple[int, ...], work: float, *,
     return jax.lax.scan(lambda state, x: learner.step(state, *x), state,
                         (images, rngs))
   rngs = jax.random.split(rng, steps)
-  of_step = functools.partial(examples, recipe, (recipe.batch_size, *shape))
+  of_step = functools.partial(examples, recipe, _batch(recipe, image))
   stacked = of_step(lambda x: jax.ShapeDtypeStruct((steps, *x.shape), x.dtype))
   compiled = run.lower(jax.eval_shape(start, rng), stacked, rngs).compile()
   needed: Any = compiled.memory_analysis()
@@ -138,8 +150,8 @@ def measured(recipe: Recipe, shape: tuple[int, ...], work: float, *,
         f'({placement.device_bytes() / 1e9:.0f} GB), and cannot be timed: give '
         'its speed with --rate, or choose a smaller config.model')
   images = jax.tree.map(lambda x: jax.random.randint(
-      rng, x.shape, 0, 256 if x.dtype == jnp.uint8 else 2).astype(x.dtype),
-      stacked)
+      rng, x.shape, 0, 2 if x.dtype == jnp.int32 else jnp.iinfo(x.dtype).max
+  ).astype(x.dtype), stacked)
   took = []
   state = start(rng)
   for _ in range(3):

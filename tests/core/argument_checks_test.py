@@ -27,7 +27,7 @@ def embed(images, **choices):
 def test_images_must_be_bytes(images):
   """Floats in 0..1 would be divided by 255, and give features of black images.
   """
-  with pytest.raises(ValueError, match=r'must be uint8 \[N, H, W'):
+  with pytest.raises(ValueError, match=r'must be uint8 or uint16 \[N, H, W'):
     embed(images)
   with pytest.raises((ValueError, AttributeError), match='uint8|shape'):
     augment.make_view()(images, RNG)
@@ -41,8 +41,8 @@ def test_no_images_have_no_features():
 def test_images_of_other_channels():
   with pytest.raises(ValueError, match='cannot take images'):
     embed(PIXELS[..., :1])
-  with pytest.raises(ValueError, match='W, 3'):
-    augment.make_view()(PIXELS[..., :1], RNG)
+  with pytest.raises(ValueError, match='W, 1 or 3'):
+    augment.make_view()(PIXELS[..., :2], RNG)
   with pytest.raises(ValueError, match='batch_size is 0'):
     embed(PIXELS, batch_size=0)
 

@@ -127,7 +127,8 @@ def test_a_step_is_eight_passes_of_the_network():
   crops = 2 * 2 * 2 * side * side * side * 3
   client = forecast.shapes(build.recipe(config), (side, side, 3))[1]
   found = step_cost.per_image(
-      build.recipe(config), client, (side, side, 3))
+      build.recipe(config), client, jax.ShapeDtypeStruct(
+          (side, side, 3), jnp.uint8))
   assert found == pytest.approx(passes + crops, rel=0.02)
 
 
@@ -233,7 +234,8 @@ def test_what_cannot_fit_is_not_compiled(monkeypatch):
 def test_a_step_that_does_not_fit_here_is_not_timed(monkeypatch):
   monkeypatch.setattr(placement, 'device_bytes', lambda: 10**5)
   with pytest.raises(BadInput, match='give its speed with --rate'):
-    step_cost.measured(build.recipe(config_of()), (8, 8, 3), 1e6, seed=0)
+    step_cost.measured(build.recipe(config_of()), jax.ShapeDtypeStruct(
+        (8, 8, 3), jnp.uint8), 1e6, seed=0)
 
 
 def ask(folder, *flags):

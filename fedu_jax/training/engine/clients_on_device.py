@@ -30,7 +30,7 @@ class ClientsOnDevice(Federation):
         one only.
       saved: the checkpoints of each federation.
       recipe: the recipe of all of them.
-      examples: the training data: images u8 [N, H, W, C], or Labelled.
+      examples: the training data: images [N, H, W, C], or Labelled.
       layout: the layout of the clients.
     """
     self._recipe = recipe.with_full_steps(

@@ -57,7 +57,7 @@ class ClientsStreamed(Federation):
       start: the start of the federation.
       saved: its checkpoints.
       recipe: its recipe.
-      examples: the training data: images u8 [N, H, W, C], or Labelled. They
+      examples: the training data: images [N, H, W, C], or Labelled. They
         stay on the host.
       layout: the layout of a slice, with the clients that train at once.
       make_store: (client, num_examples) -> the store.

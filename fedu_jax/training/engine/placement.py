@@ -1,5 +1,6 @@
 """Chooses the store of a federation's clients and the devices that train."""
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -40,7 +41,7 @@ def choose(recipe: Recipe, online: Online, images: Images,
   Args:
     recipe: the recipe of the federation.
     online: the server's first network.
-    images: [N, H, W, C] u8.
+    images: [N, H, W, C] u8 or u16.
     parts: for each client, its rows of `images`.
     num_members: the number of federations.
 
@@ -67,8 +68,8 @@ def choose(recipe: Recipe, online: Online, images: Images,
   server, client, _ = round_program.shapes(recipe, online, shape)
   sizes = memory_needs.sizes_of(
       recipe, server, client, [len(part) for part in parts],
-      image=int(np.prod(shape)),
-      data=0 if isinstance(images, Lazy) else images.size,
+      image=math.prod(shape) * images.dtype.itemsize,
+      data=0 if isinstance(images, Lazy) else images.nbytes,
       groups=groups, at_once=layout.padded // groups)
   here = machine(layout)
   sizes = sizes._replace(store=store_of(recipe, sizes, here))

@@ -142,8 +142,8 @@ def test_a_round_is_compiled_once_and_is_no_smaller_than_the_formula(tmp_path):
   shape = data.train_images.shape[1:]
   foreseen = forecast.compile_round(
       recipe, round_program.shapes(recipe, one.online, shape),
-      (max(map(len, one.parts)), *shape), layout=where.layout, rows=len(
-          one.parts), store='device')
+      jax.ShapeDtypeStruct((max(map(len, one.parts)), *shape), 'uint8'),
+      layout=where.layout, rows=len(one.parts), store='device')
   saved = checkpoint.Checkpoints(tmp_path / 'checkpoints', keep=1)
   run = clients_on_device.ClientsOnDevice(
       [one.start], [saved], recipe=recipe, examples=data.train_images,
