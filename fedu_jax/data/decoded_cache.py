@@ -18,6 +18,7 @@ from fedu_jax.runtime import machine
 
 Arrays = TypeVar('Arrays', bound=Any)  # a NamedTuple of arrays or None
 _PREFIX = '.fedu_jax-'
+_JOURNAL = '.journal'
 _STATE = 16  # digits of the hash that `state_of` returns
 
 
@@ -64,14 +65,14 @@ def kept(beside: pathlib.Path, name: str, state: str, kind: type[Arrays],
   def load(path):
     with open(path, 'rb') as raw, np.load(raw, allow_pickle=False) as file:
       return kind(**file)
-  beside = beside.resolve()
-  if (found := _found(beside, name, state, load, fits)) is not None:
-    return found
+  beside, file = beside.resolve(), file_name(name, state, '.npz')
+  if (before := found(beside, file, load, fits)) is not None:
+    return before
   data = read()
-  path = _folder(beside) / _file(name, state)
+  path = folder_of(beside) / file
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    _tidy(beside, name, keep=path)
+    tidy(beside, name, keep=path)
     _write(path, {field: x for field, x in data._asdict().items()
                   if isinstance(x, np.ndarray)})
   except OSError:
@@ -92,8 +93,8 @@ def mapped(beside: pathlib.Path, name: str, state: str, kind: type[Arrays],
       labels = {x: file[x] for x in file.files if not x.endswith('images')}
       return kind(**labels, **{x: npz.member(path, x)
                                for x in file.files if x not in labels})
-  found = _found(beside.resolve(), name, state, load, fits)
-  return read() if found is None else found
+  before = found(beside.resolve(), file_name(name, state, '.npz'), load, fits)
+  return read() if before is None else before
 
 
 def is_images(images: Images, size: int) -> bool:
@@ -103,15 +104,25 @@ def is_images(images: Images, size: int) -> bool:
           and (not size or images.shape[1:3] == (size, size)))
 
 
-def _found(beside: pathlib.Path, name: str, state: str,
-           load: Callable[[pathlib.Path], Arrays],
-           fits: Callable[[Arrays], bool]) -> Arrays | None:
-  """Loads the cache file of this state from either folder; None if absent."""
+def found(beside: pathlib.Path, file: str,
+          load: Callable[[pathlib.Path], Arrays],
+          fits: Callable[[Arrays], bool]) -> Arrays | None:
+  """Loads a cache file from either folder.
+
+  Args:
+    beside: the folder of the data, resolved.
+    file: the name of the file, from `file_name`.
+    load: reads a file.
+    fits: whether what was read can be right.
+
+  Returns:
+    What `load` returns; None if there is no file, or a damaged one.
+  """
   for folder in _folders(beside):
-    path = folder / _file(name, state)
+    path = folder / file
     try:
-      if path.is_file() and fits(found := load(path)):
-        return found
+      if path.is_file() and fits(arrays := load(path)):
+        return arrays
     except MemoryError:
       raise
     except Exception:  # a damaged or foreign file can raise any error
@@ -134,34 +145,58 @@ def _write(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
     raise
 
 
-def _tidy(beside: pathlib.Path, name: str, *, keep: pathlib.Path) -> None:
+def tidy(beside: pathlib.Path, name: str, *, keep: pathlib.Path) -> None:
   """Removes cache files of this name for other states of the data.
 
   A process that is reading such a file can go on. Parts that a running process
   has locked stay.
+
+  Args:
+    beside: the folder of the data, resolved.
+    name: the name of the decoding.
+    keep: the cache file that stays, with its part and its journal.
   """
-  # File names of earlier versions have no state.
+  part = re.escape(durable_files.PART)
+  # File names of earlier versions have no state, and parts a process id.
   ours = (rf'{re.escape(_PREFIX + name)}(-[0-9a-f]{{{_STATE}}})?'
-          rf'(\.npz|\.[0-9]+{re.escape(durable_files.PART)})')
+          rf'(\.npz|\.npy|\.npy{part}|\.npy{_JOURNAL}|\.[0-9]+{part})')
   for folder in _folders(beside):
     with contextlib.suppress(OSError):
       for path in folder.iterdir() if _may_write(folder) else ():
-        if path != keep and re.fullmatch(ours, path.name):
+        if re.fullmatch(ours, path.name) and path not in (
+            keep, part_of(keep), journal_of(keep)):
           with contextlib.suppress(OSError):
             _remove(path)
 
 
 def _remove(path: pathlib.Path) -> None:
-  if path.suffix != durable_files.PART:
+  kept, ending = path.with_suffix(''), path.suffix
+  if ending == _JOURNAL or kept.suffix == '.npy':
+    with durable_files.held(journal_of(kept)) as free:
+      if free:
+        part_of(kept).unlink(missing_ok=True)
+        journal_of(kept).unlink()
+  elif ending == durable_files.PART:
+    with durable_files.held(path) as free:
+      if free:
+        path.unlink()
+  else:
     path.unlink()
-    return
-  with durable_files.held(path) as free:
-    if free:
-      path.unlink()
 
 
-def _file(name: str, state: str) -> str:
-  return f'{_PREFIX}{name}-{state}.npz'
+def file_name(name: str, state: str, ending: str) -> str:
+  """The name of a cache file."""
+  return f'{_PREFIX}{name}-{state}{ending}'
+
+
+def part_of(path: pathlib.Path) -> pathlib.Path:
+  """The unfinished file of a cache file that is made in several starts."""
+  return path.with_name(path.name + durable_files.PART)
+
+
+def journal_of(path: pathlib.Path) -> pathlib.Path:
+  """The journal of that file, which has its lock."""
+  return path.with_name(path.name + _JOURNAL)
 
 
 def _folders(beside: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
@@ -170,8 +205,8 @@ def _folders(beside: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
       hashlib.sha256(os.fsencode(beside)).hexdigest()[:16]) or beside
 
 
-def _folder(beside: pathlib.Path) -> pathlib.Path:
-  """The folder for a new cache file."""
+def folder_of(beside: pathlib.Path) -> pathlib.Path:
+  """The folder for a new cache file; `beside` is resolved."""
   with_data, in_cache = _folders(beside)
   return with_data if _may_write(with_data) else in_cache
 

@@ -12,12 +12,10 @@ have different cameras, so each client has its own depth.
 """
 
 import collections
-from collections.abc import Callable, Iterator, Sequence
-import concurrent.futures
+from collections.abc import Callable
 import functools
-import os
 import pathlib
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,6 +23,10 @@ from fedu_jax.data import decoded_cache
 from fedu_jax.data import folder_listing
 from fedu_jax.data import image_files
 from fedu_jax.data import reading_report
+from fedu_jax.data import resumable_decoding
+from fedu_jax.data.decoding_journal import Done
+from fedu_jax.data.decoding_threads import in_order
+from fedu_jax.data.folder_cache import Cache
 from fedu_jax.data.image_depth import Undeclared
 from fedu_jax.data.image_depth import Unreadable
 from fedu_jax.data.image_files import decode
@@ -33,15 +35,12 @@ from fedu_jax.data.lazy_arrays import Images, Lazy
 from fedu_jax.data.reading_report import Files
 from fedu_jax.data.reading_report import shown
 from fedu_jax.data.reading_report import unreadable
-from fedu_jax.runtime import host_memory
+from fedu_jax.data.resumable_decoding import Job
 from fedu_jax.runtime.errors import BadInput
 
 DEFAULT_SIZE = 32  # pixels of a side, if the config does not say
 
 Progress = Callable[[int, int], None]  # called with (done, total)
-
-_MOST_THREADS = 16
-_AHEAD = 64  # files in the queue of each thread
 
 
 class Folders(NamedTuple):
@@ -57,8 +56,8 @@ class Folders(NamedTuple):
 
 
 def read(root: pathlib.Path, how: How, leave_out: tuple[str, ...], lazy: bool,
-         progress: Progress) -> tuple[Folders, tuple[str, ...], Files,
-                                      tuple[str, ...]]:
+         progress: Progress, say: Callable[[str], None]
+         ) -> tuple[Folders, tuple[str, ...], Files, tuple[str, ...]]:
   """Reads all images, sorted by the owners' names and then by file names.
 
   Args:
@@ -68,6 +67,7 @@ def read(root: pathlib.Path, how: How, leave_out: tuple[str, ...], lazy: bool,
     lazy: whether images are decoded only when they are indexed. No file can be
       skipped then, because the other hosts would not know of it.
     progress: called with (done, total) while files are decoded.
+    say: prints a line before files are decoded.
 
   Returns:
     The images; the owners' names; the counts of what was read and what was
@@ -79,15 +79,17 @@ def read(root: pathlib.Path, how: How, leave_out: tuple[str, ...], lazy: bool,
   """
   found = folder_listing.listed(root, leave_out, image_files.is_image)
   asked, how = how.size > 0, how._replace(size=how.size or DEFAULT_SIZE)
-  task = _Task(root, found, how, asked, progress)
-  if not lazy:
-    host_memory.refuse(len(task.paths) * how.size**2 * 3,
-                       f'{shown(root)} at {how.size} pixels')
+  task = _Task(root, found, how, asked)
   name = f'images-{how.size}' + ''.join(
       f'-{x}' for x in how[1:] if x not in How._field_defaults.values())
-  key = root, name, _state(task.paths), Folders
-  folders = (decoded_cache.mapped(*key, task.lazily, task.fits) if lazy
-             else decoded_cache.kept(*key, task.at_once, task.fits))
+  cache = Cache(root.resolve(), name, _state(task.paths), task.fit,
+                f'data.source folder: {shown(root)}')
+  if lazy:
+    images, small = cache.found(lazy=True) or (
+        task.lazily(), task.small(Done()))
+  else:
+    images, small = cache.made(task.job, task.small, progress, say)
+  folders = Folders(images, **small)
   if lazy and len(folders.skipped):
     raise task.unskippable(folders.skipped[0], folders.reasons[0])
   task.refuse_empty(folders)
@@ -99,55 +101,24 @@ class _Task:
   """The files of a folder and the choices for decoding them."""
 
   def __init__(self, root: pathlib.Path, found: folder_listing.Listing,
-               how: How, asked: bool, progress: Progress):
+               how: How, asked: bool):
     self._root, self._found, self._how = root, found, how
-    self._asked, self._progress = asked, progress
+    self._asked = asked
     self.paths = [path for mine in found.files for path in mine]
     self._numbers = np.repeat(
         np.arange(len(found.files), dtype=np.int32),
         [len(mine) for mine in found.files])
+    self.job = Job(len(self.paths), (how.size, how.size, 3), np.uint8,
+                   self._numbers, self._decoded)
 
-  def at_once(self) -> Folders:
-    """Decodes all files, in threads."""
-    count, size = len(self.paths), self._how.size
-    images = np.empty((count, size, size, 3), np.uint8)
-    reasons: dict[int, str] = {}
-    notes = np.zeros(3, np.int64)
-    most: dict[int, int] = {}  # row -> largest value, if the depth is unknown
-    bits = np.zeros(len(self._found.owners), np.int32)
-
-    def put(row, bits):  # stores pixels at once, so that none wait in a queue
-      result = self._decoded(row, bits)
-      if not isinstance(result, image_files.Decoded):
-        return result
-      images[row] = result.pixels
-      return result.pages, result.cropped, result.unseen
-
-    def take(rows, done):
-      for row, result in _parallel(
-          rows, lambda row: put(row, bits[self._numbers[row]])):
-        if isinstance(result, str):
-          reasons[row] = result
-        elif isinstance(result, int):
-          most[row] = result
-        else:
-          notes[:] += result
-        done += 1
-        self._progress(done - len(most), count)
-    take(range(count), 0)
-    for row, value in most.items():
-      owner = self._numbers[row]
-      bits[owner] = max(bits[owner], 8, value.bit_length())
-    again = sorted(most)
-    most.clear()
-    take(again, count - len(again))
-    kept = np.delete(np.arange(count), sorted(reasons))
-    for i in np.flatnonzero(kept != np.arange(len(kept))):
-      images[i] = images[kept[i]]  # in place: a copy may not fit into memory
-    return Folders(
-        images[:len(kept)], self._numbers[kept],
-        np.array(sorted(reasons), np.int64),
-        np.array([reasons[row] for row in sorted(reasons)], str), bits, notes)
+  def small(self, done: Done) -> dict[str, np.ndarray]:
+    """The arrays that are kept besides the images."""
+    rows = sorted(done.skipped)
+    return {'owners': np.delete(self._numbers, rows),
+            'skipped': np.array(rows, np.int64),
+            'reasons': np.array([done.skipped[row] for row in rows], str),
+            'bits': resumable_decoding.depths(self.job, done),
+            'notes': np.array(done.notes, np.int64)}
 
   def _decoded(self, row: int, bits: int) -> image_files.Decoded | str | int:
     """An image; or why there is none; or the largest value of unknown depth."""
@@ -158,35 +129,35 @@ class _Task:
     except Undeclared as error:
       return error.most
 
-  def lazily(self) -> Folders:
+  def lazily(self) -> Lazy:
     """Returns images that are decoded when they are indexed."""
-    size = self._how.size
+    def results(rows: np.ndarray):
+      return in_order(rows, lambda row: self._decoded(row, 0),
+                      self.job.row_bytes)
 
     @functools.cache
     def bits_of(owner: int) -> int:
       """The depth of an owner's images; only one host trains on them."""
       rows = np.flatnonzero(self._numbers == owner)
-      return max(8, *(x.bit_length() for _, x in _parallel(
-          rows, lambda row: self._decoded(row, 0)) if isinstance(x, int)))
+      return max(8, *(x.bit_length() for _, x in results(rows)
+                      if isinstance(x, int)))
 
     def decode_rows(rows: np.ndarray) -> np.ndarray:
       found = []
-      for row, result in _parallel(rows, lambda row: self._decoded(row, 0)):
+      for row, result in results(rows):
         if isinstance(result, int):
           result = self._decoded(row, bits_of(int(self._numbers[row])))
         if not isinstance(result, image_files.Decoded):
           raise self.unskippable(row, str(result))
         found.append(result.pixels)
       return np.stack(found)
-    return Folders(
-        Lazy((len(self.paths), size, size, 3), np.uint8, decode_rows),
-        self._numbers, np.array([], np.int64), np.array([], str),
-        np.zeros(len(self._found.owners), np.int32), np.zeros(3, np.int64))
+    return Lazy((self.job.files, *self.job.row), self.job.dtype, decode_rows)
 
-  def fits(self, found: Folders) -> bool:
-    """Whether arrays could be a result of `at_once` for these files."""
-    count = len(self.paths)
-    if not (decoded_cache.is_images(found.images, self._how.size)
+  def fit(self, images: Images, small: dict[str, np.ndarray]) -> bool:
+    """Whether arrays of a cache could be those of these files."""
+    found, count = Folders(images, **small), self.job.files
+    if not (images.shape[1:] == self.job.row
+            and images.dtype == self.job.dtype
             and found.skipped.dtype == np.int64 and found.skipped.ndim == 1
             and found.reasons.dtype.kind == 'U'
             and found.reasons.shape == found.skipped.shape
@@ -199,7 +170,7 @@ class _Task:
                           and (np.diff(rows) > 0).all()):
       return False
     owners = np.delete(self._numbers, rows)
-    return (len(found.images) == len(owners)
+    return (len(images) == len(owners)
             and found.owners.dtype == np.int32
             and np.array_equal(found.owners, owners))
 
@@ -247,23 +218,6 @@ class _Task:
 
   def _shown(self, path: pathlib.Path) -> str:
     return shown(path.relative_to(self._root))
-
-
-def _parallel(rows: Sequence[int] | np.ndarray, act: Callable[[int], Any]
-              ) -> Iterator[tuple[int, Any]]:
-  """Calls `act` on rows in threads; yields rows and results in order."""
-  threads = _threads()
-  with (image_files.quiet(),
-        concurrent.futures.ThreadPoolExecutor(threads) as pool):
-    for first in range(0, len(rows), threads * _AHEAD):
-      some = rows[first:first + threads * _AHEAD]
-      yield from zip(map(int, some), pool.map(act, some))
-
-
-def _threads() -> int:
-  """The number of decoding threads: one for each core of this process."""
-  return min(_MOST_THREADS, len(os.sched_getaffinity(0)) if hasattr(
-      os, 'sched_getaffinity') else os.cpu_count() or 1)
 
 
 def _state(paths: list[pathlib.Path]) -> str:

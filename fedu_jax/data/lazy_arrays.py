@@ -21,6 +21,7 @@ class Lazy:
     """
     self.shape, self.dtype, self.ndim = shape, np.dtype(dtype), len(shape)
     self.size = math.prod(shape)
+    self.nbytes = self.size * self.dtype.itemsize
     self._read = read
 
   def __len__(self) -> int:

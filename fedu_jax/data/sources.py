@@ -36,6 +36,7 @@ def load(source: str, *, data_dir: str = '', image_size: int = 0,
          max_examples: int = 0, lazy: bool = False, fit: str = 'crop',
          depth: int = 0, colours: str = 'stored', leave_out: str = '',
          progress: image_folders.Progress = lambda done, total: None,
+         say: Callable[[str], None] = lambda text: None,
          choices: Mapping[str, Any] | None = None) -> Dataset:
   """Reads a source.
 
@@ -56,6 +57,7 @@ def load(source: str, *, data_dir: str = '', image_size: int = 0,
     leave_out: for a folder, names of folders in it that are not read, separated
       by commas.
     progress: for a folder, called with (files decoded, all files).
+    say: for a folder, prints a line before it is decoded.
     choices: more keyword arguments of a function.
 
   Returns:
@@ -76,7 +78,7 @@ def load(source: str, *, data_dir: str = '', image_size: int = 0,
   taken = inspect.signature(own).parameters if own else {}
   if kind == 'folder':
     data = _folder(what, How(image_size, fit, depth, colours), leave_out, lazy,
-                   progress)
+                   progress, say)
   elif wrong := [name for name, value, usual in (
       ('fit', fit, 'crop'), ('depth', depth, 0), ('colours', colours, 'stored'),
       ('leave_out', leave_out, '')) if value != usual and name not in taken]:
@@ -199,11 +201,12 @@ def _npz(what: str, data_dir: str, image_size: int, lazy: bool) -> Dataset:
 
 
 def _folder(what: str, how: How, leave_out: str, lazy: bool,
-            progress: image_folders.Progress) -> Dataset:
+            progress: image_folders.Progress,
+            say: Callable[[str], None]) -> Dataset:
   """A folder of unlabelled images for each client, in the order of names."""
   names = tuple(x.strip().strip('/') for x in leave_out.split(',') if x)
   found, owner_names, files, skipped = image_folders.read(
-      pathlib.Path(what), how, names, lazy, progress)
+      pathlib.Path(what), how, names, lazy, progress, say)
   return Dataset(found.images, owners=found.owners, owner_names=owner_names,
                  skipped=skipped, files=files)
 

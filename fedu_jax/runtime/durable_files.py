@@ -92,10 +92,35 @@ def unsealed(path: pathlib.Path) -> bytes:
     text = path.read_bytes()
   except OSError as error:
     raise Damaged(f'{path} {_how(error)}') from error
+  return checked(text, str(path))
+
+
+def checked(text: bytes, what: str) -> bytes:
+  """Returns the data of what `seal` returned.
+
+  Args:
+    text: the data and its checksum.
+    what: the name of the data, for the message.
+
+  Raises:
+    Damaged: it was changed.
+  """
   data, sealed = text[:-_DIGITS], text[-_DIGITS:]
   if hashlib.sha256(data).hexdigest().encode() != sealed:
-    raise Damaged(f'{path} is not as it was written')
+    raise Damaged(f'{what} is not as it was written')
   return data
+
+
+def write_at(number: int, data: bytes | memoryview, start: int) -> None:
+  """Writes all of `data` into an open file, from byte `start` on.
+
+  Raises:
+    OSError: it cannot be written; a part of it may be.
+  """
+  left = memoryview(data)
+  while left:
+    done = os.pwrite(number, left, start)
+    left, start = left[done:], start + done
 
 
 def digest(path: pathlib.Path) -> str:

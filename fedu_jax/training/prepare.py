@@ -1,5 +1,6 @@
 """Prepares a run from its config: data, clients, networks and the scorer."""
 
+import functools
 import pathlib
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from fedu_jax.evaluation.encoder_scores import Scorer
 from fedu_jax.evaluation.encoder_scores import Settings
 from fedu_jax.models import networks
 from fedu_jax.runtime import host_memory
+from fedu_jax.runtime import terminal
 from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training.config import binding
 from fedu_jax.training.config import contracts
@@ -51,13 +53,15 @@ def data_of(config: Config, *, lazy: bool = False,
     lazy: whether images are read only when they are used.
     console: the console for the progress of reading, if any.
   """
-  with reading_progress.shown(console or Console(quiet=True)) as progress:
+  console = console or Console(quiet=True)
+  with reading_progress.shown(console) as progress:
     return sources.load(
         config.data.source, data_dir=config.data.dir,
         image_size=config.data.image_size,
         max_examples=config.data.max_examples, lazy=lazy, fit=config.data.fit,
         depth=config.data.depth, colours=config.data.colours,
         leave_out=config.data.leave_out, progress=progress,
+        say=functools.partial(terminal.say, console),
         choices=dict(config.data))
 
 

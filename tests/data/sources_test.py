@@ -397,7 +397,7 @@ def test_a_folder_that_may_not_be_written_is_left_alone(
   sources.load(f'folder:{clients}')
   clients.chmod(0o755)
   assert not cached(clients)
-  assert len(list((tmp_path / 'cache').rglob('.fedu_jax-*.npz'))) == 1
+  assert len(list((tmp_path / 'cache').rglob('.fedu_jax-*.npy'))) == 1
 
 
 # --- TFDS ------------------------------------------------------------------

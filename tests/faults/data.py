@@ -1,6 +1,7 @@
 """Attacks by damaged data: images, npz files, TFDS sets, and our caches."""
 
 from collections.abc import Callable, Iterator
+import contextlib
 import itertools
 import os
 import pathlib
@@ -11,6 +12,7 @@ import subprocess
 
 import numpy as np
 
+from fedu_jax.data import row_file
 from tests.faults import attack
 from tests.faults import forks
 from tests.faults import own_sources
@@ -42,8 +44,8 @@ BROKEN = {
     'pickles in npz files': attack.Break(
         'fedu_jax/data/npz.py', 'allow_pickle=False', 'allow_pickle=True'),
     'caches damaged or swapped': attack.Break(
-        'fedu_jax/data/decoded_cache.py', 'and fits(found := load(path)):',
-        'and (found := load(path)):'),
+        'fedu_jax/data/decoded_cache.py', 'and fits(arrays := load(path)):',
+        'and (arrays := load(path)):'),
     'TFDS files damaged': attack.Break(
         'fedu_jax/data/tfds_reader.py', 'except Exception as error:\n    raise '
         "BadInput(\n        f'data.source tfds: {builder.name} in",
@@ -203,11 +205,24 @@ def _pickles(order, load) -> Iterator[tuple[str, str]]:
   load(f'folder:{root}', 'eager')
   cached, = root.glob('.fedu_jax-*')
   for content in (
-      specimens.npz(images=payload, owners=payload, skipped=payload),
-      pickle.dumps(specimens.Payload(made))):
+      _cache(order.folder, images=np.zeros((3, 8, 8, 3), np.uint8),
+             owners=payload, skipped=payload),
+      specimens.npy(payload), pickle.dumps(specimens.Payload(made))):
     cached.write_bytes(content)
     yield 'cache', judged(load(f'folder:{root}', 'eager'), READ) or (
         'it was run' if made.exists() else '')
+
+
+def _cache(folder: pathlib.Path, images: np.ndarray, **small: np.ndarray
+           ) -> bytes:
+  """The content of a cache file of decoded images, with sound checksums."""
+  images, path = np.ascontiguousarray(images), folder / 'a cache'
+  with contextlib.closing(row_file.Part(
+      path, images.shape[1:], images.dtype, lasting=False)) as part:
+    part.write(0, images)
+    part.finish(path, np.array(list(map(row_file.sum_of, images)), np.uint32),
+                small)
+  return path.read_bytes()
 
 
 def _caches(order, load) -> Iterator[tuple[str, str]]:
@@ -217,8 +232,8 @@ def _caches(order, load) -> Iterator[tuple[str, str]]:
   want = load(f'folder:{root}', 'eager').stdout
   cached, = root.glob('.fedu_jax-*')
   whole = cached.read_bytes()
-  with np.load(cached) as file:
-    right = dict(file)
+  images, small = row_file.opened(cached)
+  right = {'images': images[:], **small}
   swapped = [
       right | change for change in (
           {'images': right['images'][:, :4]}, {'images': right['images'][:2]},
@@ -229,7 +244,7 @@ def _caches(order, load) -> Iterator[tuple[str, str]]:
           {'skipped': right['skipped'][:0]}, {'skipped': np.zeros(1)},
           {'more': right['images']})]
   swapped.append({'images': right['images']})
-  contents = [specimens.npz(**x) for x in swapped] + [
+  contents = [_cache(order.folder, **x) for x in swapped] + [
       b'', b'junk', whole[:100]] + [
       specimens.mutated(whole, draw) for _ in range(10 if order.short else 150)]
   for number, content in enumerate(contents):

@@ -143,6 +143,12 @@ def npz(*compressed: bool, **arrays: Any) -> bytes:
   return buffer.getvalue()
 
 
+def npy(array: np.ndarray) -> bytes:
+  buffer = io.BytesIO()
+  np.save(buffer, array)
+  return buffer.getvalue()
+
+
 class Payload:
   """A pickle that harms a process that loads it."""
 
