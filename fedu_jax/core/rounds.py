@@ -28,13 +28,13 @@ def map_clients(fn: Callable[..., PyTree], *,
   Args:
     fn: a function of one client's arguments.
     execution: 'map' runs one client after the other, in one program; 'vmap'
-      runs all clients at once; 'auto' is 'map'. vmap turns each convolution
-      into a grouped one. That was measured 2.5 to 2.7 times slower on CPU at
-      width 16 and equal at width 8. Compiled for an H100, five clients at once
-      move 1.5 times as many bytes at width 64, and 1.2 times at width 16 with a
-      quarter of the kernels; no GPU has been timed. vmap needs the temporary
-      memory of all clients at once, and a skipped step takes as long as any
-      other.
+      runs all clients at once; 'auto' is 'map' here, and a run chooses before.
+      vmap turns each convolution into a grouped one. That was measured 2.5 to
+      2.7 times slower on CPU at width 16 and equal at width 8. Compiled for an
+      H100, five clients at once move 1.5 times as many bytes at width 64, and
+      1.2 times at width 16 with a quarter of the kernels; no GPU has been
+      timed. vmap needs the temporary memory of all clients at once, and a
+      skipped step takes as long as any other.
 
   Returns:
     The function of stacked arguments. Both executions give the same result, up

@@ -63,4 +63,4 @@ def machine(chip: chip_files.Chip) -> forecast.Machine:
   """The machine to plan for, with chips that need not be here."""
   return forecast.Machine(chip_count(), MEMORY.value or chip.usable,
                           HOST_MEMORY.value or host_memory.host_bytes(),
-                          backend=chip.compiler)
+                          backend=chip.compiler, device=chip.name)

@@ -21,8 +21,8 @@ def show_sizes(found: forecast.Forecast, console: Console) -> None:
   of = '' if sizes.group == 1 else f' of g = {sizes.group} each'
   console.print(
       f'clients: K = {sizes.clients:,}, of whom M = {sizes.cohort:,} train in '
-      f'a round, m = {sizes.at_once:,} at once on a device; between '
-      f'rounds they are kept on the {sizes.store}\n'
+      f'a round, m = {sizes.at_once:,} at once on a device, by '
+      f'{found.execution}; between rounds they are kept on the {sizes.store}\n'
       f'{"groups of devices" if of else "devices"}: n = {sizes.groups:,}{of}')
   device = cost_model.device_memory(sizes, found.program)
   host = cost_model.host_memory(sizes)

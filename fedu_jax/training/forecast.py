@@ -20,6 +20,7 @@ from fedu_jax.training import prepare
 from fedu_jax.training import step_cost
 from fedu_jax.training.config import build
 from fedu_jax.training.config.config_dict import Config
+from fedu_jax.training.engine import client_execution
 from fedu_jax.training.engine import clients_streamed
 from fedu_jax.training.engine import cost_model
 from fedu_jax.training.engine import device_mesh
@@ -40,6 +41,7 @@ class Machine(NamedTuple):
   host_memory: float  # bytes
   shared_by: int = 0  # the devices that use the host's memory, on a CPU
   backend: str = ''  # 'cpu', 'gpu' or 'tpu'; '' for the one here
+  device: str = ''  # the full name of its devices, if `backend` is given
 
   @property
   def memories(self) -> memory_needs.Machine:
@@ -53,6 +55,7 @@ class Forecast(NamedTuple):
   working: int  # the part of `program` that is neither networks nor images
   per_image: float  # operations of a step for one image
   in_sums: bool  # whether the aggregation needs only sums
+  execution: str  # 'map' or 'vmap', see `client_execution`
   note: str  # what was compiled for `program`; '' if nothing was
 
 
@@ -153,7 +156,7 @@ def forecast(config: Config, data: sources.Dataset, machine: Machine, *,
   Raises:
     BadInput: a run on that machine would be refused.
   """
-  recipe = build.recipe(config, machine.backend)
+  recipe = build.recipe(config, machine.backend, machine.device)
   lengths = [len(part) for part in prepare.parts_of(config, data)]
   image = step_cost.one_of(data.train_images)
   group = config.devices_per_client
@@ -187,7 +190,8 @@ def forecast(config: Config, data: sources.Dataset, machine: Machine, *,
   kept = sizes.server + here * (sizes.state + sizes.images)
   return Forecast(sizes, peak, peak - kept,
                   step_cost.per_image(recipe, client, image), recipe.in_sums,
-                  note)
+                  client_execution.of(recipe, server.online, image.shape,
+                                      clients=sizes.at_once), note)
 
 
 def shapes(recipe: Recipe, shape: tuple[int, ...]

@@ -18,7 +18,8 @@ from fedu_jax.training.engine import backend_choices
 from fedu_jax.training.engine.recipe import Recipe
 
 
-def recipe(config: ml_collections.ConfigDict, backend: str = '') -> Recipe:
+def recipe(config: ml_collections.ConfigDict, backend: str = '',
+           device: str = '') -> Recipe:
   """Makes the recipe of a config.
 
   Equal configs give the same functions, so that their rounds compile once. The
@@ -28,11 +29,13 @@ def recipe(config: ml_collections.ConfigDict, backend: str = '') -> Recipe:
     config: a whole config that has been checked.
     backend: 'cpu', 'gpu' or 'tpu', for which rounds are compiled; '' for the
       one that JAX uses here.
+    device: the full name of the backend's devices, if `backend` is given.
   """
   plain = ml_collections.ConfigDict(config.to_dict())
   plain.seed = 0
   return _recipe(ml_collections.FrozenConfigDict(plain),
-                 binding.functions(config), backend_choices.choices(backend))
+                 binding.functions(config),
+                 backend_choices.choices(backend, device))
 
 
 @functools.lru_cache(maxsize=32)
@@ -53,7 +56,7 @@ def _recipe(config: Any, functions: tuple[Callable[..., Any], ...],
       divergence=binding.bind(config, 'divergence'),
       rounds=config.rounds, local_epochs=config.local_epochs,
       batch_size=config.batch_size, execution=config.execution,
-      packed=choices.packed,
+      packed=choices.packed, bandwidth=choices.bandwidth,
       cohort=config.cohort, sample=_sampling(config), **config.participation,
       devices=config.devices, devices_per_client=config.devices_per_client,
       clients_per_device=config.clients_per_device, store=config.store,

@@ -96,7 +96,8 @@ _ALL = (
     Field('distributed.timeout', 100, count(1, 10**6),
           'seconds until a silent process is lost'),
     Field('execution', 'auto', one_of(*rounds.EXECUTIONS),
-          'map = one client after the other; vmap = at once; auto = map'),
+          'map = one client after the other; vmap = at once; auto = map, but '
+          'vmap on a GPU where launches of kernels would take longest'),
     Field('data.source', 'tfds:cifar10', source,
           'tfds:<set>, digits, npz:<file>, folder:<dir>, or your own '
           'package.module:function'),

@@ -34,7 +34,8 @@ class Recipe:
     rounds: the number of rounds of a run.
     local_epochs: passes over a client's images in a round.
     batch_size: images in a step.
-    execution: 'auto', 'map' or 'vmap', see `rounds.map_clients`.
+    execution: 'auto', 'map' or 'vmap', see `rounds.map_clients` and
+      `client_execution`.
 
     cohort: the number of clients that train in a round; 0 for all.
     sample: (key, num_examples [K], size=M) -> ids [M], draws the cohort.
@@ -46,6 +47,8 @@ class Recipe:
       `core.packing`.
     full_steps: whether each client of a round does as many steps as the
       largest, so that no step is skipped; see `with_full_steps`.
+    bandwidth: bytes a second of a device's memory, for `execution='auto'`; 0 if
+      it is unknown.
 
     devices: the kind of devices and the most of them, see `config.devices`.
     devices_per_client: the devices of a group, which share each batch.
@@ -81,6 +84,7 @@ class Recipe:
   least: float = 1.0
   packed: bool = False
   full_steps: bool = False
+  bandwidth: float = 0.0
 
   devices: str = 'auto'
   devices_per_client: int = 1

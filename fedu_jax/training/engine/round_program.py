@@ -26,6 +26,7 @@ from fedu_jax.core.state import (
   Online,
   ServerState,
 )
+from fedu_jax.training.engine import client_execution
 from fedu_jax.training.engine import device_mesh
 from fedu_jax.training.engine.recipe import Recipe
 
@@ -167,8 +168,14 @@ def run_part(recipe: Recipe, server: ServerState, clients: ClientState,
           local_training.local_update, learner=recipe.learner,
           distance=recipe.divergence, packed=recipe.packed,
           masked=recipe.masks_steps),
-      execution=recipe.execution)
+      execution=client_execution.of(
+          recipe, server.online, _pixels(arrays), clients=len(ids)))
   return made, clients, metrics | {'cohort': ids}
+
+
+def _pixels(arrays: ClientArrays) -> tuple[int, ...]:
+  """Returns [H, W, C] of the clients' images, [M, N, H, W, C]."""
+  return jax.tree.leaves(arrays.images)[0].shape[2:]
 
 
 def make_round(recipe: Recipe, num_clients: int, *,
