@@ -33,19 +33,58 @@ def run(step: Step, state: PyTree, index: Array, mask: Array | None, *,
   """
   if mask is None:
     steps = jnp.int32(len(index))
-    state, metrics = _all_steps(step, state, index)
+    state, metrics = _all_steps(step, state, jnp.arange(len(index)), index)
   else:
     steps = mask.sum(dtype=jnp.int32)
     state, metrics = (_masked_steps if masked else _own_steps)(
         step, state, index, mask)
-  return state, {name: _mean(x, steps) for name, x in metrics.items()}, steps
+  return state, means(metrics, steps), steps
 
 
-def _all_steps(step: Step, state: PyTree,
+def go_on(step: Step, state: PyTree, metrics: Metrics, numbers: Array,
+          index: Array, count: Array | None) -> tuple[PyTree, Metrics]:
+  """Does some of a client's steps, which it does not do all at once.
+
+  Args:
+    step: as for `run`.
+    state: the state after the steps before these.
+    metrics: those of the steps before, [S, ...] each; zeros elsewhere.
+    numbers: [n] i32, the numbers of these steps among all S.
+    index: [n, B] i32, the rows of each batch.
+    count: [] i32, only the first `count` of these steps are done; None for all.
+
+  Returns:
+    The state after these steps, and the metrics with theirs.
+  """
+  if count is None:
+    state, new = _all_steps(step, state, numbers, index)
+    return state, trees.put(metrics, numbers, new)
+
+  def own(i, carry):
+    state, metrics = carry
+    state, new = step(state, numbers[i], index[i])
+    return state, trees.put(metrics, numbers[i], new)
+  return jax.lax.fori_loop(0, count, own, (state, metrics))
+
+
+def no_metrics(step: Step, state: PyTree, batch_size: int,
+               steps: int) -> Metrics:
+  """Returns the metrics before the first of S steps: zeros, [S, ...] each."""
+  _, one = jax.eval_shape(step, state, jnp.int32(0), jax.ShapeDtypeStruct(
+      (batch_size,), jnp.int32))
+  return jax.tree.map(lambda x: jnp.zeros((steps, *x.shape), x.dtype), one)
+
+
+def means(metrics: Metrics, steps: Array) -> Metrics:
+  """Averages metrics [S, ...] over the `steps` steps that were done."""
+  return {name: _mean(x, steps) for name, x in metrics.items()}
+
+
+def _all_steps(step: Step, state: PyTree, numbers: Array,
                index: Array) -> tuple[PyTree, Metrics]:
-  """Does all S steps; returns the last state and the metrics, [S, ...] each."""
+  """Does each step; returns the last state and the metrics, [n, ...] each."""
   return jax.lax.scan(lambda state, work: step(state, *work), state,
-                      (jnp.arange(len(index)), index))
+                      (numbers, index))
 
 
 def _masked_steps(step: Step, state: PyTree, index: Array,
@@ -67,18 +106,9 @@ def _own_steps(step: Step, state: PyTree, index: Array,
   state next to a conditional, and the host reads the mask before each step.
   """
   numbers = jnp.argsort(~mask, stable=True)  # of the steps that are done, first
-  _, one = jax.eval_shape(step, state, jnp.int32(0), jax.ShapeDtypeStruct(
-      index.shape[1:], index.dtype))
-  metrics = jax.tree.map(
-      lambda x: jnp.zeros((len(mask), *x.shape), x.dtype), one)
-
-  def own(i, carry):
-    state, metrics = carry
-    number = numbers[i]
-    state, new = step(state, number, index[number])
-    return state, jax.tree.map(
-        lambda all_, x: all_.at[number].set(x), metrics, new)
-  return jax.lax.fori_loop(0, mask.sum(dtype=jnp.int32), own, (state, metrics))
+  metrics = no_metrics(step, state, index.shape[1], len(mask))
+  return go_on(step, state, metrics, numbers, index[numbers],
+               mask.sum(dtype=jnp.int32))
 
 
 def _mean(x: Array, steps: Array) -> Array:

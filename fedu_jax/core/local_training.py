@@ -29,6 +29,7 @@ from fedu_jax.core.state import (
 
 # (encoder params, encoder params) -> distance []
 Distance = Callable[[PyTree, PyTree], Array]
+Pack = Callable[[PyTree], PyTree]
 
 
 def init_clients(online: Online, num_examples: ArrayLike, *,
@@ -187,26 +188,65 @@ def local_update(client: ClientState, batches: Batches, rng: Array, *,
     the steps that were done, of any shape; 'divergence' [] and
     'divergence/<layer>' [], the drift; and 'steps' [], the number of steps.
   """
-  start = client.online.encoder.params
   state = learner.init(client, batches.round)
+  step, pack, unpack = stepper(state, batches.images, rng, learner=learner,
+                               packed=packed)
+  state, metrics, steps = local_steps.run(
+      step, pack(state), batches.index, batches.mask, masked=masked)
+  return end(client, unpack(state), metrics, steps, batches.round,
+             learner=learner, distance=distance)
 
+
+def stepper(state: PyTree, images: PyTree, rng: Array, *, learner: Learner,
+            packed: bool) -> tuple[local_steps.Step, Pack, Pack]:
+  """Makes the step of a client's local training.
+
+  Args:
+    state: the method's state, or its shapes.
+    images: the images that the rows of a batch name.
+    rng: as for `local_update`, and so are the others.
+    learner: the SSL method.
+    packed: whether small arrays are joined.
+
+  Returns:
+    The step; the function that makes its state of the method's; the inverse.
+  """
   pack, unpack = packing.packing(state, packing.SMALL if packed else None)
 
   @jax.jit  # several uses then share one trace
   def step(state, number, index):
     state, metrics = learner.step(
-        unpack(state), trees.take(batches.images, index),
+        unpack(state), trees.take(images, index),
         jax.random.fold_in(rng, number))
     return pack(state), metrics
+  return step, pack, unpack
 
-  state, metrics, steps = local_steps.run(
-      step, pack(state), batches.index, batches.mask, masked=masked)
-  client = learner.final(client, unpack(state))
-  end = client.online.encoder.params
+
+def end(client: ClientState, state: PyTree, metrics: Metrics, steps: Array,
+        round: Array, *, learner: Learner,
+        distance: Distance = trees.conv_distance
+        ) -> tuple[ClientState, Metrics]:
+  """Ends a client's local training, after its last step.
+
+  Args:
+    client: the client after its download.
+    state: the method's state after the last step.
+    metrics: the learner's, averaged over the steps.
+    steps: the number of steps that were done, [] i32.
+    round: the number of the round, [] i32.
+    learner: the SSL method.
+    distance: the measure of the encoder's drift.
+
+  Returns:
+    The result of `local_update`.
+  """
+  start = client.online.encoder.params
+  client = learner.final(client, state)
+  trained = client.online.encoder.params
   client = client._replace(
-      divergence=distance(start, end).astype(client.divergence.dtype),
-      last_round=batches.round.astype(client.last_round.dtype),
+      divergence=distance(start, trained).astype(client.divergence.dtype),
+      last_round=round.astype(client.last_round.dtype),
       uploaded=jnp.array(True))
   metrics |= {f'divergence/{layer}': x
-              for layer, x in trees.conv_distances(start, end).items()}
+              for layer, x in trees.conv_distances(start, trained).items()}
   return client, metrics | {'divergence': client.divergence, 'steps': steps}
