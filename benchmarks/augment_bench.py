@@ -17,11 +17,12 @@ from benchmarks.lib import timing
 from benchmarks.lib import workload
 from fedu_jax.core.state import Array
 from fedu_jax.learners import augment
+from fedu_jax.learners import crops
 
 
 def crop_by_gathers(image: Array, top: Array, left: Array, height: Array,
                     width: Array) -> Array:
-  """Does `augment.crop_and_resize` for boxes no larger than the image.
+  """Does `crops.crop_and_resize` for boxes no larger than the image.
 
   Such a box is never shrunk, so a pixel depends on two rows and two columns.
   """
@@ -50,12 +51,12 @@ def main(argv: list[str] | None = None) -> None:
 
   def cropping(crop):
     def one(image, key):
-      box = augment.crop_box(key, *image.shape[:2], scale=choices['scale'],
+      box = crops.crop_box(key, *image.shape[:2], scale=choices['scale'],
                              ratio=choices['ratio'])
       return crop(image.astype(jnp.float32) / 255, *box)
     return jax.jit(lambda x, rng: jax.vmap(one)(
         x, jax.random.split(rng, len(x))))
-  matrices = cropping(augment.crop_and_resize)
+  matrices = cropping(crops.crop_and_resize)
   gathers = cropping(crop_by_gathers)
   timing.check('matrices and gathers', float(jnp.abs(
       matrices(x, rng) - gathers(x, rng)).max()), 1e-4)

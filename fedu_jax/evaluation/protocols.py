@@ -129,8 +129,9 @@ def geometry(scorer: Scorer, online: Online, choice: str) -> dict[str, float]:
   rngs = jax.random.split(jax.random.key(scorer.seed))
   draw = jax.jit(augment.make_view(**scorer.view))
   views = [pixels.from_unit(np.concatenate([
-      draw(images[i:i + 500], jax.random.fold_in(rng, i))
-      for i in range(0, len(images), 500)]), images.dtype) for rng in rngs]
+      draw(images[i:i + 500], jax.random.fold_in(rng, i), second)
+      for i in range(0, len(images), 500)]), images.dtype)
+           for second, rng in zip((False, True), rngs)]
   z1, z2 = (scorer.embed(online.encoder, x) for x in views)
   return {'alignment': float(measures.alignment(z1, z2)),
           'uniformity': float(measures.uniformity(

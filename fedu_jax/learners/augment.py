@@ -1,4 +1,4 @@
-"""SimCLR's random views of images, drawn inside jit.
+"""Random views of images, as SimCLR's and BYOL's, drawn inside jit.
 
 Each transform is written for ONE image, [H, W, C] f32, and follows torchvision
 on PIL images. PIL keeps 8 bits a channel after each operation: it rounds
@@ -10,6 +10,9 @@ bits are always computed in fractions.
 
 A grey image, C = 1, has no colour. Saturation, hue and greyscale would leave it
 as it is, so they are left out; the other draws are those of a colour image.
+
+An image has a first and a second view. The blur and the solarisation of a
+`ViewConfig` have a probability for each, so that the two can differ, as BYOL's.
 
 Functions of this module that take an image compute in 0..1, without rounding.
 Those of `eight_bit_colours` compute in whole levels, 0..255. Draws use 32 bits,
@@ -27,24 +30,32 @@ from fedu_jax.core import argument_checks
 from fedu_jax.core import pixels
 from fedu_jax.core import precision
 from fedu_jax.core.state import Array
+from fedu_jax.learners import crops
 from fedu_jax.learners import eight_bit_colours as levels
+from fedu_jax.learners import filters
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601-2, as PIL's convert('L')
 _uniform = functools.partial(jax.random.uniform, dtype=jnp.float32)
-_CROP_TRIES = 10  # torchvision's RandomResizedCrop
 
 
 class ViewConfig(NamedTuple):
-  """The distribution of views; the defaults are the released code's."""
+  """The distribution of views; the defaults are the released code's.
+
+  A pair has the values of an image's first and second view.
+  """
   scale: tuple[float, float] = (0.08, 1.0)  # crop's area / image's area
   ratio: tuple[float, float] = (3 / 4, 4 / 3)  # crop's width / height
   flip: float = 0.5  # probability of a horizontal flip
+  vertical_flip: float = 0.0  # probability
   jitter: float = 0.8  # probability of the four colour adjustments
   brightness: float = 0.8  # factor uniform in 1 -+ this, not below 0
   contrast: float = 0.8
   saturation: float = 0.8
   hue: float = 0.2  # shift uniform in -+ this, in turns of the colour circle
   greyscale: float = 0.2  # probability
+  blur: tuple[float, float] = (0.0, 0.0)  # probabilities
+  blur_sigma: tuple[float, float] = (0.1, 2.0)  # its deviation, in pixels
+  solarise: tuple[float, float] = (0.0, 0.0)  # probabilities
   eight_bit: bool = True  # uint8: whole levels after each operation, as in PIL
 
 
@@ -55,91 +66,6 @@ class Arithmetic(NamedTuple):
   mean: Callable[[Array], Array]  # takes a luma
   blend: Callable[[Array, Array, Array], Array]
   adjust_hue: Callable[[Array, Array], Array]
-
-
-def crop_box(rng: Array, height: int, width: int, *, scale: tuple[float, float],
-             ratio: tuple[float, float]) -> tuple[Array, ...]:
-  """Draws a crop as torchvision's RandomResizedCrop does.
-
-  It draws ten boxes, with an area uniform in `scale` and an aspect log-uniform
-  in `ratio`, and places the first that fits uniformly in the image. If none
-  fits, it takes the largest central box of an allowed aspect.
-
-  Args:
-    rng: a key.
-    height: of the image, in pixels.
-    width: of the image, in pixels.
-    scale: the range of the box's share of the area.
-    ratio: the range of the box's width / height.
-
-  Returns:
-    The box as (top, left, rows, columns), each [] f32; at least one pixel.
-  """
-  rng_area, rng_ratio, rng_top, rng_left = jax.random.split(rng, 4)
-  area = height * width * _uniform(
-      rng_area, (_CROP_TRIES,), minval=scale[0], maxval=scale[1])
-  aspect = jnp.exp(_uniform(
-      rng_ratio, (_CROP_TRIES,), minval=jnp.log(ratio[0]),
-      maxval=jnp.log(ratio[1])))
-  w = jnp.round(jnp.sqrt(area * aspect))
-  h = jnp.round(jnp.sqrt(area / aspect))
-  fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
-  first = jnp.argmax(fits)
-
-  whole = width / height
-  if whole < ratio[0]:
-    central = (max(min(round(width / ratio[0]), height), 1), width)
-  elif whole > ratio[1]:
-    central = (height, max(min(round(height * ratio[1]), width), 1))
-  else:
-    central = (height, width)
-  found = fits[first]
-  h = jnp.where(found, h[first], float(central[0]))
-  w = jnp.where(found, w[first], float(central[1]))
-
-  def place(key, free, centre):
-    drawn = jnp.floor(_uniform(key) * (free + 1))
-    return jnp.where(found, jnp.minimum(drawn, free), float(centre))
-
-  top = place(rng_top, height - h, (height - central[0]) // 2)
-  left = place(rng_left, width - w, (width - central[1]) // 2)
-  return top, left, h, w
-
-
-def _resize_matrix(start: Array, length: Array, size: int) -> Array:
-  """The matrix [size, size] that resizes a slice to `size`, bilinearly.
-
-  As in PIL, the weights of an output pixel form a triangle around its centre.
-  The triangle is as wide as the scale when the slice shrinks. It is cut at the
-  slice's borders and normalised.
-  """
-  scale = length / size
-  support = jnp.maximum(scale, 1.0)
-  centre = (jnp.arange(size, dtype=jnp.float32) + 0.5) * scale + start
-  pixel = jnp.arange(size, dtype=jnp.float32) + 0.5
-  weight = jnp.maximum(
-      1 - jnp.abs(pixel[None, :] - centre[:, None]) / support, 0)
-  inside = (pixel > start) & (pixel < start + length)
-  weight = jnp.where(inside[None, :], weight, 0)
-  return weight / weight.sum(1, keepdims=True)
-
-
-def crop_and_resize(image: Array, top: Array, left: Array, height: Array,
-                    width: Array) -> Array:
-  """Crops [H, W, C] to a box and resizes it bilinearly back to [H, W, C]."""
-  return _resize(image, *matrices(image, top, left, height, width))
-
-
-def matrices(image: Array, top: Array, left: Array, height: Array,
-              width: Array) -> tuple[Array, Array]:
-  """The resizing matrices of a box, for rows [H, H] and for columns [W, W]."""
-  return (_resize_matrix(top, height, image.shape[0]),
-          _resize_matrix(left, width, image.shape[1]))
-
-
-def _resize(image: Array, rows: Array, columns: Array) -> Array:
-  return jnp.einsum('ih,hwc,jw->ijc', rows, image, columns,
-                    precision=precision.FULL)
 
 
 def grey(image: Array) -> Array:
@@ -188,7 +114,7 @@ def adjust_hue(image: Array, shift: Array) -> Array:
   return high[..., None] - spread[..., None] * weight
 
 
-UNROUNDED = Arithmetic(_resize, grey, jnp.mean, blend, adjust_hue)
+UNROUNDED = Arithmetic(crops.resize, grey, jnp.mean, blend, adjust_hue)
 EIGHT_BIT = Arithmetic(levels.resize, levels.grey, levels.mean, levels.blend,
                        levels.adjust_hue)
 
@@ -245,18 +171,23 @@ def colour_jitter(image: Array, rng: Array, *, brightness: float,
   return image
 
 
-def _view(image: Array, rng: Array, config: ViewConfig) -> Array:
+def _view(image: Array, rng: Array, second: Array | bool,
+          config: ViewConfig) -> Array:
   """One random view of one image, [H, W, C] -> [H, W, C] f32 in 0..1."""
   rng_box, rng_jitter, rng_chance = jax.random.split(rng, 3)
   eight_bit = config.eight_bit and image.dtype == jnp.uint8
   arithmetic = EIGHT_BIT if eight_bit else UNROUNDED
   image = image.astype(jnp.float32) if eight_bit else pixels.to_unit(image)
-  box = crop_box(rng_box, *image.shape[:2], scale=config.scale,
-                 ratio=config.ratio)
-  image = arithmetic.resize(image, *matrices(image, *box))
+  box = crops.crop_box(rng_box, *image.shape[:2], scale=config.scale,
+                       ratio=config.ratio)
+  image = arithmetic.resize(image, *crops.matrices(image, *box))
   chance = _uniform(rng_chance, (3,))
+  # Draws of their own: views without these operations keep their bits.
+  more, at = _uniform(jax.random.fold_in(rng, 3), (4,)), config.blur_sigma
   if config.flip > 0:
     image = jnp.where(chance[0] < config.flip, image[:, ::-1], image)
+  if config.vertical_flip > 0:
+    image = jnp.where(more[0] < config.vertical_flip, image[::-1], image)
   if config.jitter > 0:
     jittered = colour_jitter(
         image, rng_jitter, brightness=config.brightness,
@@ -267,23 +198,42 @@ def _view(image: Array, rng: Array, config: ViewConfig) -> Array:
     image = jnp.where(chance[2] < config.greyscale,
                       jnp.broadcast_to(arithmetic.grey(image), image.shape),
                       image)
+  if max(config.blur) > 0:
+    blurred = filters.blur(image, at[0] + (at[1] - at[0]) * more[1])
+    image = jnp.where(more[2] < _of(config.blur, second),
+                      jnp.round(blurred) if eight_bit else blurred, image)
+  if max(config.solarise) > 0:
+    image = jnp.where(
+        more[3] < _of(config.solarise, second),
+        filters.solarise(image, 255 if eight_bit else 1), image)
   return image / 255 if eight_bit else image
 
 
-def simclr_view(images: Array, rng: Array,
+def _of(pair: tuple[float, float], second: Array | bool) -> Array:
+  """The value of a pair for an image's first or second view."""
+  return jnp.where(second, pair[1], pair[0])
+
+
+def simclr_view(images: Array, rng: Array, second: Array | bool = False, *,
                 config: ViewConfig = ViewConfig()) -> Array:
   """One random view of each image, [B, H, W, C] -> [B, H, W, C] f32.
 
-  Images are u8 or u16, with 1 or 3 channels.
+  Args:
+    images: [B, H, W, C] u8 or u16, with 1 or 3 channels.
+    rng: a key.
+    second: [] bool, whether these are the images' second views.
+    config: the distribution.
 
   Raises:
     ValueError: the images have another shape or dtype.
   """
   argument_checks.pixels(images, channels=pixels.CHANNELS)
   rngs = jax.random.split(rng, len(images))
-  return jax.vmap(functools.partial(_view, config=config))(images, rngs)
+  return jax.vmap(functools.partial(_view, second=second, config=config))(
+      images, rngs)
 
 
-def make_view(**choices) -> Callable[[Array, Array], Array]:
-  """Binds the fields of a ViewConfig: returns (images, rng) -> views."""
+def make_view(**choices) -> Callable[..., Array]:
+  """Binds the fields of a ViewConfig: returns (images, rng, second) -> views.
+  """
   return functools.partial(simclr_view, config=ViewConfig(**choices))

@@ -1,6 +1,7 @@
 """Parts that the SSL methods share: two forward passes, one optimiser step."""
 
 from collections.abc import Callable
+import inspect
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +20,9 @@ from fedu_jax.core.state import (
 from fedu_jax.learners.losses import unit
 from fedu_jax.models import networks
 
-View = Callable[[Array, Array], Array]  # (pixels, rng) -> images f32
+# (pixels, rng) -> one view of each image, f32. A view with an argument `second`
+# is told whether it draws the first or the second view of an image.
+View = Callable[..., Array]
 MakeTx = Callable[[Array], optax.GradientTransformation]  # round -> transform
 
 
@@ -57,10 +60,14 @@ def draw_views(nets: networks.Nets, view: View, images: PyTree,
                rng: Array) -> tuple[Array, Array]:
   """Draws two random views of each image, [B, H, W, C] f32 each."""
   keys = jax.random.split(rng)
+  told = 'second' in inspect.signature(view).parameters
+
+  def draw(key, second):
+    return view(images, key, second) if told else view(images, key)
   if nets.together:  # the same numbers, in one pass over the images
-    x1, x2 = jax.vmap(view, (None, 0))(images, keys)
+    x1, x2 = jax.vmap(draw)(keys, jnp.array([False, True]))
   else:
-    x1, x2 = (view(images, key) for key in keys)
+    x1, x2 = draw(keys[0], False), draw(keys[1], True)
   return x1, x2
 
 

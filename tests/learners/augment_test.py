@@ -14,6 +14,7 @@ from PIL import Image, ImageEnhance
 import pytest
 
 from fedu_jax.learners import augment
+from fedu_jax.learners import crops
 
 LEVEL = 1 / 255
 
@@ -50,7 +51,7 @@ def test_crop_and_resize(image, box):
   want = Image.fromarray(image).crop(
       (left, top, left + width, top + height)).resize(
           (16, 16), Image.Resampling.BILINEAR)
-  got = augment.crop_and_resize(unit(image), *map(float, box))
+  got = crops.crop_and_resize(unit(image), *map(float, box))
   close(got, want, 1.5)
 
 
@@ -120,7 +121,7 @@ def test_jitter_applies_four_adjustments_in_a_random_order(image):
 def test_crop_boxes_follow_torchvisions_law():
   keys = jax.random.split(jax.random.key(0), 20_000)
   top, left, height, width = map(np.asarray, jax.jit(jax.vmap(
-      lambda key: jnp.stack(augment.crop_box(
+      lambda key: jnp.stack(crops.crop_box(
           key, 32, 32, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3)))))(keys).T)
   for x in (top, left, height, width):
     np.testing.assert_array_equal(x, np.round(x))  # whole pixels
@@ -145,10 +146,10 @@ def test_crop_boxes_follow_torchvisions_law():
 
 def test_crop_box_falls_back_to_the_centre():
   """An area that never fits takes the largest central crop of the ratio."""
-  box = augment.crop_box(jax.random.key(0), 10, 30, scale=(5.0, 6.0),
+  box = crops.crop_box(jax.random.key(0), 10, 30, scale=(5.0, 6.0),
                          ratio=(3 / 4, 4 / 3))
   assert [float(x) for x in box] == [0, (30 - 13) // 2, 10, 13]
-  box = augment.crop_box(jax.random.key(0), 16, 16, scale=(5.0, 6.0),
+  box = crops.crop_box(jax.random.key(0), 16, 16, scale=(5.0, 6.0),
                          ratio=(3 / 4, 4 / 3))
   assert [float(x) for x in box] == [0, 0, 16, 16]
 
@@ -157,7 +158,7 @@ def test_crop_box_falls_back_to_the_centre():
 def test_no_crop_is_empty(ratio):
   """An aspect that would round a side to 0 pixels keeps one."""
   images = np.full((4, 8, 8, 3), 100, np.uint8)
-  *_, height, width = augment.crop_box(jax.random.key(0), 8, 8,
+  *_, height, width = crops.crop_box(jax.random.key(0), 8, 8,
                                        scale=(0.1, 0.2), ratio=ratio)
   assert height >= 1 and width >= 1
   views = augment.make_view(ratio=ratio)(images, jax.random.key(0))

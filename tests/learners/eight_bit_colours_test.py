@@ -14,6 +14,7 @@ from fedu_jax.experiments import experiment as plans
 from fedu_jax.experiments import recorded_runs
 from fedu_jax.experiments.tables import linear_evaluation
 from fedu_jax.learners import augment
+from fedu_jax.learners import crops
 from fedu_jax.learners import eight_bit_colours
 from fedu_jax.training.config import checks
 
@@ -82,7 +83,7 @@ def test_views_are_pils(size):
 def in_pil(image, key, config):
   """Makes one view with PIL's operations and the draws of `augment`."""
   rng_box, rng_jitter, rng_chance = jax.random.split(key, 3)
-  box = augment.crop_box(rng_box, *image.shape[:2], scale=config.scale,
+  box = crops.crop_box(rng_box, *image.shape[:2], scale=config.scale,
                          ratio=config.ratio)
   top, left, height, width = (int(x) for x in box)
   picture = Image.fromarray(image).crop(
@@ -113,7 +114,7 @@ def test_crops_of_other_sizes_are_pils_nearly_everywhere(size):
   """
   wrong, most, shift = [], 0, []
   crop = jax.jit(lambda image, box: augment.EIGHT_BIT.resize(
-      image, *augment.matrices(image, *box)))
+      image, *crops.matrices(image, *box)))
   for seed, image in enumerate(pictures(24, size)):
     draw = np.random.RandomState(seed)
     height, width = draw.randint(1, size + 1, 2)

@@ -27,6 +27,7 @@ from fedu_jax.training.config.value_checks import interval
 from fedu_jax.training.config.value_checks import MANY
 from fedu_jax.training.config.value_checks import names
 from fedu_jax.training.config.value_checks import one_of
+from fedu_jax.training.config.value_checks import pair
 from fedu_jax.training.config.value_checks import real
 from fedu_jax.training.config.value_checks import source
 from fedu_jax.training.config.value_checks import text
@@ -159,6 +160,9 @@ _ALL = (
     Field('view.ratio', (3 / 4, 4 / 3), interval(1e-3, 1e3),
           "width over height of a view's crop"),
     Field('view.flip', 0.5, real(0, 1), 'probability that a view is mirrored'),
+    Field('view.vertical_flip', 0.0, real(0, 1),
+          'probability that a view is upside down, for images without an up, '
+          "such as a microscope's", before=0.0),
     Field('view.jitter', 0.8, real(0, 1),
           'probability that the colours of a view change'),
     Field('view.brightness', 0.8, real(0, 1e3), 'largest change of brightness'),
@@ -167,10 +171,20 @@ _ALL = (
     Field('view.hue', 0.2, real(0, 0.5),
           'largest change of hue, as a share of the colour circle'),
     Field('view.greyscale', 0.2, real(0, 1), 'probability of a grey view'),
+    Field('view.blur', (0.0, 0.0), pair(0, 1),
+          'probability that the first and the second view of an image are '
+          'blurred, with a Gaussian kernel of a tenth of its side',
+          before=(0.0, 0.0)),
+    Field('view.blur_sigma', (0.1, 2.0), interval(1e-3, 1e3),
+          'range of the deviation of the blur, in pixels', before=(0.1, 2.0)),
+    Field('view.solarise', (0.0, 0.0), pair(0, 1),
+          'probability that the bright half of values is inverted in the first '
+          'and in the second view of an image', before=(0.0, 0.0)),
     Field('view.eight_bit', True, flag,
           'whether colours keep 8 bits after each operation, as in the '
           'released code (PIL). False = fractions are kept, and views are '
-          '0.4 % brighter', before=False),
+          '0.4 % brighter. Images of 16 bits always keep fractions',
+          before=False),
     Field('learner.name', 'byol', text,
           'SSL method: byol, simsiam, simclr, moco, fedca, fedsc, supervised'),
     Field('learner.decay', 0.99, real(0, 1),

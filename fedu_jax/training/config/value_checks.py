@@ -49,12 +49,20 @@ def one_of(*choices: Any) -> Check:
       else 'one of ' + ', '.join(map(str, choices)))
 
 
-def interval(low: float, high: float) -> Check:
-  """Makes a check that allows two numbers in order, within bounds."""
+def pair(low: float, high: float) -> Check:
+  """Makes a check that allows two numbers within bounds."""
   def check(value):
     right = (isinstance(value, tuple) and len(value) == 2
-             and not any(map(_number(float, low, high), value))
-             and value[0] <= value[1])
+             and not any(map(_number(float, low, high), value)))
+    return '' if right else f'two numbers from {low:g} to {high:g}, as (1, 0.1)'
+  return check
+
+
+def interval(low: float, high: float) -> Check:
+  """Makes a check that allows two numbers in order, within bounds."""
+  within = pair(low, high)
+  def check(value):
+    right = not within(value) and value[0] <= value[1]
     return '' if right else f'two numbers (low, high) from {low:g} to {high:g}'
   return check
 
