@@ -3,6 +3,8 @@
 The images of a client stay on that client. This module lists the public names.
 """
 
+import os
+
 from fedu_jax.core import trees as trees
 from fedu_jax.core.aggregation import aggregate as aggregate
 from fedu_jax.core.local_training import client_arrays as client_arrays
@@ -32,6 +34,7 @@ from fedu_jax.data import partition as partition
 from fedu_jax.data import sources as sources
 from fedu_jax.data.dataset import Dataset as Dataset
 from fedu_jax.data.lazy_arrays import Lazy as Lazy
+from fedu_jax.encoders.encoder import Encoder as Encoder
 from fedu_jax.evaluation.probes import embed as embed
 from fedu_jax.evaluation.probes import knn_accuracy as knn_accuracy
 from fedu_jax.evaluation.probes import linear_probe as linear_probe
@@ -42,3 +45,28 @@ from fedu_jax.learners.losses import regression_loss as regression_loss
 from fedu_jax.models import networks as networks
 from fedu_jax.models.networks import init_online as init_online
 from fedu_jax.runtime.errors import BadInput as BadInput
+
+
+def load(workdir_or_file: 'str | os.PathLike[str]', *,
+         encoder: str = 'federation', projector: bool = False) -> Encoder:
+  """Loads an encoder, to call on images of any size.
+
+  The images of the run are not needed.
+
+  Args:
+    workdir_or_file: the folder of a run, or a file that `fedu_jax.export`
+      wrote.
+    encoder: of a run: 'federation', 'untrained', or 'alone0' and so on.
+    projector: of a run: whether features are the projector's output, and not
+      those below it. A file has one of them.
+
+  Returns:
+    The encoder. It computes in full float32.
+
+  Raises:
+    BadInput: there is no such encoder, or it is damaged.
+  """
+  # Training's libraries take a second to import, and nothing else needs them.
+  from fedu_jax.training import saved_encoder
+  return saved_encoder.load(os.fspath(workdir_or_file), encoder=encoder,
+                            projector=projector)

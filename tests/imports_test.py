@@ -23,11 +23,12 @@ ROOMS = {
     'configs': 'runtime',
     'learners': 'core models',
     'evaluation': 'core models learners data runtime',
+    'encoders': 'core models learners data runtime',
     'training.config': 'core models learners data runtime configs '
                        'training.engine',
     'training.engine': 'core models learners data runtime',
-    'training': 'core models learners data runtime evaluation training.config '
-                'training.engine',
+    'training': 'core models learners data runtime evaluation encoders '
+                'training.config training.engine',
     'plan': 'core models learners data runtime configs evaluation '
             'training.config training.engine training',
     'experiments': 'core models learners data runtime configs evaluation '
@@ -36,8 +37,9 @@ ROOMS = {
             'training.config training.engine training',
     'evaluate': 'core models learners data runtime configs evaluation '
                 'training.config training.engine training',
-    # The public names.
-    '__init__': 'core models learners data runtime evaluation',
+    # The public names. `training` is imported when `load` is called.
+    '__init__': 'core models learners data runtime evaluation encoders '
+                'training',
 }
 
 # `data` reads images with NumPy: a process that only reads starts no device.

@@ -29,7 +29,8 @@ _BYTES = 16  # of a digest
 _AT_ONCE = 1024  # images that are read at a time
 
 # 'clients': a digest of each client's images; 'labels', 'test_images' and
-# 'test_labels': one digest, or None if the data has none.
+# 'test_labels': one digest, or None if the data has none; 'shape' and 'dtype':
+# those of the training images.
 Digests = dict[str, Any]
 
 
@@ -63,7 +64,9 @@ def digests(data: sources.Dataset, parts: Sequence[np.ndarray],
           [labels[part] for part in parts]),
       'test_images': None if data.test_images is None else test.hex(),
       'test_labels': None if data.test_labels is None else _of_labels(
-          [data.test_labels])}
+          [data.test_labels]),
+      'shape': list(data.train_images.shape[1:]),
+      'dtype': str(data.train_images.dtype)}
 
 
 def _of_images(images: Images, rows: np.ndarray) -> bytes:
@@ -93,6 +96,21 @@ def known(folder: pathlib.Path) -> Digests | None:
     found = json.loads((folder / IMAGES).read_text())
     return found if isinstance(found['clients'], list) else None
   except (OSError, ValueError, TypeError, KeyError):
+    return None
+
+
+def pixels_of(folder: pathlib.Path
+              ) -> tuple[tuple[int, int, int], str] | None:
+  """Returns the shape [H, W, C] and the dtype of the images of a run.
+
+  Returns:
+    None if the folder does not say it: runs of earlier versions do not.
+  """
+  found = known(folder) or {}
+  try:
+    height, width, channels = map(int, found['shape'])
+    return (height, width, channels), str(np.dtype(found['dtype']))
+  except (KeyError, TypeError, ValueError):
     return None
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import pathlib
+import re
 from typing import Any
 
 from flax import serialization
@@ -64,6 +65,13 @@ def is_deterministic(folder: pathlib.Path) -> bool:
     return False
 
 
+def check_name(encoder: str) -> None:
+  """Raises BadInput if a text is not the name of an encoder of a run."""
+  if not re.fullmatch('federation|untrained|alone[0-9]{1,6}', encoder):
+    raise BadInput(f'--encoder is {encoder!r}: choose federation, untrained '
+                   'or, if clients were trained alone too, alone0')
+
+
 def rounds_of(folder: pathlib.Path, encoder: str) -> int:
   """Returns the number of rounds after which a network was last saved.
 
@@ -109,7 +117,6 @@ def restore(config: Config, folder: pathlib.Path,
     BadInput: there is no such checkpoint, none that is sound, or the data is
       not what the run was trained on.
   """
-  where = None if encoder == 'untrained' else _saved_in(folder, encoder)
   try:
     data = prepare.data_of(config, console=console)
   except BadInput as error:
@@ -118,20 +125,32 @@ def restore(config: Config, folder: pathlib.Path,
   _check_data(config, folder, data)
   nets, online = prepare.networks_of(config, data)
   scorer = prepare.scorer_of(config, nets, data)
-  if where:
-    online = _saved_network(where, online, console)
+  if encoder != 'untrained':
+    online = saved_network(folder, encoder, online, console)
   return scorer, online
 
 
-def _saved_network(where: pathlib.Path, like: Online,
-                   console: Console) -> Online:
-  """Reads the global network of the newest sound checkpoint in a folder."""
+def saved_network(folder: pathlib.Path, encoder: str, like: Online,
+                  console: Console) -> Online:
+  """Reads a network of a run from its newest sound checkpoint.
+
+  Args:
+    folder: the workdir of the run.
+    encoder: 'federation', or 'alone0' and so on.
+    like: a network of the same structure; arrays or their shapes.
+    console: the console for lines on damaged checkpoints.
+
+  Raises:
+    BadInput: there is no such checkpoint, none that is sound, or one of another
+      network.
+  """
+  where = _saved_in(folder, encoder)
   with contextlib.closing(Checkpoints(where, keep=1)) as saved:
     state: Any = saved.restore_plain()
   if state is None:
     raise BadInput(f'{where} is empty: the run saved nothing yet')
   for step, wrong in saved.damaged.items():
-    terminal.say(console, f'checkpoint {step} is damaged ({wrong}): scoring '
+    terminal.say(console, f'checkpoint {step} is damaged ({wrong}): reading '
                  f'that of round {saved.latest()}')
   try:
     return serialization.from_state_dict(like, state['server']['online'])

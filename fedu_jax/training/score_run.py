@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 import functools
 import pathlib
-import re
 
 from rich.console import Console
 from rich.text import Text
@@ -59,9 +58,7 @@ def ask(workdir: str | pathlib.Path, protocol: str, *,
   console = console or terminal.console()
   asked = protocols.parse(protocol)
   folder = pathlib.Path(workdir)
-  if not re.fullmatch('federation|untrained|alone[0-9]{1,6}', encoder):
-    raise BadInput(f'--encoder is {encoder!r}: choose federation, untrained '
-                   'or, if clients were trained alone too, alone0')
+  finished_run.check_name(encoder)
   rounds, load = trained or _newest(folder, encoder, data_dir, source, console)
   path = folder / _FILE
   before = score_file.read(path)

@@ -132,3 +132,7 @@ def test_the_file_is_small_json(tmp_path):
   found = json.loads((folder / 'images.json').read_text())
   assert found == data_record.digests(DATA, PARTS)
   assert [len(x) for x in found['clients']] == [32] * 3
+  assert data_record.pixels_of(folder) == ((4, 4, 3), 'uint8')
+  for wrong in ({'shape': [4, 4]}, {'dtype': 'colour'}, {'shape': None}):
+    (folder / 'images.json').write_text(json.dumps(found | wrong))
+    assert data_record.pixels_of(folder) is None

@@ -1,0 +1,1 @@
+"""Encoders that leave a run: loading, exporting and embedding."""
