@@ -147,9 +147,10 @@ def test_the_report_compares_with_the_aims(tmp_path):
     records.add('row', name=name, images_per_second=rate,
                 of_bfloat16_peak=share)
   records.of('memory').add(
-      'row', name='round', round_seconds=12.0, program_bytes=2e9,
+      'row', name='round', round_seconds=12.0, program_bytes=2.5e6,
       planned_bytes=3e9, used_bytes=None)
   text = report.text(records)
+  assert 'program 0.0025 GB, planned 3, use unknown' in text
   assert 'products: 0.36; the aim is 0.35: reached' in text
   assert 'PyTorch, eager: 2.25; the aim is 3: missed' in text
   assert 'PyTorch, compile: 1.12; the aim is 1: reached' in text

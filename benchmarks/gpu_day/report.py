@@ -82,9 +82,9 @@ def _rest(records: Records) -> Iterator[str]:
            f'{"equal" if row["state_equal"] else "differs"}')
   if row := records.row('memory', 'round'):
     used = row['used_bytes']
-    yield (f'memory of the round: program {row["program_bytes"] / 1e9:.2f} GB, '
-           f'planned {row["planned_bytes"] / 1e9:.2f}' + (
-               f', used {used / 1e9:.2f}' if used else ', use unknown'))
+    yield (f'memory of the round: program {row["program_bytes"] / 1e9:.3g} GB, '
+           f'planned {row["planned_bytes"] / 1e9:.3g}' + (
+               f', used {used / 1e9:.3g}' if used else ', use unknown'))
   if row := records.row('profile', 'profile'):
     yield (f'a step: {row["kernels_a_step"]:.0f} kernels, busy for '
            f'{1e3 * row["busy_seconds_a_step"]:.2f} ms')
