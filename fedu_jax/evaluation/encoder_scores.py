@@ -11,8 +11,10 @@ import numpy as np
 from fedu_jax.core import pixels
 from fedu_jax.core import precision
 from fedu_jax.core.state import Online, Variables
+from fedu_jax.evaluation import geometry
 from fedu_jax.evaluation import probes
 from fedu_jax.evaluation import score_tables
+from fedu_jax.learners import augment
 from fedu_jax.models import networks
 
 
@@ -130,6 +132,19 @@ class Scorer(NamedTuple):
     if self.classifies:
       scores['classifier'] = self.classifier(online)
     return scores | {'knn': self.knn(online.encoder)}
+
+  def alignment(self, encoder: Variables) -> float:
+    """Returns the alignment of two views of each training image."""
+    images = self.train_images
+    draw = jax.jit(augment.make_view(**self.view))
+
+    def views(rng, second):
+      drawn = np.concatenate([
+          draw(images[i:i + 500], jax.random.fold_in(rng, i), second)
+          for i in range(0, len(images), 500)])
+      return self.embed(encoder, pixels.from_unit(drawn, images.dtype))
+    rngs = jax.random.split(jax.random.key(self.seed))
+    return float(geometry.alignment(*map(views, rngs, (False, True))))
 
   @precision.full
   def classifier(self, online: Online) -> float:

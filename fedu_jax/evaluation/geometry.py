@@ -1,4 +1,4 @@
-"""The geometry of features: alignment and uniformity (Wang & Isola 2020)."""
+"""The geometry of features: alignment, uniformity and effective rank."""
 
 import jax
 import jax.numpy as jnp
@@ -41,3 +41,25 @@ def uniformity(z: Array, *, temperature: float = 2.0) -> Array:
     return jnp.sum(jnp.exp(-temperature * distance)) - 1  # without itself
   total = jnp.sum(jax.lax.map(potential, z, batch_size=256))
   return jnp.where(sound, jnp.log(total / (len(z) * (len(z) - 1))), jnp.nan)
+
+
+@precision.full
+def effective_rank(z: Array) -> Array:
+  """The number of directions that features vary in, [] f32.
+
+  It is the exponential of the entropy of the singular values of the centred
+  features (Roy & Vetterli 2007; "RankMe", Garrido et al. 2023, does not centre
+  them). It is 0 if features do not vary, and NaN if they are not finite.
+
+  Args:
+    z: features of different images, [N, D].
+  """
+  singular = jnp.linalg.svd(z - z.mean(0, keepdims=True), compute_uv=False)
+  total = singular.sum()
+  # Rounding leaves something of features that are all alike.
+  varies = total > 1e-5 * jnp.linalg.norm(z)
+  share = singular / jnp.where(varies, total, 1)
+  entropy = -jnp.sum(jnp.where(share > 0, share * jnp.log(
+      jnp.where(share > 0, share, 1)), 0))
+  return jnp.where(probes.finite(z), jnp.where(varies, jnp.exp(entropy), 0),
+                   jnp.nan)

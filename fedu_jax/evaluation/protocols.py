@@ -12,14 +12,12 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from fedu_jax.core import pixels
 from fedu_jax.core.state import Online
 from fedu_jax.data import sources
 from fedu_jax.evaluation import geometry as measures
 from fedu_jax.evaluation import semi_supervised
 from fedu_jax.evaluation.encoder_scores import mixed
 from fedu_jax.evaluation.encoder_scores import Scorer
-from fedu_jax.learners import augment
 from fedu_jax.runtime.errors import BadInput
 
 Score = Callable[[Scorer, Online, str], dict[str, float]]
@@ -116,26 +114,22 @@ def transfer(scorer: Scorer, online: Online, choice: str) -> dict[str, float]:
 
 
 def geometry(scorer: Scorer, online: Online, choice: str) -> dict[str, float]:
-  """Alignment and uniformity (Wang & Isola 2020) of the test images' features.
+  """The geometry of the test images' features, without labels.
 
-  They measure the distance of two views of an image, and the uneven spread of
-  images on the sphere. Lower is better for both. They need no labels. Without
-  test images, the training images are used.
+  Alignment and uniformity (Wang & Isola 2020) measure the distance of two views
+  of an image, and the uneven spread of images on the sphere. Lower is better
+  for both. The effective rank is the number of directions that features vary
+  in. Without test images, the training images are used.
   """
   _nothing('geometry', choice)
   images = scorer.test_images
   if not len(images):
     images = scorer.train_images
-  rngs = jax.random.split(jax.random.key(scorer.seed))
-  draw = jax.jit(augment.make_view(**scorer.view))
-  views = [pixels.from_unit(np.concatenate([
-      draw(images[i:i + 500], jax.random.fold_in(rng, i), second)
-      for i in range(0, len(images), 500)]), images.dtype)
-           for second, rng in zip((False, True), rngs)]
-  z1, z2 = (scorer.embed(online.encoder, x) for x in views)
-  return {'alignment': float(measures.alignment(z1, z2)),
-          'uniformity': float(measures.uniformity(
-              scorer.embed(online.encoder, images)))}
+  scorer = scorer._replace(train_images=images)
+  z = scorer.embed(online.encoder, images)
+  return {'alignment': scorer.alignment(online.encoder),
+          'uniformity': float(measures.uniformity(z)),
+          'effective rank': float(measures.effective_rank(z))}
 
 
 PROTOCOLS: dict[str, Protocol] = {

@@ -9,7 +9,8 @@ from rich.text import Text
 
 Scores = Mapping[str, float]  # by name: accuracies in 0..1, and those of PLAIN
 
-PLAIN = ('alignment', 'uniformity')  # scores that are no accuracies
+# Scores that are no accuracies.
+PLAIN = 'alignment', 'uniformity', 'effective rank'
 
 
 def by_encoder(scores: Mapping[str, Scores]) -> Table:

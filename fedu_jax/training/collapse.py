@@ -6,13 +6,9 @@ images become equal. The spread of the features shows it.
 
 import numpy as np
 
+from fedu_jax.evaluation import label_free
 from fedu_jax.training import round_report
 
-# A spread below it counts as collapse. Measured on digits with a narrow
-# ResNet-6, from round 3 on: FedU 0.75 to 0.80, SimSiam 0.75 to 0.79, MoCo v1
-# with its linear head 0.23 to 0.30. Without stop-gradient: SimSiam 0.12 to
-# 0.06; BYOL with an aliased first target and no EMA 0.09 to 0.07.
-COLLAPSED = 0.12
 SETTLED = 3  # the first round that is checked; the spread needs some to fall
 
 
@@ -35,7 +31,7 @@ class Collapse:
       return None
     # A researcher's learner may report several numbers for each client.
     spread = np.asarray(spread).reshape(len(spread), -1).min(1)
-    low = (spread < COLLAPSED) & (clients['steps'] > 0)
+    low = (spread < label_free.COLLAPSED) & (clients['steps'] > 0)
     if not low.any():
       return None
     self._told = True

@@ -13,6 +13,7 @@ from fedu_jax.core import trees
 from fedu_jax.core.state import Labelled, Online, PyTree
 from fedu_jax.data import reading_progress
 from fedu_jax.data import sources
+from fedu_jax.evaluation import label_free
 from fedu_jax.evaluation.encoder_scores import Scorer
 from fedu_jax.evaluation.encoder_scores import Settings
 from fedu_jax.models import networks
@@ -156,6 +157,24 @@ def scorer_if_labelled(config: Config, nets: networks.Nets,
   if data.test_labels is None or data.train_labels is None:
     return None  # without reading an image
   return scorer_of(config, nets, data)
+
+
+def sample_of(config: Config, nets: networks.Nets, data: sources.Dataset,
+              parts: list[np.ndarray]) -> label_free.Sample:
+  """Reads the images on which an encoder is measured without labels.
+
+  Args:
+    config: the config of the run.
+    nets: the networks.
+    data: the data.
+    parts: the rows of each client's images.
+  """
+  chosen = label_free.rows(parts)
+  ends = np.cumsum([0, *map(len, chosen)])
+  scorer = scorer_of(config, nets, sources.Dataset(
+      data.train_images[np.concatenate(chosen)]))
+  return label_free.Sample(scorer, [
+      np.arange(a, b) for a, b in zip(ends[:-1], ends[1:])])
 
 
 def scorer_of(config: Config, nets: networks.Nets,

@@ -5,10 +5,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from rich.console import Console
 
 from fedu_jax.core.state import Online
+from fedu_jax.evaluation import label_free
 from fedu_jax.evaluation.encoder_scores import best
 from fedu_jax.evaluation.encoder_scores import Scorer
+from fedu_jax.evaluation.label_free import Sample
+from fedu_jax.runtime import terminal
 from fedu_jax.training.config import checks
 from fedu_jax.training.config.config_dict import Config
 
@@ -36,8 +40,30 @@ def scores_of(scorer: Scorer, *, untrained: Online, alone: Sequence[Online],
   return scores | {'federation': scorer.all(federation)}
 
 
+def label_free_of(sample: Sample | None, federation: Online,
+                  console: Console) -> dict[str, Any]:
+  """Measures the federation without labels, and prints what it says.
+
+  Args:
+    sample: the images that are measured; None measures nothing.
+    federation: the server's network after the last round.
+    console: the console to print on.
+
+  Returns:
+    The measures and the verdict, for `summary_of`.
+  """
+  if sample is None:
+    return {}
+  with console.status('measuring without labels'):
+    measured = label_free.measure(*sample, federation.encoder)
+  console.print(label_free.table(measured))
+  terminal.say(console, label_free.verdict(measured)[1])
+  return label_free.record(measured)
+
+
 def summary_of(config: Config, scores: Scores, speed: dict[str, float], *,
-               wall: float, files: dict[str, Any] | None,
+               measures: dict[str, Any], wall: float,
+               files: dict[str, Any] | None,
                devices: dict[str, Any],
                extensions: list[dict[str, Any]]) -> dict[str, Any]:
   """Makes the summary of a run.
@@ -46,6 +72,7 @@ def summary_of(config: Config, scores: Scores, speed: dict[str, float], *,
     config: the config of the run.
     scores: the result of `scores_of`; empty if nothing was scored.
     speed: images per second and other figures, over all rounds.
+    measures: the result of `label_free_of`; empty if there are scores.
     wall: the seconds that this process took for the run.
     files: counts of the image files that were read; None without a folder.
     devices: the devices that trained, see `accelerators.record`.
@@ -59,7 +86,8 @@ def summary_of(config: Config, scores: Scores, speed: dict[str, float], *,
       'knn_accuracy_untrained': score('knn', 'untrained'),
       'linear_accuracy': score('linear', 'federation'),
       'linear_accuracy_untrained': score('linear', 'untrained'),
-      'scores': scores, **speed, 'wall_seconds': wall,
+      'scores': scores, **({'label_free': measures} if measures else {}),
+      **speed, 'wall_seconds': wall,
       **devices, 'jax': jax.__version__, 'config': checks.flatten(config),
       **({'files': files} if files else {}),
       **({'extensions': extensions} if extensions else {})}

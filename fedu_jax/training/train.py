@@ -14,6 +14,7 @@ from rich.console import Console
 
 from fedu_jax.core.state import Online, PyTree
 from fedu_jax.data import sources
+from fedu_jax.evaluation import label_free
 from fedu_jax.evaluation import score_tables
 from fedu_jax.evaluation.encoder_scores import Scorer
 from fedu_jax.runtime import accelerators
@@ -43,6 +44,7 @@ from fedu_jax.training.engine.recipe import Recipe
 class Trained(NamedTuple):
   """A run's networks after its rounds, and their scorer."""
   scorer: Scorer | None  # None if the data has no labelled test images
+  sample: label_free.Sample | None  # images for measures without labels
   untrained: Online
   federation: Online
   alone: list[Online]  # the networks of clients that trained alone
@@ -151,10 +153,13 @@ def train_seeds(config: Config, seeds: Sequence[int],
                                  examples=examples, compiling=compiling)
   alone = [_train_alone(k, config, members, data, examples)
            for k in range(config.evaluation.alone)]
-  return [_trained(member, ended, list(own), data, images, where)
-          for member, ended, own, images in zip(
-              members, together, zip(*alone) if alone else [()] * len(members),
-              digests)]
+  samples = [prepare.sample_of(own, recipe.nets, data, member.parts)
+             if multihost.first() and not member.scorer else None
+             for member, own in zip(members, configs)]
+  return [_trained(member, sample, ended, list(own), data, images, where)
+          for member, sample, ended, own, images in zip(
+              members, samples, together,
+              zip(*alone) if alone else [()] * len(members), digests)]
 
 
 def _members(configs: Sequence[Config], folders: Sequence[pathlib.Path],
@@ -221,14 +226,15 @@ def _train_alone(k: int, config: Config, members: Sequence[prepare.Member],
                              where=_place(recipe, alone, data))
 
 
-def _trained(member: prepare.Member, ended: round_loop.Ended,
-             alone: list[round_loop.Ended], data: sources.Dataset,
-             images: data_record.Digests, where: placement.Place) -> Trained:
+def _trained(member: prepare.Member, sample: label_free.Sample | None,
+             ended: round_loop.Ended, alone: list[round_loop.Ended],
+             data: sources.Dataset, images: data_record.Digests,
+             where: placement.Place) -> Trained:
   """Collects the networks of a member, and the failures to write its files."""
   unsaved = [own.unsaved for own in (ended, *alone) if own.unsaved]
   if multihost.first():
     unsaved += data_record.write(member.folder, data, member.parts, images)
-  return Trained(member.scorer, member.online, ended.online,
+  return Trained(member.scorer, sample, member.online, ended.online,
                  [own.online for own in alone], ended.speed, unsaved,
                  data.files and data.files.summary(),
                  accelerators.record(where.layout.devices))
@@ -277,11 +283,11 @@ def _train_and_evaluate(config: Config, workdir: str,
     console.print(score_tables.by_encoder(scores))
     if unsound := score_tables.unsound_line(scores):
       terminal.say(console, unsound)
-  else:
-    console.print('the data has no labelled test images: nothing to score')
   summary = run_summary.summary_of(
-      config, scores, trained.speed, wall=time.perf_counter() - began,
-      files=trained.files, devices=trained.devices,
+      config, scores, trained.speed, measures=run_summary.label_free_of(
+          trained.sample, trained.federation, console),
+      wall=time.perf_counter() - began, files=trained.files,
+      devices=trained.devices,
       extensions=config_changes.extensions(pathlib.Path(workdir)))
   unsaved = trained.unsaved
   if multihost.first() and (failure := json_files.attempt(

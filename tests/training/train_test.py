@@ -308,11 +308,14 @@ def test_a_folder_of_clients(tmp_path):
   assert 'partition.name=natural' in error
   flags += ['--config.partition.name=natural', '--config.clients=3']
   printed, _ = run(tmp_path / 'run', *flags)
-  assert 'ann' in printed and 'nothing to score' in printed
+  assert 'ann' in printed and 'effective rank' in printed
   row, = rows(tmp_path / 'run')
   assert row['clients']['steps'] == [1, 2, 1]  # 5, 9, 4 images in fours
   summary = json.loads((tmp_path / 'run' / 'summary.json').read_text())
   assert summary['linear_accuracy'] is None
+  found = summary['label_free']
+  assert len(found['spread']) == 3 and found['effective_rank'] > 0
+  assert f"{found['verdict']}: the features of client" in printed
 
 
 @pytest.mark.parametrize('flags, complaint', [
