@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedu_jax.data import lazy_arrays
+from fedu_jax.data import pixel_arrays
 from fedu_jax.data.lazy_arrays import Images, Lazy
 from fedu_jax.data.reading_report import Files
 from fedu_jax.runtime import host_memory
@@ -18,7 +19,7 @@ MOST_OWNERS = 10**6
 
 class Dataset(NamedTuple):
   """Examples in a stable order. Test images and labels may be absent."""
-  train_images: Images  # [N, H, W, 3] u8
+  train_images: Images  # [N, H, W, 1 or 3] u8 or u16
   train_labels: np.ndarray | None = None  # [N] i32
   test_images: Images | None = None
   test_labels: np.ndarray | None = None
@@ -33,14 +34,14 @@ def checked(arrays: dict[str, Any], what: str, kind: str) -> Dataset:
 
   Args:
     arrays: the arrays by their names in `Dataset`. All but train_images may be
-      absent. Images are uint8 [N, H, W], [N, H, W, 1] or [N, H, W, 3]. Labels
-      and owners are one whole number for each image. owner_names are one text
-      for each owner.
+      absent. Images are uint8 or uint16, [N, H, W], [N, H, W, 1] or
+      [N, H, W, 3]. Labels and owners are one whole number for each image.
+      owner_names are one text for each owner.
     what: the file or function that they come from, for messages.
     kind: the kind of source, for messages.
 
   Returns:
-    The data set, with images in three channels.
+    The data set, with images [N, H, W, 1 or 3].
 
   Raises:
     BadInput: an array has another shape, dtype or range.
@@ -73,15 +74,15 @@ def _check_half(half, arrays, what, refuse):
   if images is None:
     arrays.pop(f'{half}_labels', None)
     return
-  if (images.dtype != np.uint8 or images.ndim not in (3, 4)
+  if (images.dtype not in pixel_arrays.DTYPES or images.ndim not in (3, 4)
       or images.shape[3:] not in ((), (1,), (3,)) or not images.size):
     refuse(f'{half}_images in {what} is {images.dtype} {images.shape}; it '
-           'must be uint8 [N, H, W], [N, H, W, 1] or [N, H, W, 3]')
+           'must be uint8 or uint16, [N, H, W], [N, H, W, 1] or [N, H, W, 3]')
   if images.ndim == 3 and images.shape[2] == 3 and labels is None:
     refuse(f'{half}_images in {what} is {images.shape}, which may be one '
            'image in colour: give [1, H, W, 3], or [N, H, 3, 1] for grey '
            'images of 3 pixels')
-  arrays[f'{half}_images'] = lazy_arrays.each(rgb, images)
+  arrays[f'{half}_images'] = lazy_arrays.each(_with_axis, images)
   if labels is not None:
     arrays[f'{half}_labels'] = _integers(
         labels, len(images), f'{half}_labels', what, refuse)
@@ -165,10 +166,42 @@ def rank_in_group(groups: np.ndarray) -> np.ndarray:
   return rank
 
 
-def rgb(images: np.ndarray) -> np.ndarray:
-  """Makes images [N, H, W, 3]; a grey image gets three equal channels."""
-  images = images.reshape(*images.shape[:3], -1)
-  if images.shape[-1] == 1 and images.nbytes > 2**24:
-    host_memory.refuse(3 * images.nbytes, 'images in three channels',
-                       'choose fewer or smaller ones')
-  return np.repeat(images, 3, -1) if images.shape[-1] == 1 else images
+def _with_axis(images: np.ndarray) -> np.ndarray:
+  """Gives images [N, H, W] an axis of one channel."""
+  return images.reshape(*images.shape[:3], -1)
+
+
+def with_pixels(data: Dataset, channels: int, keep_depth: bool,
+                source: str) -> Dataset:
+  """Gives the images of a data set their channels and their depth.
+
+  Args:
+    data: the data set.
+    channels: 1 or 3, see `pixel_arrays.with_channels`.
+    keep_depth: whether images become uint16; else they must be uint8.
+    source: the source, for messages.
+
+  Raises:
+    BadInput: images are uint16, and `keep_depth` is False; or they do not fit
+      the memory.
+  """
+  def converted(images: Images) -> Images:
+    if images.dtype == np.uint16 and not keep_depth:
+      raise BadInput(f'the images of {source} are uint16: set '
+                     '--config.data.keep_depth=True to train on all 16 bits, '
+                     'or make them uint8')
+    factor = (channels / images.shape[-1]) * (
+        1 + (keep_depth and images.dtype == np.uint8))
+    if isinstance(images, np.ndarray) and factor > 1 and images.nbytes > 2**24:
+      host_memory.refuse(int(factor * images.nbytes),
+                         f'images in {channels} channels'
+                         + ' of 16 bits' * keep_depth,
+                         'choose fewer or smaller ones')
+
+    def pixels(images):
+      images = pixel_arrays.with_channels(images, channels)
+      return pixel_arrays.sixteen_bits(images) if keep_depth else images
+    return lazy_arrays.each(pixels, images)
+  data = data._replace(train_images=converted(data.train_images))
+  return data if data.test_images is None else data._replace(
+      test_images=converted(data.test_images))

@@ -1,8 +1,8 @@
-"""Decodes image files to upright, square RGB images of 8 bits.
+"""Decodes image files to upright, square images of one size.
 
 Images of 8 bits keep their values. The values of deeper images are divided by a
-power of two, so that the largest possible value becomes 255. A file that is
-damaged or of an unsupported format is `Unreadable`.
+power of two, so that the largest possible value becomes 255, or keep their
+depth. A file that is damaged or of an unsupported format is `Unreadable`.
 """
 
 from collections.abc import Iterator
@@ -21,6 +21,7 @@ from PIL import Image, ImageOps
 
 from fedu_jax.data import image_colours
 from fedu_jax.data import image_depth
+from fedu_jax.data import pixel_arrays
 from fedu_jax.data.image_depth import Undeclared
 from fedu_jax.data.image_depth import Unreadable
 from fedu_jax.data.reading_report import unreadable
@@ -47,11 +48,33 @@ class How(NamedTuple):
   fit: str = 'crop'  # to the square in the middle; or 'pad' with black
   depth: int = 0  # bits if a file does not say; 0: see `image_folders`
   colours: str = 'stored'  # as in the file; or 'seen', see `image_colours`
+  channels: int = 3  # 1: Pillow's luma of colours, and grey as it is
+  keep_depth: bool = False  # uint16, of which full scale is 65535; else uint8
+
+  @property
+  def dtype(self) -> np.dtype:
+    """The dtype of an image."""
+    return np.dtype(np.uint16 if self.keep_depth else np.uint8)
+
+  @property
+  def shape(self) -> tuple[int, int, int]:
+    """The shape of an image, [H, W, C]."""
+    return self.size, self.size, self.channels
+
+  @property
+  def name(self) -> str:
+    """A name of the choices for cache files; defaults are left out."""
+    usual = How(self.size)
+    marks = str(self.depth), self.fit, self.colours, 'grey', 'deep'
+    fields = 'depth', 'fit', 'colours', 'channels', 'keep_depth'
+    return '-'.join([str(self.size)] + [
+        mark for field, mark in zip(fields, marks)
+        if getattr(self, field) != getattr(usual, field)])
 
 
 class Decoded(NamedTuple):
   """An image, and what its file has besides it."""
-  pixels: np.ndarray  # [size, size, 3] u8
+  pixels: np.ndarray  # [size, size, channels] u8 or u16, see `How`
   pages: bool  # whether the file has more pages or frames
   cropped: bool  # whether more than half of the image was cropped
   unseen: bool  # whether a viewer shows other colours
@@ -90,17 +113,17 @@ def decode(path: pathlib.Path, how: How, bits: int = 0) -> Decoded:
     raise Unreadable('empty')
   try:
     with Image.open(io.BytesIO(content), formats=_formats()) as file, _room(
-        file.width * file.height):
-      image = image_depth.eight_bits(
-          file, content, how.depth or bits, _formats())
+        file.width * file.height * how.dtype.itemsize):
+      image = image_depth.decoded(
+          file, content, how.depth or bits, _formats(), how.keep_depth)
       unseen = image_colours.differ(file)
-      if unseen and how.colours == 'seen':
-        image, unseen = image_colours.seen(image, file), False
-      elif image.mode != 'RGB':
-        image = image.convert('RGB')
-      short, long = sorted(image.size)
+      if isinstance(image, Image.Image):
+        if unseen and how.colours == 'seen':
+          image, unseen = image_colours.seen(image, file), False
+        image = _in_mode(image, how.channels)
+      short, long = sorted(file.size)
       cropped = how.fit == 'crop' and long > 2 * short
-      return Decoded(_square(image, how), _has_more(file), cropped, unseen)
+      return Decoded(_pixels_of(image, how), _has_more(file), cropped, unseen)
   except (Unreadable, Undeclared, MemoryError):
     raise
   except Image.DecompressionBombError as error:
@@ -196,14 +219,33 @@ def _has_more(file: Image.Image) -> bool:
     return False
 
 
-def _square(image: Image.Image, how: How) -> np.ndarray:
+def _in_mode(image: Image.Image, channels: int) -> Image.Image:
+  """Converts an image of 8 bits to mode RGB, or to L for one channel."""
+  if image.mode == ('RGB' if channels == 3 else 'L'):
+    return image
+  colours = image.convert('RGB')
+  return colours if channels == 3 else colours.convert('L')
+
+
+def _pixels_of(image: Image.Image | np.ndarray, how: How) -> np.ndarray:
+  """Makes a square array of an image of 8 bits, or of [H, W, C] u16."""
+  if isinstance(image, Image.Image):
+    pixels = np.asarray(_square(image, how)).reshape(how.shape)
+    return pixel_arrays.sixteen_bits(pixels) if how.keep_depth else pixels
+  if how.channels == 1:
+    image = pixel_arrays.with_channels(image, 1)
+  pixels = pixel_arrays.joined(
+      [_square(x, how) for x in pixel_arrays.planes(image)], image.dtype)
+  return pixel_arrays.with_channels(pixels, how.channels)
+
+
+def _square(image: Image.Image, how: How) -> Image.Image:
   size = how.size
   if how.fit == 'crop':
-    return np.asarray(ImageOps.fit(image, (size, size),
-                                   Image.Resampling.BILINEAR))
+    return ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
   width, height = (max(1, round(x * size / max(image.size)))
                    for x in image.size)
-  padded = Image.new('RGB', (size, size))
+  padded = Image.new(image.mode, (size, size))
   padded.paste(image.resize((width, height), Image.Resampling.BILINEAR),
                ((size - width) // 2, (size - height) // 2))
-  return np.asarray(padded)
+  return padded

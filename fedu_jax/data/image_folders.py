@@ -45,7 +45,7 @@ Progress = Callable[[int, int], None]  # called with (done, total)
 
 class Folders(NamedTuple):
   """The decoded images of a folder, as the cache keeps them."""
-  images: Images  # [N, size, size, 3] u8
+  images: Images  # [N, size, size, C] u8 or u16
   owners: np.ndarray  # [N] i32
   skipped: np.ndarray  # [n] i64: rows of the files that were skipped
   reasons: np.ndarray  # [n] texts: why each was skipped
@@ -80,10 +80,8 @@ def read(root: pathlib.Path, how: How, leave_out: tuple[str, ...], lazy: bool,
   found = folder_listing.listed(root, leave_out, image_files.is_image)
   asked, how = how.size > 0, how._replace(size=how.size or DEFAULT_SIZE)
   task = _Task(root, found, how, asked)
-  name = f'images-{how.size}' + ''.join(
-      f'-{x}' for x in how[1:] if x not in How._field_defaults.values())
-  cache = Cache(root.resolve(), name, _state(task.paths), task.fit,
-                f'data.source folder: {shown(root)}')
+  cache = Cache(root.resolve(), f'images-{how.name}', _state(task.paths),
+                task.fit, f'data.source folder: {shown(root)}')
   if lazy:
     images, small = cache.found(lazy=True) or (
         task.lazily(), task.small(Done()))
@@ -108,8 +106,8 @@ class _Task:
     self._numbers = np.repeat(
         np.arange(len(found.files), dtype=np.int32),
         [len(mine) for mine in found.files])
-    self.job = Job(len(self.paths), (how.size, how.size, 3), np.uint8,
-                   self._numbers, self._decoded)
+    self.job = Job(len(self.paths), how.shape, how.dtype, self._numbers,
+                   self._decoded)
 
   def small(self, done: Done) -> dict[str, np.ndarray]:
     """The arrays that are kept besides the images."""

@@ -1,7 +1,7 @@
 """Sources of images. The config names one, and it is read once.
 
 `tfds:<builder>`, `digits`, `npz:<file>`, `folder:<dir>`, or a researcher's own
-`package.module:function`: all return uint8 arrays in a stable order. Decoded
+`package.module:function`: all return arrays in a stable order. Decoded
 images of TFDS sets and folders are cached next to the data. With `lazy`, images
 are decoded when they are indexed, and not cached.
 """
@@ -14,7 +14,6 @@ import pathlib
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from fedu_jax.data import dataset
 from fedu_jax.data import decoded_cache
@@ -22,6 +21,7 @@ from fedu_jax.data import image_folders
 from fedu_jax.data import lazy_arrays as lazy_lib
 from fedu_jax.data import npz
 from fedu_jax.data import own_source
+from fedu_jax.data import pixel_arrays
 from fedu_jax.data.dataset import Dataset
 from fedu_jax.data.image_files import How
 from fedu_jax.runtime import host_memory
@@ -34,7 +34,8 @@ CHOICES = ('digits, tfds:<builder>, npz:<file>, folder:<dir>, or your own as '
 
 def load(source: str, *, data_dir: str = '', image_size: int = 0,
          max_examples: int = 0, lazy: bool = False, fit: str = 'crop',
-         depth: int = 0, colours: str = 'stored', leave_out: str = '',
+         depth: int = 0, colours: str = 'stored', channels: int = 3,
+         keep_depth: bool = False, leave_out: str = '',
          progress: image_folders.Progress = lambda done, total: None,
          say: Callable[[str], None] = lambda text: None,
          choices: Mapping[str, Any] | None = None) -> Dataset:
@@ -54,6 +55,8 @@ def load(source: str, *, data_dir: str = '', image_size: int = 0,
     fit: for a folder, how an image becomes square: 'crop' or 'pad'.
     depth: for a folder, the bits of deep images; 0: see `image_folders`.
     colours: for a folder, 'stored' or 'seen', see `image_colours`.
+    channels: 3, or 1 for grey images, see `pixel_arrays.with_channels`.
+    keep_depth: whether images are uint16, of which full scale is 65535.
     leave_out: for a folder, names of folders in it that are not read, separated
       by commas.
     progress: for a folder, called with (files decoded, all files).
@@ -77,8 +80,8 @@ def load(source: str, *, data_dir: str = '', image_size: int = 0,
   own = function(source)
   taken = inspect.signature(own).parameters if own else {}
   if kind == 'folder':
-    data = _folder(what, How(image_size, fit, depth, colours), leave_out, lazy,
-                   progress, say)
+    how = How(image_size, fit, depth, colours, channels, keep_depth)
+    data = _folder(what, how, leave_out, lazy, progress, say)
   elif wrong := [name for name, value, usual in (
       ('fit', fit, 'crop'), ('depth', depth, 0), ('colours', colours, 'stored'),
       ('leave_out', leave_out, '')) if value != usual and name not in taken]:
@@ -91,6 +94,7 @@ def load(source: str, *, data_dir: str = '', image_size: int = 0,
         name: value for name, value in offered.items() if name in taken})
   else:
     data = _SOURCES[kind](what, data_dir, image_size, lazy)
+  data = dataset.with_pixels(data, channels, keep_depth, source)
   data = data._replace(
       train_labels=dataset.class_labels(data.train_labels, 'training', source),
       test_labels=dataset.class_labels(data.test_labels, 'test', source))
@@ -141,21 +145,17 @@ def import_reader(source: str) -> None:
     importlib.import_module('fedu_jax.data.tfds_reader')
 
 
-def resize(images: np.ndarray, size: int) -> np.ndarray:
-  """Resizes [N, H, W, 3] u8 bilinearly, antialiased, as torchvision on PIL."""
-  return np.stack([np.asarray(Image.fromarray(image).resize(
-      (size, size), Image.Resampling.BILINEAR)) for image in images])
-
-
 def _resized(data: Dataset, source: str, size: int, lazy: bool) -> Dataset:
   """Resizes the images of a data set if they have another size."""
   if data.train_images.shape[1:3] == (size, size):
     return data
   if not lazy:
+    one = data.train_images[:1]
     host_memory.refuse(
-        len(data.train_images) * size**2 * 3, f'{source} at {size} pixels',
+        len(data.train_images) * size**2 * one.shape[-1] * one.dtype.itemsize,
+        f'{source} at {size} pixels',
         'choose a smaller data.image_size or data.max_examples')
-  sized = functools.partial(resize, size=size)
+  sized = functools.partial(pixel_arrays.resize, size=size)
   data = data._replace(train_images=lazy_lib.each(sized, data.train_images))
   if data.test_images is not None:
     data = data._replace(test_images=lazy_lib.each(sized, data.test_images))
@@ -167,8 +167,7 @@ def _digits(what: str, data_dir: str, image_size: int, lazy: bool) -> Dataset:
   del what, data_dir, image_size, lazy
   from sklearn import datasets
   digits = datasets.load_digits()  # 8x8, 0..16
-  images = np.round(digits.images * (255 / 16)).astype(np.uint8)
-  images = dataset.rgb(images)
+  images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
   labels = digits.target.astype(np.int32)
   test = np.arange(len(labels)) % 5 == 4
   return Dataset(images[~test], labels[~test], images[test], labels[test])

@@ -94,8 +94,10 @@ def semi(scorer: Scorer, online: Online, choice: str, *,
 
 def transfer(scorer: Scorer, online: Online, choice: str) -> dict[str, float]:
   """The linear probe on another data set: transfer:<data source>."""
+  images = scorer.train_images
   data = sources.load(choice, data_dir=scorer.data_dir,
-                      image_size=scorer.train_images.shape[1])
+                      image_size=images.shape[1], channels=images.shape[3],
+                      keep_depth=images.dtype == np.uint16)
   if data.train_labels is None or data.test_labels is None:
     raise BadInput(f'protocol transfer:{choice} needs labelled training and '
                    'test images: choose another data set')

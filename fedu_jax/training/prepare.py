@@ -61,6 +61,7 @@ def data_of(config: Config, *, lazy: bool = False,
         image_size=config.data.image_size,
         max_examples=config.data.max_examples, lazy=lazy, fit=config.data.fit,
         depth=config.data.depth, colours=config.data.colours,
+        channels=config.data.channels, keep_depth=config.data.keep_depth,
         leave_out=config.data.leave_out, progress=progress,
         say=functools.partial(terminal.say, console),
         choices=dict(config.data))

@@ -40,6 +40,7 @@ ALSO_WRONG = {
     'devices': ['cuda', 'GPU', 'gpu:', 'gpu:0', ':4', 'auto:4', '4:gpu'],
     'data.depth': ['1', '7', '17', '32'],
     'data.fit': ['', 'Pad', 'stretch'], 'data.colours': ['', 'sRGB'],
+    'data.channels': ['0', '2', '4', '1.0'], 'data.keep_depth': ['2', 'x'],
     'model.precision': ['', 'TF32', 'highest', 'bfloat16'],
     'model.convolution': ['', 'Exact', 'winograd']}
 # Whole numbers and others for which 0 is wrong.
@@ -64,6 +65,7 @@ LEGAL = {
     'clients_per_device': ['0', '1000000'], 'distributed.timeout': ['1'],
     'data.image_size': ['0', '1', '4096'], 'data.depth': ['0'],
     'data.fit': ['crop'], 'data.colours': ['stored'], 'data.leave_out': [''],
+    'data.channels': ['1', '3'], 'data.keep_depth': ['False', 'True'],
     'data.max_examples': ['0', '1', str(10**9)], 'data.dir': ['', '/nowhere'],
     'partition.classes_per_client': ['1'],
     'partition.alpha': ['1e-300', '1000000'],

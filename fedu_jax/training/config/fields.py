@@ -13,6 +13,7 @@ from fedu_jax.core import rounds
 from fedu_jax.core import update_rules
 from fedu_jax.data import dataset
 from fedu_jax.data import image_files
+from fedu_jax.data import pixel_arrays
 from fedu_jax.learners.byol import FIRST_TARGETS
 from fedu_jax.models import convolution
 from fedu_jax.training.config.value_checks import Check
@@ -115,6 +116,11 @@ _ALL = (
           'folder: stored = colours as in the file; seen = as a viewer shows '
           'transparent pixels and colour profiles, in sRGB over white',
           before='stored'),
+    Field('data.channels', 3, one_of(*pixel_arrays.CHANNELS[::-1]),
+          '3 = colours; 1 = grey images, of colours their luma', before=3),
+    Field('data.keep_depth', False, flag,
+          'whether images of more than 8 bits keep their depth, as uint16 with '
+          '65535 as full scale. False = 8 bits', before=False),
     Field('data.leave_out', '', names,
           "folder: names of folders in it that are not read, such as 'test,"
           "site 0/old'", before=''),
