@@ -74,7 +74,7 @@ LEGAL = {
     'model.features': ['1'], 'model.projector_layers': ['0', '1', '2'],
     'model.predictor_layers': ['0', '1', '2'],
     'model.precision': ['default', 'tensorfloat32', 'float32'],
-    'model.convolution': ['fast', 'exact'],
+    'model.convolution': ['fast', 'exact'], 'model.frozen': ['stem', 'layer1'],
     'view.eight_bit': ['True', 'False'],
     'view.scale': ['(1e-6,1.0)', '(1.0,1.0)'],
     'view.ratio': ['(0.001,1000.0)', '(1.0,1.0)'],
@@ -135,6 +135,7 @@ TOGETHER = [
     (['distributed.coordinator=127.0.0.1:1', 'distributed.processes=2',
       'distributed.process=2'], '0 to 1'),
     (['view.scale=(0.9,0.2)'], 'view.scale'),
+    (['view.blur=(0.5,1.5)'], 'view.blur'),
     (['rule.name=math:sqrt'], 'rule.name'),
     (['rule.name=os:getcwd'], 'cannot be called as (client, server)'),
     (['loss.name=fedu_jax.learners.losses:nt_xent'], 'temperature')]
@@ -142,6 +143,7 @@ _OWN = 'data.source=tests.faults.own_sources:'
 # The same, where the data (digits) or the devices must be known for it: nothing
 # is written all the same.
 TOGETHER_LATE = [
+    (['model.frozen=layer2'], 'can be frozen up to stem, layer1'),
     (['model.projector_layers=0'], 'config.model.features to 4'),
     (['partition.classes_per_client=11'], 'has 10 classes'),
     (['batch_size=128'], 'fewer than a batch'),

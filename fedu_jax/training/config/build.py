@@ -11,7 +11,9 @@ import optax
 
 from fedu_jax.core import precision
 from fedu_jax.core.state import Array, Learner
+from fedu_jax.models import frozen
 from fedu_jax.models import networks
+from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training.config import binding
 from fedu_jax.training.config import contracts
 from fedu_jax.training.engine import backend_choices
@@ -43,17 +45,19 @@ def _recipe(config: Any, functions: tuple[Callable[..., Any], ...],
             choices: backend_choices.Choices) -> Recipe:
   """Makes the recipe of a config that can be hashed."""
   del functions  # in the cache's key, because modules may be reloaded
-  nets = binding.bind(config, 'model')()
+  nets, stage = binding.bind(config, 'model')(), config.model.frozen
+  if stage:
+    _check_frozen(nets, stage)
   # Devices that share a batch would exchange halves of joined views.
   nets = nets._replace(together=(
       choices.views_together and config.devices_per_client == 1
       and networks.take_views(nets)))
   return Recipe(
       nets=nets, learner=learner(config, nets),
-      rule=binding.rule(config),
-      aggregation=binding.aggregation(config),
+      rule=frozen.rule(binding.rule(config), stage),
+      aggregation=frozen.aggregation(binding.aggregation(config), stage),
       labelled=binding.labelled(config),
-      divergence=binding.bind(config, 'divergence'),
+      divergence=frozen.divergence(binding.bind(config, 'divergence'), stage),
       rounds=config.rounds, local_epochs=config.local_epochs,
       batch_size=config.batch_size, execution=config.execution,
       packed=choices.packed, bandwidth=choices.bandwidth,
@@ -66,6 +70,14 @@ def _recipe(config: Any, functions: tuple[Callable[..., Any], ...],
       aggregation_name=config.aggregation.name,
       has_queue=binding.takes(config, 'learner', 'queue_size'),
       dtype=config.model.dtype)
+
+
+def _check_frozen(nets: networks.Nets, stage: str) -> None:
+  """Checks that the encoder can be frozen up to a stage."""
+  try:
+    frozen.check(nets, stage)
+  except ValueError as error:
+    raise BadInput(f'config.model.frozen is {stage!r}, but {error}') from error
 
 
 def learner(config: ml_collections.ConfigDict, nets: networks.Nets) -> Learner:
@@ -83,9 +95,10 @@ def learner(config: ml_collections.ConfigDict, nets: networks.Nets) -> Learner:
                          round_)
     return optax.chain(optax.add_decayed_weights(chosen.weight_decay),
                        optax.sgd(rate, momentum=chosen.momentum))
-  made = binding.bind(
-      config, 'learner', make_tx=make_tx,
-      loss=binding.bind(config, 'loss'))(nets, binding.view(config))
+  bound = binding.bind(config, 'learner', make_tx=make_tx,
+                       loss=binding.bind(config, 'loss'))
+  made = frozen.learner(lambda nets: bound(nets, binding.view(config)), nets,
+                        config.model.frozen)
   return made._replace(
       step=precision.computed_in(config.model.precision, made.step))
 

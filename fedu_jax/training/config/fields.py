@@ -31,6 +31,7 @@ from fedu_jax.training.config.value_checks import one_of
 from fedu_jax.training.config.value_checks import pair
 from fedu_jax.training.config.value_checks import real
 from fedu_jax.training.config.value_checks import source
+from fedu_jax.training.config.value_checks import stage
 from fedu_jax.training.config.value_checks import text
 from fedu_jax.training.config.value_checks import UNITS
 
@@ -161,6 +162,11 @@ _ALL = (
           'from float64 by 2e-7 to 4e-7, not by 1e-6 to 4e-6. On an '
           'accelerator, float32 convolutions use no TF32 or bfloat16 products. '
           'See fedu_jax/models/convolution.py', before='fast'),
+    Field('model.frozen', '', stage,
+          "what is not trained: the encoder's backbone up to and with this "
+          'stage: stem, layer1 to layer3, or blocks.<n> of a ViT. It is '
+          'neither averaged nor sent, and its BatchNorm uses stored '
+          "statistics. '' = nothing", before=''),
     Field('view.scale', (0.08, 1.0), interval(1e-6, 1),
           "area of a view's crop, as a share of the image's"),
     Field('view.ratio', (3 / 4, 4 / 3), interval(1e-3, 1e3),

@@ -7,6 +7,7 @@ data or the devices are made later, where these are known.
 
 from collections.abc import Callable
 import functools
+import re
 from typing import Any
 
 from fedu_jax.data import sources
@@ -100,6 +101,13 @@ def names(value: Any) -> str:
   right = isinstance(value, str) and (
       not value or all(x.strip(' /') for x in value.split(',')))
   return '' if right else "names of folders, such as 'test,val', or ''"
+
+
+def stage(value: Any) -> str:
+  """Allows the name of a backbone's stage, or ''."""
+  right = isinstance(value, str) and re.fullmatch(
+      r'|stem|layer[1-9]\d?|blocks\.\d\d?', value)
+  return '' if right else "stem, or such as layer1 or blocks.0, or ''"
 
 
 def source(value: Any) -> str:
