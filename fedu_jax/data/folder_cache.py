@@ -109,6 +109,9 @@ class Cache(NamedTuple):
         durable_files.remove(decoded_cache.journal_of(path))
       except OSError as error:
         why = f'{path.parent}: {durable_files.reason(error)}'
+        if not (begun and begun.done.files):
+          durable_files.remove(decoded_cache.part_of(path))
+          durable_files.remove(decoded_cache.journal_of(path))
       else:
         if (after := self.found()) is not None:
           return after

@@ -11,6 +11,7 @@ import numpy as np
 from fedu_jax.core import pixels
 from fedu_jax.core import precision
 from fedu_jax.core.state import Online, Variables
+from fedu_jax.data.lazy_arrays import Images
 from fedu_jax.evaluation import geometry
 from fedu_jax.evaluation import probes
 from fedu_jax.evaluation import score_tables
@@ -49,9 +50,9 @@ class Settings(NamedTuple):
 class Scorer(NamedTuple):
   """Scores encoders. SSL training sees no labels; scores use them."""
   nets: networks.Nets
-  train_images: np.ndarray  # [N, H, W, C] u8 or u16
+  train_images: Images  # [N, H, W, C] u8 or u16
   train_labels: np.ndarray  # [N] i32; [0] if the data has none
-  test_images: np.ndarray  # [Q, H, W, C]; [0, H, W, C] if there are none
+  test_images: Images  # [Q, H, W, C]; [0, H, W, C] if there are none
   test_labels: np.ndarray  # [Q] i32
   settings: Settings
   seed: int
@@ -68,7 +69,7 @@ class Scorer(NamedTuple):
   def num_classes(self) -> int:
     return int(max(self.train_labels.max(), self.test_labels.max())) + 1
 
-  def embed(self, encoder: Variables, images: np.ndarray, *,
+  def embed(self, encoder: Variables, images: Images, *,
             below_projector: bool = True) -> jax.Array:
     """Returns features [N, D], or the projector's output."""
     apply = (probes.features if below_projector

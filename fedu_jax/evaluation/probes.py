@@ -20,9 +20,11 @@ from fedu_jax.core import argument_checks
 from fedu_jax.core import pixels
 from fedu_jax.core import precision
 from fedu_jax.core.state import Array, Variables
+from fedu_jax.data.lazy_arrays import Images
 from fedu_jax.learners.losses import unit
 from fedu_jax.models import networks
-from fedu_jax.runtime import host_memory
+
+_AT_ONCE = 2**28  # bytes of images that are read and sent at a time
 
 
 @functools.partial(jax.jit, static_argnames=('apply', 'module', 'batch_size'))
@@ -50,7 +52,7 @@ def projections(module: nn.Module, variables: Variables,
 
 @precision.full
 def embed(apply: Callable[..., Array], module: nn.Module, variables: Variables,
-          images: np.ndarray, *, batch_size: int = 500) -> Array:
+          images: Images, *, batch_size: int = 500) -> Array:
   """Embeds images batch by batch, without augmentation.
 
   Args:
@@ -59,7 +61,7 @@ def embed(apply: Callable[..., Array], module: nn.Module, variables: Variables,
       module.
     module: the encoder.
     variables: the encoder's variables.
-    images: [N, H, W, C] u8 or u16.
+    images: [N, H, W, C] u8 or u16. Those of a file are read in pieces.
     batch_size: images per step; it affects memory only.
 
   Returns:
@@ -76,20 +78,26 @@ def embed(apply: Callable[..., Array], module: nn.Module, variables: Variables,
     one = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
     z = jax.eval_shape(lambda v, x: apply(module, v, x), variables, one)
     return jnp.zeros((0, *z.shape[1:]), z.dtype)
-  if images.nbytes > 2**28:  # a copy with padding, and one for the device
-    host_memory.refuse(2 * images.nbytes, f'to embed {count} images',
-                       'what is trained stays; score fewer or smaller images')
   batch_size = min(batch_size, count)
-  padded = -(-count // batch_size) * batch_size
-  images = np.concatenate([images, np.zeros(
-      (padded - count, *images.shape[1:]), images.dtype)])
+  batches = -(-count // batch_size)
+  pieces = min(batches, -(-images.nbytes // _AT_ONCE))
+  step = -(-batches // pieces) * batch_size  # images of a piece
   try:
-    out = _embed(jnp.asarray(images), variables, apply=apply, module=module,
-                 batch_size=batch_size)
+    found = [_embed(jnp.asarray(_padded(images[first:first + step], step)),
+                    variables, apply=apply, module=module,
+                    batch_size=batch_size)
+             for first in range(0, count, step)]
   except errors.ScopeParamShapeError as error:
     raise ValueError(f'the module cannot take images {images.shape}: {error}'
                      ) from error
-  return out.reshape(padded, -1)[:count]
+  out = found[0] if len(found) == 1 else jnp.concatenate(found)
+  return out.reshape(out.shape[0] * batch_size, -1)[:count]
+
+
+def _padded(images: np.ndarray, count: int) -> np.ndarray:
+  """Adds black images up to a number of images."""
+  return np.concatenate([images, np.zeros(
+      (count - len(images), *images.shape[1:]), images.dtype)])
 
 
 @functools.partial(jax.jit, static_argnames=('k', 'temperature', 'num_classes'))

@@ -13,6 +13,7 @@ from fedu_jax.core import pixels
 from fedu_jax.core import precision
 from fedu_jax.core.state import Array, PyTree, Variables
 from fedu_jax.data import dataset
+from fedu_jax.data.lazy_arrays import Images
 from fedu_jax.evaluation import probes
 from fedu_jax.models import networks
 from fedu_jax.models.layers import MLP
@@ -45,7 +46,7 @@ def labelled_rows(labels: np.ndarray, ratio: float, *,
 @precision.full
 def semi_supervised(
     module: nn.Module, encoder: Variables, images: np.ndarray,
-    labels: np.ndarray, test_images: np.ndarray, test_labels: np.ndarray,
+    labels: np.ndarray, test_images: Images, test_labels: np.ndarray,
     rng: Array, *, num_classes: int, fine_tune: bool = False, layers: int = 2,
     hidden: int = 4096, epochs: int = 100, batch_size: int = 128,
     learning_rate: float = 1e-3) -> float:

@@ -13,11 +13,13 @@ from fedu_jax.core import trees
 from fedu_jax.core.state import Labelled, Online, PyTree
 from fedu_jax.data import reading_progress
 from fedu_jax.data import sources
+from fedu_jax.data.lazy_arrays import Images
 from fedu_jax.evaluation import label_free
 from fedu_jax.evaluation.encoder_scores import Scorer
 from fedu_jax.evaluation.encoder_scores import Settings
 from fedu_jax.models import networks
 from fedu_jax.runtime import host_memory
+from fedu_jax.runtime import multihost
 from fedu_jax.runtime import terminal
 from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training.config import binding
@@ -185,11 +187,16 @@ def scorer_of(config: Config, nets: networks.Nets,
   settings = Settings(**{name: config.evaluation[name]
                          for name in Settings._fields})
   images, test = data.train_images, data.test_images
+
+  def readable(images: Images) -> Images:
+    # On a single host, what is not read at once is a large cache on disk. Of
+    # several, each would decode its images again for each score.
+    return np.asarray(images) if multihost.several() else images
   return Scorer(
-      nets, np.asarray(images),
+      nets, readable(images),
       nothing if data.train_labels is None else data.train_labels,
       np.zeros((0, *images.shape[1:]), images.dtype) if test is None
-      else np.asarray(test),
+      else readable(test),
       nothing if data.test_labels is None else data.test_labels,
       settings, config.seed, dict(config.view), config.data.dir,
       classifies=binding.labelled(config))

@@ -35,3 +35,21 @@ def test_nothing_is_drawn_if_nothing_is_read():
   with reading_progress.shown(Console(file=text, force_terminal=True)):
     pass
   assert text.getvalue() == ''
+
+
+def test_the_time_left_is_by_the_files_of_this_start(monkeypatch):
+  """An earlier start has done 900 of 2000; this one does 200 in 20 s."""
+  now = 0.0
+  monkeypatch.setattr(reading_progress.time, 'monotonic', lambda: now)
+  for terminal, words in (
+      (False, 'read 1,100 of 2,000 files, 10 a second, about 90 s left\n'),
+      (True, 'files 10/s')):
+    text, now = io.StringIO(), 0.0
+    console = Console(file=text, force_terminal=terminal, width=100)
+    with reading_progress.shown(console) as progress:
+      progress(900, 2000)
+      now = 10.0
+      progress(950, 2000)
+      now = 20.0
+      progress(1100, 2000)
+    assert words in text.getvalue()

@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
 import fedu_jax
+from fedu_jax.data import lazy_arrays
 from fedu_jax.evaluation import geometry
 from fedu_jax.evaluation import probes
 from tests.helpers import small
@@ -167,3 +168,17 @@ def test_embedding_is_in_evaluation_mode_and_batch_size_changes_nothing():
     got = probes.embed(apply, small.NETS.encoder, encoder, pixels,
                        batch_size=size)
     small.check_close(got, whole, rtol=1e-3, atol=1e-3)
+
+
+def test_images_on_disk_are_embedded_in_pieces_to_the_same_bits(monkeypatch):
+  encoder, pixels, read = small.online().encoder, small.images(11), []
+  late = lazy_arrays.Lazy(pixels.shape, pixels.dtype, lambda rows: (
+      read.append(len(rows)), pixels[rows])[1])
+
+  def embed(images):
+    return np.asarray(probes.embed(apply, small.NETS.encoder, encoder, images,
+                                   batch_size=2))
+  whole = embed(pixels)
+  monkeypatch.setattr(probes, '_AT_ONCE', 5 * pixels[0].nbytes)
+  np.testing.assert_array_equal(embed(late), whole)
+  assert read == [4, 4, 3]
