@@ -87,7 +87,9 @@ def data_of(config: Config, *, examples: int = 0,
                    f'data has {count} training examples: lower it, or 0 for '
                    'all')
   count = config.data.max_examples or count
-  images = np.broadcast_to(np.uint8(0), (count, size, size, 3))  # one byte
+  zero = np.uint16(0) if config.data.keep_depth else np.uint8(0)
+  # A view of one number.
+  images = np.broadcast_to(zero, (count, size, size, config.data.channels))
   labels = np.arange(count, dtype=np.int32)
   return sources.Dataset(images, labels % (classes or known[2]),
                          owners=labels % config.clients)

@@ -231,6 +231,27 @@ def test_what_cannot_fit_is_not_compiled(monkeypatch):
   assert memory_needs.lacking(found.sizes, small.memories, found.program)
 
 
+@pytest.mark.parametrize('channels, deep', [(1, False), (3, True), (1, True)])
+def test_a_plan_knows_grey_and_deep_images(channels, deep):
+  """A value of 16 bits takes two bytes, and a grey image a third."""
+  planned = []
+
+  def measure(one):
+    planned.append(one)
+    return 10**9, 'compiled'
+
+  def sizes(**changes):
+    config = config_of(**changes)
+    return forecast.forecast(config, forecast.data_of(config), machine(),
+                             measure=measure).sizes
+  found, usual = sizes(**{'data.channels': channels,
+                          'data.keep_depth': deep}), sizes()
+  assert 3 * found.images == channels * (1 + deep) * usual.images
+  assert 3 * found.data == channels * (1 + deep) * usual.data
+  assert planned[0].images.shape[1:] == (8, 8, channels)
+  assert planned[0].images.dtype == ('uint16' if deep else 'uint8')
+
+
 def test_a_step_that_does_not_fit_here_is_not_timed(monkeypatch):
   monkeypatch.setattr(placement, 'device_bytes', lambda: 10**5)
   with pytest.raises(BadInput, match='give its speed with --rate'):
