@@ -2,8 +2,9 @@
 
 `tfds:<builder>`, `digits`, `npz:<file>`, `folder:<dir>`, or a researcher's own
 `package.module:function`: all return arrays in a stable order. Decoded
-images of TFDS sets and folders are cached next to the data. With `lazy`, images
-are decoded when they are indexed, and not cached.
+images of TFDS sets and folders are cached next to the data. Those of a large
+folder stay in the cache's file until they are indexed. With `lazy`, images are
+decoded when they are indexed, and not cached.
 """
 
 from collections.abc import Callable, Mapping
