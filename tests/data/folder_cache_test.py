@@ -1,5 +1,6 @@
 """The cache of a folder: killed, resumed, shared, damaged, and without room."""
 
+import contextlib
 import shutil
 import signal
 import subprocess
@@ -12,12 +13,14 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from fedu_jax.data import decoding_threads
 from fedu_jax.data import folder_cache
 from fedu_jax.data import image_folders
 from fedu_jax.data import lazy_arrays
 from fedu_jax.data import resumable_decoding
 from fedu_jax.data import row_file
 from fedu_jax.data import sources
+from fedu_jax.data.decoding_journal import Journal
 from fedu_jax.runtime import host_memory
 from fedu_jax.runtime.errors import BadInput
 
@@ -84,6 +87,12 @@ def counting(monkeypatch, dies_at=0):
   return names
 
 
+def one_thread(monkeypatch):
+  """Decodes one after the other, with hardly any in the queue."""
+  monkeypatch.setattr(decoding_threads, '_threads', lambda: 1)
+  monkeypatch.setattr(decoding_threads, '_AHEAD', 1)
+
+
 def whole(root, tmp_path, **more):
   """What a folder gives at once, and the bytes of its cache."""
   other = tmp_path / 'other'
@@ -100,9 +109,7 @@ def test_what_a_killed_start_has_decoded_is_not_decoded_again(
     root, tmp_path, monkeypatch, dies_at):
   """Up to file 40 all are decoded once; from there on, those of 12 bits."""
   want, content = whole(root, tmp_path)
-  monkeypatch.setattr(resumable_decoding.decoding_threads, '_threads',
-                      lambda: 1)
-  monkeypatch.setattr(resumable_decoding.decoding_threads, '_AHEAD', 1)
+  one_thread(monkeypatch)
   with monkeypatch.context() as patch:
     counting(patch, dies_at)
     with pytest.raises(Killed):
@@ -206,6 +213,27 @@ def test_of_a_damaged_start_what_is_sound_is_used(
   assert path.read_bytes() == content
 
 
+def test_of_a_journal_the_entries_before_the_first_damage_count(tmp_path):
+  path, about = tmp_path / 'journal', {'files': 9}
+  path.touch()
+
+  def entries(about=about):
+    with contextlib.closing(Journal(path, about, lasting=True)) as journal:
+      return journal.entries
+  with contextlib.closing(Journal(path, about, lasting=True)) as journal:
+    for i in range(4):
+      journal.add({'files': i})
+  whole = path.read_bytes()
+  assert entries() == [{'files': i} for i in range(4)]
+  lines = whole.splitlines(keepends=True)
+  path.write_bytes(b''.join([*lines[:3], bent(lines[3]), lines[4]]))
+  assert entries() == [{'files': 0}, {'files': 1}]
+  path.write_bytes(whole[:-1])  # killed before the last byte
+  assert entries() == [{'files': 0}, {'files': 1}, {'files': 2}]
+  path.write_bytes(whole)
+  assert entries({'files': 8}) == [] and entries() == []
+
+
 def no_room(monkeypatch, free):
   monkeypatch.setattr(folder_cache.shutil, 'disk_usage', lambda _: (
       types.SimpleNamespace(free=free)))
@@ -243,12 +271,13 @@ def test_a_disk_that_becomes_full_loses_nothing(
     if len(done) > writes:
       raise OSError(28, 'No space left on device')
     write(self, *x)
+  one_thread(monkeypatch)
   names, said = counting(monkeypatch), []
   with monkeypatch.context() as patch:
     patch.setattr(row_file.Part, 'write', fail)
     same(load(root, say=said.append), want)
   assert len(said) == 1 and 'No space left on device' in said[0]
-  again = 4 + 64  # a block, and what waits in the queue of the threads
+  again = 4 + 2  # a block, and what waits in the queue of the thread
   assert COUNT + DEEP <= len(names) <= COUNT + DEEP + again
   names.clear()
   same(load(root), want)  # the next start goes on, and keeps the cache
