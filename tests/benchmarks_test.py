@@ -49,6 +49,18 @@ def test_quick(name, measured):
     assert found['device_memory_most_over_fewest'] > 1.1
 
 
+def test_a_folder_is_decoded_once_by_the_benchmark_of_decoding(
+    tmp_path, capsys):
+  from benchmarks import decode_bench
+  flags = argparse.Namespace(files=6, clients=2, pixels=20)
+  decode_bench._make(tmp_path / 'clients', flags)
+  first, again = (decode_bench.main(
+      [f'--folder={tmp_path}', '--load', '--size=16']) or json.loads(
+          capsys.readouterr().out) for _ in range(2))
+  assert first['images'] == 6 and first['digest'] == again['digest']
+  assert first['files a second'] > 0 and not again['files a second']
+
+
 def test_the_table_of_convolutions_has_a_column_for_each_way(capsys):
   from benchmarks import conv_bench
   conv_bench.main(['--quick', '--convolution=exact', '--unlooped',
