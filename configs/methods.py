@@ -75,7 +75,8 @@ def moco_v2(config: ml_collections.ConfigDict) -> None:
   config.view.update(view)
   config.learner.temperature = 0.2
   config.model.projector_layers = 2
-  wide = {'resnet50': 32, 'resnet6': 2}.get(config.model.name, 8)
+  wide = {'resnet50': 32, 'resnet6': 2, 'vit_tiny': 3, 'vit_small': 6}.get(
+      config.model.name, 8)
   config.model.hidden = wide * config.model.width  # as the representation
   config.optimizer.schedule = 'cosine'
 

@@ -7,9 +7,9 @@ map between layers, so it has that dtype; `convolution.conv` says what its
 gradients have.
 """
 
+from collections.abc import Callable
 import functools
 import math
-from typing import Any
 
 from flax import linen as nn
 import jax
@@ -20,10 +20,10 @@ from fedu_jax.models import convolution
 from fedu_jax.models.batchnorm import BatchNorm
 
 # PyTorch's default for weights: uniform in +-1/sqrt(fan_in).
-_kernel_init = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
+pytorch_kernel = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 
 
-def _bias_init(fan_in: int) -> Any:
+def pytorch_bias(fan_in: int) -> Callable[..., Array]:
   """PyTorch's default for biases: uniform in +-1/sqrt(fan_in)."""
   bound = 1 / math.sqrt(fan_in)
   return lambda rng, shape, dtype=float: jax.random.uniform(
@@ -41,7 +41,7 @@ class Conv(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     shape = (self.size, self.size, x.shape[-1], self.features)
-    kernel = self.param('kernel', _kernel_init, shape)
+    kernel = self.param('kernel', pytorch_kernel, shape)
     dtype = self.dtype or kernel.dtype
     return convolution.conv(x.astype(dtype), kernel, self.stride,
                             self.size // 2, self.convolution == 'exact')
@@ -83,21 +83,39 @@ narrow_product.defvjp(_product_forward, _product_backward)
 
 
 class Linear(nn.Module):
-  """A dense layer with PyTorch's default initialisation."""
+  """A dense layer, by default with PyTorch's initialisation."""
   features: int
   dtype: str | None = None
+  kernel_init: Callable[..., Array] = pytorch_kernel
+  bias_init: Callable[..., Array] | None = None  # None: PyTorch's
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     fan_in = x.shape[-1]
-    kernel = self.param('kernel', _kernel_init, (fan_in, self.features))
-    bias = self.param('bias', _bias_init(fan_in), (self.features,))
-    dtype = jnp.dtype(self.dtype or kernel.dtype)
-    if dtype.itemsize < kernel.dtype.itemsize:
-      y = narrow_product(x, kernel, dtype.name)
-    else:
-      y = x.astype(dtype) @ kernel.astype(dtype)
-    return y.astype(bias.dtype) + bias.reshape(1, -1)
+    kernel = self.param('kernel', self.kernel_init, (fan_in, self.features))
+    bias = self.param('bias', self.bias_init or pytorch_bias(fan_in),
+                      (self.features,))
+    return affine(x, kernel, bias, self.dtype)
+
+
+def affine(x: Array, kernel: Array, bias: Array, dtype: str | None) -> Array:
+  """Computes x @ kernel + bias.
+
+  Args:
+    x: [B, D].
+    kernel: [D, F].
+    bias: [F].
+    dtype: of the factors; None is the kernel's.
+
+  Returns:
+    [B, F], in the dtype of the bias.
+  """
+  factors = jnp.dtype(dtype or kernel.dtype)
+  if factors.itemsize < kernel.dtype.itemsize:
+    y = narrow_product(x, kernel, factors.name)
+  else:
+    y = x.astype(factors) @ kernel.astype(factors)
+  return y.astype(bias.dtype) + bias.reshape(1, -1)
 
 
 class MLP(nn.Module):

@@ -24,6 +24,11 @@ from fedu_jax.models.layers import MLP
 from fedu_jax.models.resnet import BasicBlock
 from fedu_jax.models.resnet import Bottleneck
 from fedu_jax.models.resnet import ResNet
+from fedu_jax.models.vit import ViT
+
+PATCHES = {'cifar': 4, 'imagenet': 16}  # stem -> the patch of a ViT, if unset
+TRANSFORMERS = ('vit_tiny', 'vit_small')  # names of NETWORKS
+_DEPTH = 12  # the blocks of a ViT
 
 
 class Encoder(nn.Module):
@@ -49,18 +54,25 @@ class Nets(NamedTuple):
   together: bool = False  # whether both views go through a network at once
 
 
-def _nets(block: type[nn.Module], stages: Sequence[int], *, width: int = 64,
-          hidden: int = 4096, features: int = 2048, projector_layers: int = 2,
-          predictor_layers: int = 2, dtype: str | None = None,
-          convolution: str = 'fast') -> Nets:
+def _nets(block: type[nn.Module], stages: Sequence[int], *, width: int,
+          dtype: str | None, convolution: str, stem: str, normalise: str,
+          **heads: int) -> Nets:
+  return _with_heads(ResNet(block, stages, width, dtype, convolution, stem,
+                            normalise), dtype=dtype, **heads)
+
+
+def _with_heads(backbone: nn.Module, *, hidden: int, features: int,
+                projector_layers: int, predictor_layers: int,
+                dtype: str | None) -> Nets:
   head = functools.partial(MLP, hidden, features, dtype)
-  return Nets(Encoder(ResNet(block, stages, width, dtype, convolution),
-                      head(projector_layers)), head(predictor_layers))
+  return Nets(Encoder(backbone, head(projector_layers)),
+              head(predictor_layers))
 
 
 def resnet18(*, width: int = 64, hidden: int = 4096, features: int = 2048,
              projector_layers: int = 2, predictor_layers: int = 2,
-             dtype: str | None = None, convolution: str = 'fast') -> Nets:
+             dtype: str | None = None, convolution: str = 'fast',
+             stem: str = 'cifar', normalise: str = 'none') -> Nets:
   """Builds ResNet-18 with a projector, and the predictor.
 
   Args:
@@ -74,20 +86,32 @@ def resnet18(*, width: int = 64, hidden: int = 4096, features: int = 2048,
       module's docstring.
     convolution: 'fast', or 'exact' without methods that round more; see
       `convolution.conv`.
+    stem: 'cifar' or 'imagenet', see `resnet.py`.
+    normalise: 'none', or 'imagenet'; see `normalisation.normalised`.
   """
   return _nets(BasicBlock, (2, 2, 2, 2), **locals())
 
 
+def resnet34(*, width: int = 64, hidden: int = 4096, features: int = 2048,
+             projector_layers: int = 2, predictor_layers: int = 2,
+             dtype: str | None = None, convolution: str = 'fast',
+             stem: str = 'cifar', normalise: str = 'none') -> Nets:
+  """Builds ResNet-34, with 8 * width features; arguments as in `resnet18`."""
+  return _nets(BasicBlock, (3, 4, 6, 3), **locals())
+
+
 def resnet50(*, width: int = 64, hidden: int = 4096, features: int = 2048,
              projector_layers: int = 2, predictor_layers: int = 2,
-             dtype: str | None = None, convolution: str = 'fast') -> Nets:
+             dtype: str | None = None, convolution: str = 'fast',
+             stem: str = 'cifar', normalise: str = 'none') -> Nets:
   """Builds ResNet-50, with 32 * width features; arguments as in `resnet18`."""
   return _nets(Bottleneck, (3, 4, 6, 3), **locals())
 
 
 def resnet10(*, width: int = 64, hidden: int = 4096, features: int = 2048,
              projector_layers: int = 2, predictor_layers: int = 2,
-             dtype: str | None = None, convolution: str = 'fast') -> Nets:
+             dtype: str | None = None, convolution: str = 'fast',
+             stem: str = 'cifar', normalise: str = 'none') -> Nets:
   """Builds a ResNet with one block a stage, for small images or little time.
 
   Arguments as in `resnet18`; 8 * width features.
@@ -97,12 +121,49 @@ def resnet10(*, width: int = 64, hidden: int = 4096, features: int = 2048,
 
 def resnet6(*, width: int = 64, hidden: int = 4096, features: int = 2048,
             projector_layers: int = 2, predictor_layers: int = 2,
-            dtype: str | None = None, convolution: str = 'fast') -> Nets:
+            dtype: str | None = None, convolution: str = 'fast',
+            stem: str = 'cifar', normalise: str = 'none') -> Nets:
   """Builds a ResNet of two blocks, which compiles in seconds, for trials.
 
   Arguments as in `resnet18`; 2 * width features.
   """
   return _nets(BasicBlock, (1, 1), **locals())
+
+
+def vit_tiny(*, width: int = 64, hidden: int = 4096, features: int = 2048,
+             projector_layers: int = 2, predictor_layers: int = 2,
+             dtype: str | None = None, stem: str = 'cifar',
+             normalise: str = 'none', patch: int = 0) -> Nets:
+  """Builds a ViT-Tiny with a projector, and the predictor.
+
+  Args:
+    width: the channels of each of 3 heads; the representation has 3 * width
+      features.
+    hidden: as in `resnet18`.
+    features: as in `resnet18`.
+    projector_layers: as in `resnet18`.
+    predictor_layers: as in `resnet18`.
+    dtype: as in `resnet18`.
+    stem: chooses the patch if that is 0: 4 pixels for 'cifar', 16 for
+      'imagenet'.
+    normalise: as in `resnet18`.
+    patch: the pixels of a patch's side; 0 for those of the stem.
+  """
+  return _vit(3, **locals())
+
+
+def vit_small(*, width: int = 64, hidden: int = 4096, features: int = 2048,
+              projector_layers: int = 2, predictor_layers: int = 2,
+              dtype: str | None = None, stem: str = 'cifar',
+              normalise: str = 'none', patch: int = 0) -> Nets:
+  """Builds a ViT-Small: 6 heads, else as `vit_tiny`."""
+  return _vit(6, **locals())
+
+
+def _vit(heads: int, *, width: int, dtype: str | None, stem: str,
+         normalise: str, patch: int, **head_sizes: int) -> Nets:
+  return _with_heads(ViT(_DEPTH, heads, width, patch or PATCHES[stem], dtype,
+                         normalise), dtype=dtype, **head_sizes)
 
 
 def init_online(nets: Nets, rng: Array, images: Array) -> Online:
@@ -215,7 +276,10 @@ def with_statistics_of(batches: Iterable[ArrayLike], module: nn.Module,
 # config.model.name -> a function.
 NETWORKS: dict[str, Callable[..., Nets]] = {
     'resnet18': resnet18,
+    'resnet34': resnet34,
     'resnet50': resnet50,
     'resnet10': resnet10,
     'resnet6': resnet6,
+    'vit_tiny': vit_tiny,
+    'vit_small': vit_small,
 }

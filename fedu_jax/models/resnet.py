@@ -1,9 +1,11 @@
-"""ResNet backbones: the blocks, the stages and the CIFAR stem.
+"""ResNet backbones: the stem, the blocks and the stages.
 
-The architecture is that of the released code (EasyFL, `resnet.py`): a 3x3 stem
-of stride 1, no max-pool, explicit padding of 1, no bias in convolutions,
-PyTorch's BatchNorm and PyTorch's default initialisation. Strides are where
-torchvision has them.
+With the CIFAR stem the architecture is that of the released code (EasyFL,
+`resnet.py`): a 3x3 convolution of stride 1, and no max-pool. With the ImageNet
+stem it is torchvision's: a 7x7 convolution and a 3x3 max-pool, of stride 2
+each. Both have explicit padding by half a kernel, no bias in convolutions, the
+strides of stages on 3x3 kernels, PyTorch's BatchNorm and PyTorch's default
+initialisation.
 """
 
 from collections.abc import Sequence
@@ -16,6 +18,11 @@ from fedu_jax.core.state import Array
 from fedu_jax.models import batchnorm
 from fedu_jax.models.batchnorm import BatchNorm
 from fedu_jax.models.layers import Conv
+from fedu_jax.models.max_pool import max_pool
+from fedu_jax.models.normalisation import normalised
+
+STEMS = ('cifar', 'imagenet')
+LEAST = {'cifar': 1, 'imagenet': 32}  # pixels of a side
 
 
 class BasicBlock(nn.Module):
@@ -78,12 +85,17 @@ class ResNet(nn.Module):
   width: int
   dtype: str | None = None
   convolution: str = 'fast'
+  stem: str = 'cifar'  # one of STEMS
+  normalise: str = 'none'  # one of `normalisation.KINDS`
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool, views: int = 1) -> Array:
-    x = Conv(self.width, dtype=self.dtype, convolution=self.convolution,
-             name='conv1')(x)
+    large = self.stem == 'imagenet'
+    x = Conv(self.width, 7 if large else 3, 2 if large else 1, self.dtype,
+             self.convolution, name='conv1')(normalised(x, self.normalise))
     x = BatchNorm(name='bn1', relu=True)(x, train=train, views=views)
+    if large:
+      x = max_pool(x)
     for i, depth in enumerate(self.stages):
       for j in range(depth):
         stride = 2 if i > 0 and j == 0 else 1

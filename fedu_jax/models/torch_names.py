@@ -1,9 +1,9 @@
 """Names and layouts that PyTorch has for a network's weights.
 
-A backbone's keys are those of torchvision and timm, as `layer1.0.conv1.weight`
-and `layer2.0.downsample.0.weight`; those of a projector begin with
-`projector.`. Kernels of convolutions are [F, C, k, k] there, and kernels of
-dense layers [F, D].
+A backbone's keys are those of torchvision and timm, as `layer1.0.conv1.weight`,
+`layer2.0.downsample.0.weight` or `blocks.0.attn.qkv.weight`; those of a
+projector begin with `projector.`. Kernels of convolutions are [F, C, k, k]
+there, and kernels of dense layers [F, D].
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,8 @@ from fedu_jax.core.state import Variables
 _COUNT = 'num_batches_tracked'
 _LEAVES = {'kernel': 'weight', 'scale': 'weight', 'mean': 'running_mean',
            'var': 'running_var'}
-_MODULES = {'shortcut': 'downsample.0', 'shortcut_bn': 'downsample.1'}
+_MODULES = {'shortcut': 'downsample.0', 'shortcut_bn': 'downsample.1',
+            'patch_embed': 'patch_embed.proj'}
 _NUMBERED = re.compile(r'(layer\d+|blocks)_(\d+)')
 
 
@@ -68,7 +69,7 @@ def from_torch(arrays: Mapping[str, np.ndarray], like: Variables) -> Variables:
   made = []
   for name, leaf in zip(names, leaves, strict=True):
     ours = np.transpose(arrays[name.key], np.argsort(name.axes))
-    made.append(jnp.asarray(ours, leaf.dtype))
+    made.append(jnp.array(ours, leaf.dtype))  # a copy: `arrays` may change
   result: Variables = jax.tree.unflatten(structure, made)
   return result
 

@@ -19,6 +19,8 @@ from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training import prepare
 from fedu_jax.training import step_cost
 from fedu_jax.training.config import build
+from fedu_jax.training.config import checks
+from fedu_jax.training.config import compatibility
 from fedu_jax.training.config.config_dict import Config
 from fedu_jax.training.engine import client_execution
 from fedu_jax.training.engine import clients_streamed
@@ -161,6 +163,8 @@ def forecast(config: Config, data: sources.Dataset, machine: Machine, *,
   recipe = build.recipe(config, machine.backend, machine.device)
   lengths = [len(part) for part in prepare.parts_of(config, data)]
   image = step_cost.one_of(data.train_images)
+  compatibility.sides(checks.flatten(config),
+                      data.train_images.shape[1])
   group = config.devices_per_client
   chips = (machine.chips or accelerators.wanted(config.devices).most
            or len(jax.devices()))

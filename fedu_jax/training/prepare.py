@@ -23,6 +23,8 @@ from fedu_jax.runtime import multihost
 from fedu_jax.runtime import terminal
 from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training.config import binding
+from fedu_jax.training.config import checks
+from fedu_jax.training.config import compatibility
 from fedu_jax.training.config import contracts
 from fedu_jax.training.config.config_dict import Config
 from fedu_jax.training.engine import round_program
@@ -104,6 +106,7 @@ def networks_of(config: Config, data: sources.Dataset
     BadInput: they do not fit the memory, their outputs do not fit the learner,
       or a researcher's own network or divergence breaks its contract.
   """
+  compatibility.sides(checks.flatten(config), data.train_images.shape[1])
   nets = binding.bind(config, 'model')()
   rng = jax.random.fold_in(jax.random.key(config.seed), round_program.INIT)
   images = jnp.zeros((2, *data.train_images.shape[1:]))

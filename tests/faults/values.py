@@ -42,7 +42,9 @@ ALSO_WRONG = {
     'data.fit': ['', 'Pad', 'stretch'], 'data.colours': ['', 'sRGB'],
     'data.channels': ['0', '2', '4', '1.0'], 'data.keep_depth': ['2', 'x'],
     'model.precision': ['', 'TF32', 'highest', 'bfloat16'],
-    'model.convolution': ['', 'Exact', 'winograd']}
+    'model.convolution': ['', 'Exact', 'winograd'],
+    'model.stem': ['', 'ImageNet', '7x7'],
+    'model.normalise': ['', 'True', 'ImageNet']}
 # Whole numbers and others for which 0 is wrong.
 POSITIVE = {
     'rounds', 'local_epochs', 'batch_size', 'clients', 'devices_per_client',
@@ -74,7 +76,9 @@ LEGAL = {
     'model.features': ['1'], 'model.projector_layers': ['0', '1', '2'],
     'model.predictor_layers': ['0', '1', '2'],
     'model.precision': ['default', 'tensorfloat32', 'float32'],
-    'model.convolution': ['fast', 'exact'], 'model.frozen': ['stem', 'layer1'],
+    'model.convolution': ['fast', 'exact'], 'model.stem': ['cifar'],
+    'model.frozen': ['stem', 'layer1'], 'model.patch': ['0'],
+    'model.normalise': ['none', 'imagenet'],
     'view.eight_bit': ['True', 'False'],
     'view.scale': ['(1e-6,1.0)', '(1.0,1.0)'],
     'view.ratio': ['(0.001,1000.0)', '(1.0,1.0)'],
@@ -113,6 +117,9 @@ TOGETHER = [
      'convolution is exact'),
     (['model.precision=tensorfloat32', 'model.dtype=bfloat16'],
      'dtype is bfloat16'),
+    (['model.patch=4'], 'no patches'),
+    (['model.name=vit_tiny'], 'squared_distance'),
+    (['model.stem=imagenet', 'data.image_size=8'], '32 pixels or more'),
     (['learner.name=moco', 'learner.queue_size=100'], 'multiple of 64'),
     (['learner.name=fedca'], 'all three or none'),
     (['aggregation.name=fedsc', 'rule.name=fedsc'], 'all three or none'),
@@ -152,6 +159,9 @@ TOGETHER_LATE = [
     (['partition.name=dirichlet', 'partition.alpha=1e-9'], 'partition.alpha'),
     (['partition.name=dirichlet', 'partition.min_examples=1000'],
      'partition.alpha'),
+    (['model.stem=imagenet'], '32 pixels or more'),
+    (['model.name=vit_tiny', 'divergence.name=squared_distance',
+      'model.patch=3'], 'no whole number of patches'),
     (['devices=1000'], 'JAX sees'), (['devices=cpu:1000'], 'JAX sees'),
     (['devices=gpu'], 'JAX uses the CPU'),
     (['devices_per_client=32'], 'devices'),

@@ -11,6 +11,7 @@ from fedu_jax.models import batchnorm
 from fedu_jax.models import layers
 from fedu_jax.models import networks
 from fedu_jax.models import resnet
+from fedu_jax.models import vit
 from tests.helpers import small
 
 IMAGES = jnp.zeros((2, 32, 32, 3))
@@ -37,6 +38,44 @@ def test_sizes_of_the_reference(make, backbone, projector, features, convs):
   below = jax.eval_shape(lambda v: nets.encoder.apply(
       v._asdict(), IMAGES, method='features'), online.encoder)
   assert below.shape == (2, features)
+
+
+@pytest.mark.parametrize('make, backbone, features', [
+    (networks.resnet18, 11_176_512, 512),
+    (networks.resnet34, 21_284_672, 512),
+    (networks.resnet50, 23_508_032, 2048),
+    (networks.vit_tiny, 5_524_416, 192)])
+def test_sizes_for_large_images(make, backbone, features):
+  """The counts are torchvision's and timm's, without their classifiers."""
+  nets = make(stem='imagenet')
+  images = jnp.zeros((2, 224, 224, 3))
+
+  def both():
+    online = networks.init_online(nets, jax.random.key(0), images)
+    return online, nets.encoder.apply(online.encoder._asdict(), images,
+                                      method='features')
+  online, below = jax.eval_shape(both)
+  assert count(online.encoder.params['backbone']) == backbone
+  assert below.shape == (2, features)
+
+
+@pytest.mark.parametrize('make', [
+    lambda kind: resnet.ResNet(resnet.BasicBlock, (), 2, normalise=kind),
+    lambda kind: vit.ViT(0, 1, 4, 4, normalise=kind)])
+def test_normalised_networks_see_normalised_pixels(make):
+  """By ImageNet's constants; grey ones by the means of the three."""
+  draw = np.random.RandomState(0)
+  mean, deviation = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])
+  for channels in (3, 1):
+    x = draw.rand(2, 8, 8, channels).astype(np.float32)
+    if channels == 1:
+      mean, deviation = mean.mean(), deviation.mean()
+    variables = make('none').init(jax.random.key(0), x, train=False)
+    here, there, other = (
+        make(kind).apply(variables, images, train=False) for kind, images in (
+            ('imagenet', x), ('none', (x - mean) / deviation), ('none', x)))
+    np.testing.assert_allclose(here, there, rtol=1e-3, atol=1e-5)
+    assert np.abs(here - other).max() > 1e-2
 
 
 def test_initialisation_is_pytorchs():

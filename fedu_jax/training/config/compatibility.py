@@ -7,6 +7,8 @@ and before anything is written.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from fedu_jax.models import networks
+from fedu_jax.models import resnet
 from fedu_jax.runtime import accelerators
 from fedu_jax.runtime.errors import BadInput
 
@@ -29,6 +31,7 @@ def check(flat: dict[str, Any], *, labelled: bool,
     BadInput: fields do not fit together; the message names the first ones.
   """
   _sizes(flat)
+  _network(flat)
   _precision(flat)
   _method(flat, belongs)
   _suits(flat, suits)
@@ -52,6 +55,53 @@ def _sizes(flat: dict[str, Any]) -> None:
   if 0 < accelerators.wanted(devices).most < each:
     raise BadInput(f'config.devices_per_client is {each}, but config.devices '
                    f'is {devices}: at most that')
+
+
+def _network(flat: dict[str, Any]) -> None:
+  """Checks the fields of a network of ours, as far as they are known."""
+  name, patch = flat['model.name'], flat['model.patch']
+  transformer = name in networks.TRANSFORMERS
+  if patch and not transformer and ':' not in name:
+    raise BadInput(f'config.model.patch is {patch}, and {name} has no patches: '
+                   'set it to 0')
+  if transformer and flat['divergence.name'] == 'conv_distance':
+    raise BadInput(
+        f'config.divergence.name is conv_distance, and {name} has no '
+        'convolutions to compare: set it to squared_distance, with a '
+        'config.rule.threshold for that distance')
+  if side := flat['data.image_size']:
+    sides(flat, side)
+
+
+def sides(flat: Mapping[str, Any], side: int) -> None:
+  """Checks that images suit the network, if it is one of ours.
+
+  Args:
+    flat: values by dotted names.
+    side: the pixels of an image's shorter side.
+
+  Raises:
+    BadInput: they are too small for the stem, or no whole number of patches.
+  """
+  name, stem = flat['model.name'], flat['model.stem']
+  if name in networks.TRANSFORMERS:
+    patch = flat['model.patch'] or networks.PATCHES[stem]
+    if side % patch:
+      raise BadInput(
+          f'images of {side} pixels are no whole number of patches of {patch} '
+          'pixels: change config.model.patch or config.data.image_size, for '
+          f'example to {_divisor(side, patch)} or '
+          f'{-(-side // patch) * patch}')
+  elif name in networks.NETWORKS and side < resnet.LEAST[stem]:
+    raise BadInput(
+        f'config.model.stem is {stem}, which needs images of '
+        f'{resnet.LEAST[stem]} pixels or more, not {side}: set it to cifar, or '
+        'a larger config.data.image_size')
+
+
+def _divisor(side: int, most: int) -> int:
+  """The largest divisor of `side` up to `most`."""
+  return next(x for x in range(most, 0, -1) if side % x == 0)
 
 
 def _precision(flat: dict[str, Any]) -> None:

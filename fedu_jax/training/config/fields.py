@@ -16,6 +16,8 @@ from fedu_jax.data import image_files
 from fedu_jax.data import pixel_arrays
 from fedu_jax.learners.byol import FIRST_TARGETS
 from fedu_jax.models import convolution
+from fedu_jax.models import normalisation
+from fedu_jax.models import resnet
 from fedu_jax.training.config.value_checks import Check
 from fedu_jax.training.config.value_checks import CLIENTS
 from fedu_jax.training.config.value_checks import coordinator
@@ -136,8 +138,22 @@ _ALL = (
     Field('partition.min_examples', 10, count(0, MANY),
           'dirichlet: the fewest images of a client'),
     Field('model.name', 'resnet18', text,
-          'encoder: resnet18, resnet50, resnet10, resnet6'),
-    Field('model.width', 64, count(1, 4096), 'channels of the first stage'),
+          'encoder: resnet18, resnet34, resnet50, resnet10, resnet6, vit_tiny, '
+          'vit_small'),
+    Field('model.width', 64, count(1, 4096),
+          'channels of the first stage; of each head of a ViT'),
+    Field('model.stem', 'cifar', one_of(*resnet.STEMS),
+          'first layers of a ResNet: cifar = one 3x3 convolution, for images '
+          'of about 32 pixels; imagenet = a 7x7 convolution of stride 2 and a '
+          "max-pool, as in torchvision. It also sets a ViT's patch",
+          before='cifar'),
+    Field('model.patch', 0, count(0, 4096),
+          "pixels of a side of a ViT's patch; 0 = 4 for stem cifar, 16 for "
+          'imagenet', before=0),
+    Field('model.normalise', 'none', one_of(*normalisation.KINDS),
+          "imagenet = the network first subtracts ImageNet's mean colour and "
+          'divides by its deviation, which pretrained weights expect; grey '
+          'images use the mean of the three colours', before='none'),
     Field('model.hidden', 4096, count(1, UNITS),
           'hidden units of projector and predictor'),
     Field('model.features', 2048, count(1, UNITS),

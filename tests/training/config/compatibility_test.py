@@ -41,3 +41,30 @@ def test_tf32_is_refused_where_other_fields_ask_for_other_products(
   with pytest.raises(BadInput, match=f'precision is tensorfloat32, but '
                                      f'config.model.{name} is {value}'):
     checks.check(config)
+
+
+@pytest.mark.parametrize('fields, words', [
+    ({'stem': 'imagenet'}, 'stem is imagenet, which needs images of 32 pixels '
+     'or more, not 8'),
+    ({'name': 'vit_tiny', 'patch': 5}, '8 pixels are no whole number of '
+     'patches of 5 pixels.*to 4 or 10'),
+    ({'name': 'vit_tiny', 'stem': 'imagenet'}, 'patches of 16'),
+    ({'name': 'vit_tiny'}, ''), ({}, ''),
+    ({'patch': 4}, 'resnet18 has no patches')])
+def test_images_that_a_network_cannot_take_are_refused(fields, words):
+  config = cifar10.get_config()
+  config.data.image_size = 8
+  config.divergence.name = 'squared_distance'
+  config.model.update(fields)
+  if not words:
+    checks.check(config)
+    return
+  with pytest.raises(BadInput, match=words):
+    checks.check(config)
+
+
+def test_a_network_without_convolutions_needs_another_divergence():
+  config = cifar10.get_config()
+  config.model.name = 'vit_tiny'
+  with pytest.raises(BadInput, match='conv_distance.*squared_distance'):
+    checks.check(config)
