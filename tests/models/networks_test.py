@@ -61,7 +61,7 @@ def test_sizes_for_large_images(make, backbone, features):
 
 @pytest.mark.parametrize('make', [
     lambda kind: resnet.ResNet(resnet.BasicBlock, (), 2, normalise=kind),
-    lambda kind: vit.ViT(0, 1, 4, 4, normalise=kind)])
+    lambda kind: vit.ViT(1, 1, 4, 4, normalise=kind)])
 def test_normalised_networks_see_normalised_pixels(make):
   """By ImageNet's constants; grey ones by the means of the three."""
   draw = np.random.RandomState(0)
@@ -75,7 +75,7 @@ def test_normalised_networks_see_normalised_pixels(make):
         make(kind).apply(variables, images, train=False) for kind, images in (
             ('imagenet', x), ('none', (x - mean) / deviation), ('none', x)))
     np.testing.assert_allclose(here, there, rtol=1e-3, atol=1e-5)
-    assert np.abs(here - other).max() > 1e-2
+    assert np.abs(here - other).max() > 1e-3
 
 
 def test_initialisation_is_pytorchs():
