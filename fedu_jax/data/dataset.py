@@ -27,6 +27,11 @@ class Dataset(NamedTuple):
   owner_names: tuple[str, ...] = ()
   skipped: tuple[str, ...] = ()  # files that were not read, with the reason
   files: Files | None = None  # the counts of files, for a folder of images
+  # Labelled images that train probes in place of the training images; they come
+  # with data.test, as test_images then do.
+  probe_images: Images | None = None
+  probe_labels: np.ndarray | None = None
+  lines: tuple[str, ...] = ()  # what is to be said of them
 
 
 def checked(arrays: dict[str, Any], what: str, kind: str) -> Dataset:

@@ -1,5 +1,8 @@
 """Lists the images in a folder that has one folder for each client.
 
+Clients' folders are directly in it, or deeper by a number that is set, or are
+all folders that have images.
+
 It opens only files without an extension. A folder that cannot be listed is an
 error: otherwise its images would be missing from the run unnoticed.
 """
@@ -18,6 +21,8 @@ from fedu_jax.data.reading_report import shown
 from fedu_jax.data.reading_report import unreadable
 from fedu_jax.runtime.errors import BadInput
 
+LEAF = 'leaf'
+_NOWHERE = "in no client's folder"
 _OURS = '.fedu_jax-'  # the prefix of our own cache files
 _ELSEWHERE = 'link to a folder that is read elsewhere'
 
@@ -39,10 +44,11 @@ class Listing(NamedTuple):
 
 
 def listed(root: pathlib.Path, leave_out: tuple[str, ...],
-           is_image: Callable[[pathlib.Path, bool], bool]) -> Listing:
+           is_image: Callable[[pathlib.Path, bool], bool],
+           depth: str = '1') -> Listing:
   """Lists all clients' folders, at any depth.
 
-  Each folder in the root, and each link to one, is a client. Hidden and known
+  Each folder at `depth`, and each link to one, is a client. Hidden and known
   system folders and files are passed over. A link to a folder is followed,
   unless that folder is read elsewhere, is left out, or contains the link.
 
@@ -52,6 +58,9 @@ def listed(root: pathlib.Path, leave_out: tuple[str, ...],
       not read; * stands for any text and ? for any letter.
     is_image: (path, by_content) -> whether a file is an image by its name, or
       by its first bytes if by_content is True.
+    depth: '1' if the clients' folders are in the root, '2' if they are in
+      folders in the root, and so on; or `LEAF`: each folder that has images
+      directly in it is a client with these.
 
   Returns:
     The listing.
@@ -60,7 +69,7 @@ def listed(root: pathlib.Path, leave_out: tuple[str, ...],
     BadInput: a folder cannot be listed, a link has no target, there is no
       client, a client has no images, or no folder matches `leave_out`.
   """
-  return _Lister(root, leave_out, is_image).listed()
+  return _Lister(root, leave_out, is_image).listed(depth)
 
 
 class _Lister:
@@ -74,17 +83,14 @@ class _Lister:
     self._passed: list[Passed] = []
     self._tests: list[pathlib.Path] = []
 
-  def listed(self) -> Listing:
-    owners, twice = self._owners()
-    files: dict[pathlib.Path, list[pathlib.Path]] = {x: [] for x in owners}
-    # Links come last, so that a folder is read at its own path.
-    links = [(owner, link) for owner in owners
-             for link in self._walk(owner, files[owner])]
-    for owner, link in links:  # the loop appends to this list
-      if reason := self._not_followed(link):
-        self._pass(link, reason, True)
-      else:
-        links += [(owner, x) for x in self._walk(link, files[owner], True)]
+  def listed(self, depth: str) -> Listing:
+    self._check_root()
+    twice: list[pathlib.Path] = []
+    if depth == LEAF:
+      files = self._leaves()
+    else:
+      owners, twice = self._owners(int(depth))
+      files = self._files(owners)
     for name, met in self._leave_out.items():
       if not met:
         raise BadInput(f'data.leave_out names {name!r}, and no folder in '
@@ -95,11 +101,10 @@ class _Lister:
         raise BadInput(f'data.source folder: {shown(owner)} has no images: '
                        f'add some, remove it, or name it '
                        f'in data.leave_out{self._instead(owner)}')
-    return Listing(owners, list(files.values()), self._passed,
+    return Listing(list(files), list(files.values()), self._passed,
                    sorted(self._tests), twice)
 
-  def _owners(self) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
-    """Finds the clients' folders, and which of them are links to others."""
+  def _check_root(self) -> None:
     try:
       is_folder = self._root.is_dir()
     except OSError as error:
@@ -107,29 +112,65 @@ class _Lister:
     if not is_folder:
       raise BadInput('data.source folder: there is no folder '
                      f'{shown(self._root)}')
-    owners, links = [], []
-    for path, kind in self._entries(self._root):
-      if kind == 'folder':
-        owners.append(path)
-      elif kind == 'link':
-        links.append(path)
+
+  def _files(self, tops: list[pathlib.Path]
+             ) -> dict[pathlib.Path, list[pathlib.Path]]:
+    """Lists the files below each of these folders."""
+    files: dict[pathlib.Path, list[pathlib.Path]] = {x: [] for x in tops}
+    # Links come last, so that a folder is read at its own path.
+    links = [(top, link) for top in tops
+             for link in self._walk(top, files[top])]
+    for top, link in links:  # the loop appends to this list
+      if reason := self._not_followed(link):
+        self._pass(link, reason, True)
       else:
-        self._pass(path, "in no client's folder"
-                   if self._is_image(path, False) else folder_names.named(path))
+        links += [(top, x) for x in self._walk(link, files[top], True)]
+    return files
+
+  def _leaves(self) -> dict[pathlib.Path, list[pathlib.Path]]:
+    """Lists the files directly in each folder below the root that has some."""
+    found = self._files([self._root])[self._root]
+    files: dict[pathlib.Path, list[pathlib.Path]] = {}
+    for path in found:
+      if path.parent == self._root:
+        self._pass(path, _NOWHERE)
+      else:
+        files.setdefault(path.parent, []).append(path)
+    if not files:
+      raise self._no_clients()
+    return dict(sorted(files.items()))
+
+  def _owners(self, depth: int
+              ) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
+    """Finds the clients' folders, and which of them are links to others."""
+    owners, links = [self._root], list[pathlib.Path]()
+    for _ in range(depth):
+      above, owners, links = owners + links, [], []
+      for folder in above:
+        for path, kind in self._entries(folder):
+          if kind == 'folder':
+            owners.append(path)
+          elif kind != 'link':
+            self._pass(path, _NOWHERE if self._is_image(path, False)
+                       else folder_names.named(path))
+          elif reason := self._not_followed(path):
+            self._pass(path, reason, True)
+          else:
+            links.append(path)
     known, twice = {_identity(path) for path in owners}, []
     for path in links:
-      if reason := self._not_followed(path):
-        self._pass(path, reason, True)
-        continue
       if _identity(path) in known:
         twice.append(path)
       known.add(_identity(path))
       owners.append(path)
     if not owners:
-      raise BadInput(f'data.source folder: {shown(self._root)} has no folders '
-                     'that are read; it needs one folder of images for each '
-                     f'client{self._instead(self._root)}')
+      raise self._no_clients()
     return sorted(owners), twice
+
+  def _no_clients(self) -> BadInput:
+    return BadInput(f'data.source folder: {shown(self._root)} has no folders '
+                    'that are read; it needs one folder of images for each '
+                    f'client{self._instead(self._root)}')
 
   def _walk(self, top: pathlib.Path, files: list[pathlib.Path],
             linked: bool = False) -> list[pathlib.Path]:
@@ -142,7 +183,7 @@ class _Lister:
         self._pass(folder, _ELSEWHERE, True)
         continue
       self._seen.add(number)
-      if folder_names.like_a_test(folder.name):
+      if folder != self._root and folder_names.like_a_test(folder.name):
         self._tests.append(folder)
       for path, kind in self._entries(folder):
         if kind == 'folder':

@@ -55,32 +55,33 @@ class Folders(NamedTuple):
   notes: np.ndarray
 
 
-def read(root: pathlib.Path, how: How, leave_out: tuple[str, ...], lazy: bool,
-         progress: Progress, say: Callable[[str], None]
-         ) -> tuple[Folders, tuple[str, ...], Files, tuple[str, ...]]:
+def read(root: pathlib.Path, found: folder_listing.Listing, how: How,
+         lazy: bool, progress: Progress, say: Callable[[str], None],
+         name: str = 'images') -> tuple[
+             Folders, tuple[str, ...], Files, tuple[str, ...]]:
   """Reads all images, sorted by the owners' names and then by file names.
 
   Args:
     root: the folder of the owners' folders.
+    found: the owners' folders and files in it.
     how: the choices for decoding; size 0 means `DEFAULT_SIZE`.
-    leave_out: folders that are not read, see `folder_listing`.
     lazy: whether images are decoded only when they are indexed. No file can be
       skipped then, because the other hosts would not know of it.
     progress: called with (done, total) while files are decoded.
     say: prints a line before files are decoded.
+    name: the name of the images for cache files.
 
   Returns:
     The images; the owners' names; the counts of what was read and what was
     not; and a line 'client/file (reason)' for each file that was not read.
 
   Raises:
-    BadInput: there is no owner, an owner has no readable image, the system
-      denies reading a file or folder, or, if lazy, a file is no image.
+    BadInput: an owner has no readable image, the system denies reading a file,
+      or, if lazy, a file is no image.
   """
-  found = folder_listing.listed(root, leave_out, image_files.is_image)
   asked, how = how.size > 0, how._replace(size=how.size or DEFAULT_SIZE)
   task = _Task(root, found, how, asked)
-  cache = Cache(root.resolve(), f'images-{how.name}', _state(task.paths),
+  cache = Cache(root.resolve(), f'{name}-{how.name}', _state(task.paths),
                 task.fit, f'data.source folder: {shown(root)}')
   if lazy:
     images, small = cache.found(lazy=True) or (
@@ -91,7 +92,7 @@ def read(root: pathlib.Path, how: How, leave_out: tuple[str, ...], lazy: bool,
   if lazy and len(folders.skipped):
     raise task.unskippable(folders.skipped[0], folders.reasons[0])
   task.refuse_empty(folders)
-  names = tuple(shown(owner.name) for owner in found.owners)
+  names = tuple(shown(owner.relative_to(root)) for owner in found.owners)
   return folders, names, *task.told(folders)
 
 
@@ -206,7 +207,7 @@ class _Task:
                       for row, reason in zip(found.skipped, found.reasons)),
         tests=tuple(map(self._shown, self._found.tests)),
         twice=tuple(map(self._shown, self._found.twice)),
-        bits={shown(owner.name): int(x) for owner, x in zip(
+        bits={self._shown(owner): int(x) for owner, x in zip(
             self._found.owners, found.bits) if x},
         pages=int(found.notes[0]), cropped=int(found.notes[1]),
         unseen=int(found.notes[2]))

@@ -12,6 +12,9 @@ from fedu_jax.data.dataset import Dataset
 from fedu_jax.data.lazy_arrays import Lazy
 from fedu_jax.runtime.errors import BadInput
 
+# The fields of a Dataset that come with folders of images and with data.test.
+_NOT_THEIRS = 'files', 'probe_images', 'probe_labels', 'lines'
+
 
 def function(source: str, choices: str) -> Callable[..., Any]:
   """Imports the function that a source names.
@@ -65,7 +68,8 @@ def read(source: str, own: Callable[..., Any],
     found = own(**choices)
     found = dict(found._asdict() if hasattr(found, '_asdict') else found)
     skipped = found.pop('skipped', None) or ()
-    found.pop('files', None)  # for folders of images alone
+    for name in _NOT_THEIRS:
+      found.pop(name, None)
     arrays = {name: x if isinstance(x, Lazy) else np.asarray(x)
               for name, x in found.items() if x is not None}
   except BadInput:
@@ -76,8 +80,9 @@ def read(source: str, own: Callable[..., Any],
   if 'owner_names' in arrays and not arrays['owner_names'].size:
     del arrays['owner_names']
   if other := sorted(map(str, arrays.keys() - set(Dataset._fields))):
+    may = [name for name in Dataset._fields if name not in _NOT_THEIRS]
     raise BadInput(f'data.source {source} returned {", ".join(other)}; it '
-                   f'may return {", ".join(Dataset._fields[:-1])}')
+                   f'may return {", ".join(may)}')
   if 'train_images' not in arrays:
     raise BadInput(f'data.source {source} returned no train_images')
   return dataset.checked(arrays, source, 'function')._replace(

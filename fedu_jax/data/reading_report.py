@@ -47,7 +47,7 @@ def lines(files: Files) -> list[str]:
     parts.append('not read: ' + counted(files.files))
   if files.damaged:
     parts.append(f'skipped {len(files.damaged):,} that cannot be read: '
-                 + _some(files.damaged))
+                 + some(files.damaged))
   if files.folders:
     parts.append('folders passed over: ' + counted(files.folders))
   found = ['; '.join(parts) + (
@@ -56,14 +56,14 @@ def lines(files: Files) -> list[str]:
     names = list(dict.fromkeys(x.rsplit('/', 1)[-1] for x in files.tests))
     found.append(
         'data: folders that are named like a test split are trained on: '
-        f'{_some(files.tests)}; to leave them out, set '
+        f'{some(files.tests)}; to leave them out, set '
         f'--config.data.leave_out={",".join(names)}')
   if files.twice:
     found.append('data: these clients are links to the folder of another, and '
-                 f'have the same images: {_some(files.twice)}')
+                 f'have the same images: {some(files.twice)}')
   if files.bits:
     sites = collections.Counter(files.bits.values())
-    same = f'{next(iter(sites))} bits' if len(sites) == 1 else _some(
+    same = f'{next(iter(sites))} bits' if len(sites) == 1 else some(
         [f'{x} bits in {name}' for name, x in files.bits.items()])
     found.append(f'data: images of 16 bits are read as of {same}, by their '
                  'largest value; data.depth sets another number')
@@ -82,7 +82,7 @@ def lines(files: Files) -> list[str]:
 
 def skipped_lines(skipped: Sequence[str]) -> list[str]:
   """Returns a line on what was not read of a source that is no folder."""
-  return [f'data: not read: {_some(skipped)}; skipped.json names each'
+  return [f'data: not read: {some(skipped)}; skipped.json names each'
           ] if skipped else []
 
 
@@ -112,6 +112,7 @@ def unreadable(path: object, error: OSError) -> BadInput:
                   f'({error.strerror or error}): {mend}')
 
 
-def _some(names) -> str:
+def some(names: Sequence[str]) -> str:
+  """Lists the first names, and counts the others."""
   return ', '.join(names[:_NAMED]) + (
       f' and {len(names) - _NAMED:,} more' if len(names) > _NAMED else '')

@@ -18,7 +18,11 @@ import numpy as np
 
 from fedu_jax.data import dataset
 from fedu_jax.data import decoded_cache
+from fedu_jax.data import folder_listing
+from fedu_jax.data import image_files
 from fedu_jax.data import image_folders
+from fedu_jax.data import labelled_files
+from fedu_jax.data import labelled_images
 from fedu_jax.data import lazy_arrays as lazy_lib
 from fedu_jax.data import npz
 from fedu_jax.data import own_source
@@ -37,6 +41,7 @@ def load(source: str, *, data_dir: str = '', image_size: int = 0,
          max_examples: int = 0, lazy: bool = False, fit: str = 'crop',
          depth: int = 0, colours: str = 'stored', channels: int = 3,
          keep_depth: bool = False, leave_out: str = '',
+         client_depth: str = '1', test: str = '',
          progress: image_folders.Progress = lambda done, total: None,
          say: Callable[[str], None] = lambda text: None,
          choices: Mapping[str, Any] | None = None) -> Dataset:
@@ -60,6 +65,10 @@ def load(source: str, *, data_dir: str = '', image_size: int = 0,
     keep_depth: whether images are uint16, of which full scale is 65535.
     leave_out: for a folder, names of folders in it that are not read, separated
       by commas.
+    client_depth: for a folder, how deep the clients' folders are, see
+      `folder_listing.listed`.
+    test: labelled images for scores, see `labelled_images`; '' for those of the
+      source.
     progress: for a folder, called with (files decoded, all files).
     say: for a folder, prints a line before it is decoded.
     choices: more keyword arguments of a function.
@@ -80,12 +89,16 @@ def load(source: str, *, data_dir: str = '', image_size: int = 0,
     data_dir = str(paths.typed(data_dir, 'config.data.dir'))
   own = function(source)
   taken = inspect.signature(own).parameters if own else {}
+  how = How(image_size, fit, depth, colours, channels, keep_depth)
+  files: list[pathlib.Path] = []
   if kind == 'folder':
-    how = How(image_size, fit, depth, colours, channels, keep_depth)
-    data = _folder(what, how, leave_out, lazy, progress, say)
+    data, files = _folder(what, how, leave_out, client_depth, lazy, progress,
+                          say)
   elif wrong := [name for name, value, usual in (
-      ('fit', fit, 'crop'), ('depth', depth, 0), ('colours', colours, 'stored'),
-      ('leave_out', leave_out, '')) if value != usual and name not in taken]:
+      *(() if test else (('fit', fit, 'crop'), ('depth', depth, 0),
+                         ('colours', colours, 'stored'))),
+      ('leave_out', leave_out, ''), ('client_depth', client_depth, '1'))
+                 if value != usual and name not in taken]:
     raise BadInput(f'data.{wrong[0]} is set, which is for folder:<dir>, and '
                    f'data.source is {source}: leave it as it was')
   elif own:
@@ -101,7 +114,25 @@ def load(source: str, *, data_dir: str = '', image_size: int = 0,
       test_labels=dataset.class_labels(data.test_labels, 'test', source))
   if image_size:
     data = _resized(data, source, image_size, lazy)
+  if test:
+    data = _with_test(data, test, how, files, progress, say)
   return dataset.first(data, max_examples) if max_examples else data
+
+
+def _with_test(data: Dataset, test: str, how: How, files: list[pathlib.Path],
+               progress: image_folders.Progress, say: Callable[[str], None]
+               ) -> Dataset:
+  """Adds the labelled images of data.test, of the size of the others."""
+  height, width = data.train_images.shape[1:3]
+  if height != width:
+    raise BadInput(f'data.test: the training images are {height} by {width} '
+                   'pixels, and those of data.test become squares: set '
+                   'data.image_size')
+  found = labelled_images.read(test, how._replace(size=height), files, progress,
+                               say)
+  return data._replace(**{
+      name: value for name, value in found._asdict().items()
+      if name != 'skipped'}, skipped=data.skipped + found.skipped)
 
 
 def known(source: str) -> bool:
@@ -126,9 +157,9 @@ def function(source: str) -> Callable[..., Any] | None:
 
 
 def absolute(source: str) -> str:
-  """Makes the path of a source absolute, if it has one."""
+  """Makes the path of data.source or data.test absolute, if it has one."""
   kind, _, what = source.partition(':')
-  if kind not in _PATHS:
+  if kind not in (*_PATHS, *labelled_files.KINDS) or not what:
     return source
   try:
     return f'{kind}:{paths.typed(what, source).absolute()}'
@@ -200,15 +231,19 @@ def _npz(what: str, data_dir: str, image_size: int, lazy: bool) -> Dataset:
   return npz.read(what, lazy)
 
 
-def _folder(what: str, how: How, leave_out: str, lazy: bool,
-            progress: image_folders.Progress,
-            say: Callable[[str], None]) -> Dataset:
-  """A folder of unlabelled images for each client, in the order of names."""
+def _folder(what: str, how: How, leave_out: str, client_depth: str, lazy: bool,
+            progress: image_folders.Progress, say: Callable[[str], None]
+            ) -> tuple[Dataset, list[pathlib.Path]]:
+  """A folder of unlabelled images for each client, and all its files."""
   names = tuple(x.strip().strip('/') for x in leave_out.split(',') if x)
+  root = pathlib.Path(what)
+  listing = folder_listing.listed(
+      root, names, image_files.is_image, client_depth)
   found, owner_names, files, skipped = image_folders.read(
-      pathlib.Path(what), how, names, lazy, progress, say)
-  return Dataset(found.images, owners=found.owners, owner_names=owner_names,
+      root, listing, how, lazy, progress, say)
+  data = Dataset(found.images, owners=found.owners, owner_names=owner_names,
                  skipped=skipped, files=files)
+  return data, [path for mine in listing.files for path in mine]
 
 
 _PATHS = 'npz', 'folder'  # the kinds that read a path

@@ -24,7 +24,7 @@ _FREE = {'evaluation.every', 'evaluation.alone', 'checkpoint.keep'}
 _SCORING = {'evaluation.probe_epochs', 'evaluation.probe_batch_size',
             'evaluation.probe_learning_rate', 'evaluation.probe_standardise',
             'evaluation.labels_per_class', 'evaluation.few_draws',
-            'evaluation.semi_hidden', 'evaluation.semi_epochs'}
+            'evaluation.semi_hidden', 'evaluation.semi_epochs', 'data.test'}
 
 Flat = dict[str, Any]  # a config as values by dotted names
 

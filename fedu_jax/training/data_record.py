@@ -58,7 +58,11 @@ def digests(data: sources.Dataset, parts: Sequence[np.ndarray],
   *clients, test = multihost.shared(
       [*(hosts or [0] * len(parts)), 0], _BYTES, work)
   labels = data.train_labels
-  return {
+  probe = {} if data.probe_images is None or data.probe_labels is None else {
+      'probe_images': _of_images(
+          data.probe_images, np.arange(len(data.probe_images))).hex(),
+      'probe_labels': _of_labels([data.probe_labels])}
+  return probe | {
       'clients': [x.hex() for x in clients],
       'labels': None if labels is None else _of_labels(
           [labels[part] for part in parts]),
@@ -150,11 +154,12 @@ def _other_images(before: Digests, found: Digests) -> str | None:
   if others := [i for i, (a, b) in enumerate(zip(theirs, ours)) if a != b]:
     return (f'the images of {len(others)} of {len(ours)} clients differ, such '
             f'as those of client {others[0]}')
-  for what in ('labels', 'test_images', 'test_labels'):
+  for what in ('labels', 'test_images', 'test_labels', 'probe_images',
+               'probe_labels'):
     # New labels or test images are allowed: they change no past round.
-    if before.get(what) not in (None, found[what]):
+    if before.get(what) not in (None, found.get(what)):
       return f'the {what.replace("_", " ")} ' + (
-          'differ' if found[what] else 'are not there')
+          'differ' if found.get(what) else 'are not there')
   return None
 
 
@@ -178,6 +183,8 @@ def show(data: sources.Dataset, parts: Sequence[np.ndarray],
     console.print(table)
   for line in (reading_report.lines(data.files) if data.files else
                reading_report.skipped_lines(data.skipped)):
+    terminal.say(console, line)
+  for line in data.lines:
     terminal.say(console, line)
 
 

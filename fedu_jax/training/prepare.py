@@ -66,7 +66,9 @@ def data_of(config: Config, *, lazy: bool = False,
         max_examples=config.data.max_examples, lazy=lazy, fit=config.data.fit,
         depth=config.data.depth, colours=config.data.colours,
         channels=config.data.channels, keep_depth=config.data.keep_depth,
-        leave_out=config.data.leave_out, progress=progress,
+        leave_out=config.data.leave_out,
+        client_depth=config.data.client_depth, test=config.data.test,
+        progress=progress,
         say=functools.partial(terminal.say, console),
         choices=dict(config.data))
 
@@ -160,7 +162,8 @@ def scorer_if_labelled(config: Config, nets: networks.Nets,
                        data: sources.Dataset) -> Scorer | None:
   """Makes the scorer of encoders; None if training or test labels are absent.
   """
-  if data.test_labels is None or data.train_labels is None:
+  if data.test_labels is None or (
+      data.train_labels is None and data.probe_labels is None):
     return None  # without reading an image
   return scorer_of(config, nets, data)
 
@@ -185,21 +188,26 @@ def sample_of(config: Config, nets: networks.Nets, data: sources.Dataset,
 
 def scorer_of(config: Config, nets: networks.Nets,
               data: sources.Dataset) -> Scorer:
-  """Makes the scorer of encoders; arrays that the data lacks are empty."""
+  """Makes the scorer of encoders; arrays that the data lacks are empty.
+
+  Its training images are those of data.test that train probes, if there are.
+  """
   nothing = np.zeros(0, np.int32)
   settings = Settings(**{name: config.evaluation[name]
                          for name in Settings._fields})
-  images, test = data.train_images, data.test_images
+  images, labels = data.train_images, data.train_labels
+  if data.probe_images is not None:
+    images, labels = data.probe_images, data.probe_labels
+  test = data.test_images
 
   def readable(images: Images) -> Images:
     # On a single host, what is not read at once is a large cache on disk. Of
     # several, each would decode its images again for each score.
     return np.asarray(images) if multihost.several() else images
   return Scorer(
-      nets, readable(images),
-      nothing if data.train_labels is None else data.train_labels,
+      nets, readable(images), nothing if labels is None else labels,
       np.zeros((0, *images.shape[1:]), images.dtype) if test is None
       else readable(test),
       nothing if data.test_labels is None else data.test_labels,
       settings, config.seed, dict(config.view), config.data.dir,
-      classifies=binding.labelled(config))
+      classifies=binding.labelled(config) and data.probe_images is None)

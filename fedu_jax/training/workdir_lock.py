@@ -165,11 +165,12 @@ def _own(config: Config) -> dict[str, Any]:
 
 
 def _kept(flat: dict[str, Any]) -> dict[str, Any]:
-  """A flat config without `checks.PLACES`, and with an absolute source."""
+  """A flat config without `checks.PLACES`, and with absolute sources."""
   kept = {name: value for name, value in flat.items()
           if name not in checks.PLACES}
-  if isinstance(source := kept.get('data.source'), str):
-    kept['data.source'] = sources.absolute(source)
+  for name in ('data.source', 'data.test'):
+    if isinstance(source := kept.get(name), str):
+      kept[name] = sources.absolute(source)
   return kept
 
 

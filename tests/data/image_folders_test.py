@@ -373,3 +373,62 @@ def test_large_images_wait_for_room(monkeypatch):
   with image_files._room(1000):  # alone, one of any size is let in
     pass
   assert image_files._pixels == 0
+
+
+# --- clients at other depths -------------------------------------------------
+
+
+@pytest.fixture
+def sites(tmp_path):
+  """Makes two hospitals, each with two wards; images at several depths."""
+  for name in ('x.png', 'a/x.png', 'a/1/0.png', 'a/1/2021/1.png', 'a/2/0.png',
+               'b/1/0.png', 'b/3/2021/0.png', 'b/3/2021/1.png'):
+    put(tmp_path / 'sites' / name)
+  return tmp_path / 'sites'
+
+
+@pytest.mark.parametrize('lazy', [False, True])
+@pytest.mark.parametrize('depth, names, counts', [
+    ('1', ['a', 'b'], [4, 3]),
+    ('2', ['a/1', 'a/2', 'b/1', 'b/3'], [2, 1, 1, 2]),
+    ('3', ['a/1/2021', 'b/3/2021'], [1, 2]),
+    ('leaf', ['a', 'a/1', 'a/1/2021', 'a/2', 'b/1', 'b/3/2021'],
+     [1, 1, 1, 1, 1, 2])])
+def test_clients_folders_may_be_deeper(sites, depth, names, counts, lazy):
+  data = load(sites, client_depth=depth, lazy=lazy)
+  assert list(data.owner_names) == names
+  assert np.bincount(data.owners).tolist() == counts
+  above = 8 - sum(counts)
+  assert data.files.files == {"in no client's folder": above}
+  assert len(np.asarray(data.train_images)) == sum(counts)
+
+
+def test_without_clients_at_a_depth_a_folder_is_refused(sites):
+  for depth in ('4', '9'):
+    with pytest.raises(BadInput, match='no folders that are read.*8 in no cl'):
+      load(sites, client_depth=depth)
+  for name in ('x.png', 'a', 'b'):
+    (sites / name).rename(sites.parent / f'old {name}')
+  put(sites / 'x.png')
+  with pytest.raises(BadInput, match='no folders that are read.*1 in no cl'):
+    load(sites, client_depth='leaf')
+  with pytest.raises(BadInput, match='client_depth is set, which is for fold'):
+    sources.load('digits', client_depth='2')
+
+
+def test_links_between_sites_are_followed_once(sites):
+  (sites / 'b' / '4').symlink_to(sites / 'a' / '2')
+  (sites / 'c').symlink_to(sites)
+  data = load(sites, client_depth='2')
+  assert list(data.owner_names) == ['a/1', 'a/2', 'b/1', 'b/3', 'b/4']
+  assert data.files.twice == ('b/4',)
+  assert data.files.folders == {'link to a folder that holds it': 1}
+  data = load(sites, client_depth='leaf')
+  assert 'b/4' not in data.owner_names
+  assert sum(data.files.folders.values()) == 2
+
+
+def test_folders_are_left_out_at_each_depth(sites):
+  data = load(sites, client_depth='2', leave_out='b,2021')
+  assert list(data.owner_names) == ['a/1', 'a/2']
+  assert data.owners.tolist() == [0, 1]

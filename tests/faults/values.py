@@ -41,6 +41,8 @@ ALSO_WRONG = {
     'data.depth': ['1', '7', '17', '32'],
     'data.fit': ['', 'Pad', 'stretch'], 'data.colours': ['', 'sRGB'],
     'data.channels': ['0', '2', '4', '1.0'], 'data.keep_depth': ['2', 'x'],
+    'data.client_depth': ['', '0', '10', '-1', 'Leaf', '1.5'],
+    'data.test': ['folder', 'folder:', 'csv:', 'npz:x', 'x'],
     'model.precision': ['', 'TF32', 'highest', 'bfloat16'],
     'model.convolution': ['', 'Exact', 'winograd'],
     'model.stem': ['', 'ImageNet', '7x7'],
@@ -68,6 +70,7 @@ LEGAL = {
     'data.image_size': ['0', '1', '4096'], 'data.depth': ['0'],
     'data.fit': ['crop'], 'data.colours': ['stored'], 'data.leave_out': [''],
     'data.channels': ['1', '3'], 'data.keep_depth': ['False', 'True'],
+    'data.client_depth': ['1'], 'data.test': [''],
     'data.max_examples': ['0', '1', str(10**9)], 'data.dir': ['', '/nowhere'],
     'partition.classes_per_client': ['1'],
     'partition.alpha': ['1e-300', '1000000'],
@@ -103,6 +106,7 @@ LEGAL = {
 LEGAL_OF_FOLDERS = {
     'data.depth': ['8', '16'], 'data.fit': ['pad'], 'data.colours': ['seen'],
     'data.leave_out': ['a', 'a, b/c', '*', '[!a]'],
+    'data.client_depth': ['2', '9', 'leaf'],
     'partition.name': ['iid', 'natural']}
 
 # Flags that cannot stand together, each right by itself; and words that the
@@ -181,6 +185,8 @@ TOGETHER_LATE = [
     (['data.depth=12'], 'data.depth is set'),
     (['data.colours=seen'], 'data.colours is set'),
     (['data.leave_out=test'], 'data.leave_out is set'),
+    (['data.client_depth=leaf'], 'data.client_depth is set'),
+    (['data.test=folder:/nowhere'], 'data.test folder: there is no folder'),
     ([f'{_OWN}owned', 'data.fit=pad'], 'data.fit is set'),
     ([f'{_OWN}owned', 'data.max_examples=0', 'partition.name=by_class'],
      'partition.name=natural'),

@@ -17,6 +17,7 @@ IMAGES = DRAW.randint(0, 256, (12, 4, 4, 3)).astype(np.uint8)
 LABELS = np.repeat(np.arange(3, dtype=np.int32), 4)
 DATA = sources.Dataset(IMAGES, LABELS, IMAGES[:4], LABELS[:4])
 PARTS = np.split(np.random.RandomState(1).permutation(12), [5, 9])
+PROBED = DATA._replace(probe_images=IMAGES[:4], probe_labels=LABELS[:4])
 
 
 def begin(folder, data=DATA, parts=PARTS):
@@ -39,7 +40,7 @@ def flipped(images, row=7):
 
 
 @pytest.mark.parametrize('data, complaint', [
-    (DATA._replace(train_images=flipped(IMAGES)),
+    (PROBED._replace(train_images=flipped(IMAGES)),
      'the images of 1 of 3 clients differ'),
     (DATA._replace(train_images=IMAGES[:, ::-1]), 'of 3 of 3 clients differ'),
     (DATA._replace(train_images=IMAGES.reshape(12, 2, 8, 3)), '3 of 3'),
@@ -49,10 +50,14 @@ def flipped(images, row=7):
      'the test images differ'),
     (DATA._replace(test_labels=LABELS[1:5]), 'the test labels differ'),
     (DATA._replace(test_images=None, test_labels=None),
-     'the test images are not there')])
+     'the test images are not there'),
+    (PROBED._replace(probe_images=flipped(IMAGES[:4], 1)),
+     'the probe images differ'),
+    (PROBED._replace(probe_labels=LABELS[1:5]), 'the probe labels differ'),
+    (DATA, 'the probe images are not there')])
 def test_other_images_of_the_same_counts_are_refused(tmp_path, data, complaint):
-  folder = begin(tmp_path / 'run')
-  check(folder, DATA)
+  folder = begin(tmp_path / 'run', PROBED)
+  check(folder, PROBED)
   with pytest.raises(BadInput, match=f'no longer those.*{complaint}.*images.js'
                      'on.*--there'):
     check(folder, data)
@@ -136,3 +141,13 @@ def test_the_file_is_small_json(tmp_path):
   for wrong in ({'shape': [4, 4]}, {'dtype': 'colour'}, {'shape': None}):
     (folder / 'images.json').write_text(json.dumps(found | wrong))
     assert data_record.pixels_of(folder) is None
+
+
+def test_without_labelled_images_of_their_own_digests_are_those_of_before():
+  plain, probed = (data_record.digests(data, PARTS) for data in (DATA, PROBED))
+  assert {name: probed[name] for name in plain} == plain
+  assert probed.keys() - plain.keys() == {'probe_images', 'probe_labels'}
+
+
+def test_a_run_may_get_labelled_images_later(tmp_path):
+  check(begin(tmp_path / 'run'), PROBED)

@@ -19,6 +19,7 @@ from fedu_jax.models import convolution
 from fedu_jax.models import normalisation
 from fedu_jax.models import resnet
 from fedu_jax.training.config.value_checks import Check
+from fedu_jax.training.config.value_checks import client_depth
 from fedu_jax.training.config.value_checks import CLIENTS
 from fedu_jax.training.config.value_checks import coordinator
 from fedu_jax.training.config.value_checks import count
@@ -27,6 +28,7 @@ from fedu_jax.training.config.value_checks import FACTOR
 from fedu_jax.training.config.value_checks import flag
 from fedu_jax.training.config.value_checks import folder
 from fedu_jax.training.config.value_checks import interval
+from fedu_jax.training.config.value_checks import labelled
 from fedu_jax.training.config.value_checks import MANY
 from fedu_jax.training.config.value_checks import names
 from fedu_jax.training.config.value_checks import one_of
@@ -127,6 +129,14 @@ _ALL = (
     Field('data.leave_out', '', names,
           "folder: names of folders in it that are not read, such as 'test,"
           "site 0/old'", before=''),
+    Field('data.client_depth', '1', client_depth,
+          "folder: 1 = the clients' folders are in it; 2 = they are in folders "
+          'in it, and so on; leaf = each folder that has images is a client',
+          before='1'),
+    Field('data.test', '', labelled,
+          'labelled images for scores: folder:<dir> with a folder for each '
+          'class, or csv:<file> with the columns file and label. Half of them '
+          "train probes. '' = the source's own", before=''),
     Field('data.max_examples', 0, count(0, MANY),
           'training images to keep, evenly over owners and classes; 0 = all'),
     Field('partition.name', 'by_class', text,

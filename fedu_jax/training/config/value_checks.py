@@ -10,6 +10,8 @@ import functools
 import re
 from typing import Any
 
+from fedu_jax.data import folder_listing
+from fedu_jax.data import labelled_files
 from fedu_jax.data import sources
 from fedu_jax.runtime import accelerators
 
@@ -108,6 +110,19 @@ def stage(value: Any) -> str:
   right = isinstance(value, str) and re.fullmatch(
       r'|stem|layer[1-9]\d?|blocks\.\d\d?', value)
   return '' if right else "stem, or such as layer1 or blocks.0, or ''"
+
+
+def client_depth(value: Any) -> str:
+  """Allows how deep clients' folders are: leaf, or a number as a text."""
+  right = isinstance(value, str) and (
+      value == folder_listing.LEAF or _digits(value, 9))
+  return '' if right else 'leaf, or a whole number from 1 to 9 as a text'
+
+
+def labelled(value: Any) -> str:
+  """Allows what `labelled_files.listed` reads."""
+  right = isinstance(value, str) and labelled_files.known(value)
+  return '' if right else "folder:<dir>, csv:<file>, or ''"
 
 
 def source(value: Any) -> str:
