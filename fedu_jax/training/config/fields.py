@@ -1,64 +1,40 @@
 """All fields of a config: name, default, allowed values and explanation.
 
-This is the one place that declares them. The defaults are those of the released
+This is the one place that declares them; those of the section `data` are in
+`data_fields`. The defaults are those of the released
 code (EasyFL fedssl) for FedU on CIFAR-10, see configs/cifar10.py. Sections with
 a name, such as `rule`, also have the keyword arguments of a researcher's own
 function as fields; these are not here.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from fedu_jax.core import precision
 from fedu_jax.core import rounds
 from fedu_jax.core import update_rules
 from fedu_jax.data import dataset
-from fedu_jax.data import image_files
-from fedu_jax.data import pixel_arrays
 from fedu_jax.learners.byol import FIRST_TARGETS
 from fedu_jax.models import convolution
 from fedu_jax.models import normalisation
 from fedu_jax.models import resnet
-from fedu_jax.training.config.value_checks import Check
-from fedu_jax.training.config.value_checks import client_depth
+from fedu_jax.training.config import data_fields
+from fedu_jax.training.config.field import Field
 from fedu_jax.training.config.value_checks import CLIENTS
 from fedu_jax.training.config.value_checks import coordinator
 from fedu_jax.training.config.value_checks import count
 from fedu_jax.training.config.value_checks import devices
 from fedu_jax.training.config.value_checks import FACTOR
 from fedu_jax.training.config.value_checks import flag
-from fedu_jax.training.config.value_checks import folder
 from fedu_jax.training.config.value_checks import interval
-from fedu_jax.training.config.value_checks import labelled
 from fedu_jax.training.config.value_checks import MANY
-from fedu_jax.training.config.value_checks import names
 from fedu_jax.training.config.value_checks import one_of
 from fedu_jax.training.config.value_checks import pair
 from fedu_jax.training.config.value_checks import real
-from fedu_jax.training.config.value_checks import source
 from fedu_jax.training.config.value_checks import stage
 from fedu_jax.training.config.value_checks import text
 from fedu_jax.training.config.value_checks import UNITS
 
 SCHEDULES = ('cosine', 'constant')  # of the learning rate, over the rounds
-
-
-class Field(NamedTuple):
-  """A field of a config.
-
-  Attributes:
-    name: its dotted name.
-    default: its value if neither a config file nor a flag sets it.
-    check: value -> '' if the value is allowed; else what it must be.
-    about: what it is, for people.
-    before: the value that runs had before this field existed, by which they
-      resume; None for a field that all runs have.
-  """
-  name: str
-  default: Any
-  check: Check
-  about: str
-  before: Any = None
-
 
 _ALL = (
     Field('seed', 0, count(0, 2**32 - 1), 'seed of all random draws'),
@@ -105,40 +81,7 @@ _ALL = (
     Field('execution', 'auto', one_of(*rounds.EXECUTIONS),
           'map = one client after the other; vmap = at once; auto = map, but '
           'vmap on a GPU where launches of kernels would take longest'),
-    Field('data.source', 'tfds:cifar10', source,
-          'tfds:<set>, digits, npz:<file>, folder:<dir>, or your own '
-          'package.module:function'),
-    Field('data.dir', '', folder, "folder of TFDS's sets; '' = TFDS's default"),
-    Field('data.image_size', 0, count(0, 4096),
-          "pixels of a side; 0 = the images' own, and 32 for folder:<dir>"),
-    Field('data.fit', 'crop', one_of(*image_files.FITS),
-          'folder: how an image becomes square; pad = with black around it',
-          before='crop'),
-    Field('data.depth', 0, one_of(*image_files.DEPTHS),
-          'folder: the bits of images of 16 bits; with 12, 4095 becomes white. '
-          '0 = as many as the largest value of a client needs', before=0),
-    Field('data.colours', 'stored', one_of(*image_files.COLOURS),
-          'folder: stored = colours as in the file; seen = as a viewer shows '
-          'transparent pixels and colour profiles, in sRGB over white',
-          before='stored'),
-    Field('data.channels', 3, one_of(*pixel_arrays.CHANNELS[::-1]),
-          '3 = colours; 1 = grey images, of colours their luma', before=3),
-    Field('data.keep_depth', False, flag,
-          'whether images of more than 8 bits keep their depth, as uint16 with '
-          '65535 as full scale. False = 8 bits', before=False),
-    Field('data.leave_out', '', names,
-          "folder: names of folders in it that are not read, such as 'test,"
-          "site 0/old'", before=''),
-    Field('data.client_depth', '1', client_depth,
-          "folder: 1 = the clients' folders are in it; 2 = they are in folders "
-          'in it, and so on; leaf = each folder that has images is a client',
-          before='1'),
-    Field('data.test', '', labelled,
-          'labelled images for scores: folder:<dir> with a folder for each '
-          'class, or csv:<file> with the columns file and label. Half of them '
-          "train probes. '' = the source's own", before=''),
-    Field('data.max_examples', 0, count(0, MANY),
-          'training images to keep, evenly over owners and classes; 0 = all'),
+    *data_fields.FIELDS,
     Field('partition.name', 'by_class', text,
           'who owns which image: by_class, iid, dirichlet, natural'),
     Field('partition.classes_per_client', 2, count(1, dataset.MOST_CLASSES),
