@@ -4,11 +4,12 @@
       --config.data.source=folder:<dir> --config.clients=<folders in it> \
       --workdir=/tmp/run
 
-Needs an accelerator. The views are BYOL's for ImageNet (Grill et al. 2020,
-appendix B); what follows a colon names others: --config=folders224:dino. Grey
-images take the same settings, without saturation, hue and greyscale. For images
-without an up, such as a microscope's, add --config.view.vertical_flip=0.5. All
-other values are those of configs/cifar10.py.
+Needs an accelerator. The network is torchvision's ResNet-18. The views are
+BYOL's for ImageNet (Grill et al. 2020, appendix B); what follows a colon names
+others: --config=folders224:dino. Grey images take the same settings, without
+saturation, hue and greyscale: add --config.data.channels=1. For images without
+an up, such as a microscope's, add --config.view.vertical_flip=0.5. All other
+values are those of configs/cifar10.py.
 """
 
 from collections.abc import Callable
@@ -56,6 +57,7 @@ def get_config(views: str = 'byol') -> ml_collections.ConfigDict:
   config.data.source = 'folder:images'
   config.data.image_size = 224
   config.partition.name = 'natural'
+  config.model.stem = 'imagenet'
   config.learner.first_target = 'copy'
   VIEWS[views](config.view)
   return config

@@ -19,6 +19,7 @@ SAID = dict(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, jitter=0.8,
 def test_they_are(name, scale):
   config = folders224.get_config(name)
   checks.check(config)
+  assert config.model.stem == 'imagenet' and config.data.image_size == 224
   assert dict(config.view) == SAID | dict(scale=scale, eight_bit=True)
   assert set(config.view) == set(augment.ViewConfig._fields)
 

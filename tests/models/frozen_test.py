@@ -14,6 +14,7 @@ from fedu_jax.models import frozen
 from fedu_jax.models import layers
 from fedu_jax.models import networks
 from fedu_jax.models import resnet
+from fedu_jax.models import vit
 from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training import step_cost
 from fedu_jax.training.config import build
@@ -183,6 +184,22 @@ def test_a_stage_that_there_is_not_is_refused(stage):
     build.recipe(config_of(**{'model.frozen': stage}))
   with pytest.raises(BadInput, match='it must be stem, or such as layer1'):
     config_of(**{'model.frozen': 'head'})
+
+
+def test_a_vits_blocks_are_stages():
+  """The stem is all that makes tokens of an image."""
+  nets = networks.Nets(networks.Encoder(
+      vit.ViT(2, 1, 4, 4), layers.MLP(8, 4)), layers.MLP(8, 4))
+  frozen.check(nets, 'blocks.0')
+  with pytest.raises(ValueError, match='up to stem, blocks.0$'):
+    frozen.check(nets, 'blocks.1')
+  encoder = jax.eval_shape(lambda: fedu_jax.init_online(
+      nets, jax.random.key(0), jnp.zeros((2, 8, 8, 3)))).encoder
+  moving, still = frozen.split(encoder, 'blocks.0')
+  assert set(still.params) == {'patch_embed', 'cls_token', 'pos_embed',
+                               'blocks_0'}
+  assert set(moving.params['backbone']) == {'blocks_1', 'norm'}
+  assert frozen.join(moving, still) == encoder
 
 
 def test_an_encoder_without_stages_is_refused():
