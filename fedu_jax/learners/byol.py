@@ -26,9 +26,17 @@ from fedu_jax.core.state import (
 )
 from fedu_jax.learners import online_step
 from fedu_jax.learners.losses import feature_std, regression_loss
+from fedu_jax.models import layers
 from fedu_jax.models import networks
 
 Loss = Callable[[Array, Array], Array]  # [B, D], [B, D] -> [B]
+
+
+class Kernels(NamedTuple):
+  """The kernels of the networks, as `layers.round_kernels` makes them."""
+  encoder: PyTree = ()
+  predictor: PyTree = ()
+  target: PyTree = ()
 
 
 class StepState(NamedTuple):
@@ -38,6 +46,7 @@ class StepState(NamedTuple):
   opt_state: PyTree
   round: Array  # [] i32; sets the learning rate
   first: Array  # [] bool; this is the client's first round (see `byol`)
+  rounded: Kernels = Kernels()
 
 
 FIRST_TARGETS = ('copy', 'alias')
@@ -85,9 +94,11 @@ def byol_step(state: StepState, images: Array, rng: Array, *,
 
   def objective(online):
     z1, z2, encoder = online_step.two_views(
-        nets.encoder, online.encoder, x1, x2, together=nets.together)
+        nets.encoder, online.encoder, x1, x2, together=nets.together,
+        rounded=state.rounded.encoder)
     p1, p2, predictor = online_step.two_views(
-        nets.predictor, online.predictor, z1, z2, together=nets.together)
+        nets.predictor, online.predictor, z1, z2, together=nets.together,
+        rounded=state.rounded.predictor)
     target = state.target
     if aliased:
       # While they are one network, their parameters are equal at each step's
@@ -97,7 +108,8 @@ def byol_step(state: StepState, images: Array, rng: Array, *,
       target = Variables(params, trees.where(
           state.first, encoder.batch_stats, target.batch_stats))
     t1, t2, target = online_step.two_views(
-        nets.encoder, target, x1, x2, together=nets.together)
+        nets.encoder, target, x1, x2, together=nets.together,
+        rounded=state.rounded.target)
     if stop_gradient:
       # The target is what the prediction regresses: it gets no gradient.
       t1, t2 = jax.lax.stop_gradient((t1, t2))
@@ -113,8 +125,15 @@ def byol_step(state: StepState, images: Array, rng: Array, *,
     online = online._replace(encoder=online.encoder._replace(
         batch_stats=trees.where(state.first, target.batch_stats,
                                 online.encoder.batch_stats)))
-  state = state._replace(online=online, target=target, opt_state=opt_state)
+  state = state._replace(online=online, target=target, opt_state=opt_state,
+                         rounded=_round(nets, online, target))
   return state, {'loss': value, 'feature_std': spread}
+
+
+def _round(nets: networks.Nets, online: Online, target: Variables) -> Kernels:
+  """Rounds kernels where they are computed: none is read to be rounded."""
+  return Kernels(*(layers.round_kernels(net.params, nets.rounded)
+                   for net in (*online, target)))
 
 
 def _follow(target: Variables, params: PyTree, decay: float,
@@ -158,7 +177,8 @@ def byol(nets: networks.Nets, view: online_step.View, *,
     if first_target == 'alias':
       target = target._replace(params=trees.where(
           first, client.online.encoder.params, target.params))
-    return StepState(client.online, target, opt_state, round_, first)
+    return StepState(client.online, target, opt_state, round_, first,
+                     _round(nets, client.online, target))
 
   def final(client: ClientState, state: StepState) -> ClientState:
     return client._replace(online=state.online, target=state.target)

@@ -72,7 +72,8 @@ def draw_views(nets: networks.Nets, view: View, images: PyTree,
 
 
 def two_views(module: Any, variables: Variables, x1: Array, x2: Array, *,
-              together: bool = False) -> tuple[Array, Array, Variables]:
+              together: bool = False, rounded: PyTree = ()
+              ) -> tuple[Array, Array, Variables]:
   """Runs a network on two batches; each is normalised by its own statistics.
 
   Args:
@@ -82,17 +83,18 @@ def two_views(module: Any, variables: Variables, x1: Array, x2: Array, *,
     x2: the second batch.
     together: whether both go through the network at once; see `networks.Nets`.
       The result is the same, up to rounding.
+    rounded: the network's kernels, rounded; () for none.
 
   Returns:
     Both outputs, and the variables with the statistics of both passes.
   """
   if together:
     y, variables = networks.forward(module, variables,
-                                    jnp.concatenate([x1, x2]), views=2)
+                                    jnp.concatenate([x1, x2]), rounded, views=2)
     y1, y2 = jnp.split(y, 2)
   else:
-    y1, variables = networks.forward(module, variables, x1)
-    y2, variables = networks.forward(module, variables, x2)
+    y1, variables = networks.forward(module, variables, x1, rounded)
+    y2, variables = networks.forward(module, variables, x2, rounded)
   return y1, y2, variables
 
 

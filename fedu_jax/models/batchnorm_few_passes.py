@@ -60,7 +60,12 @@ def gradients(x: Array, y: Array, mean: Array, inverse: Array, scale: Array,
       dy = jnp.where(_along(line, x) > 0, dy, 0)
     return x.astype(scale.dtype), dy.astype(scale.dtype)
   wide, dwide = masked(x, dy)
-  dbias, product = _sums(dwide, dwide * (wide - plain.like(mean, x)))
+  # The product is masked by a select of its own. If it shared the other sum's,
+  # the compiler would write the masked gradients of small maps to memory.
+  product = dy.astype(scale.dtype) * (wide - plain.like(mean, x))
+  if relu:
+    product = jnp.where(_along(line, x) > 0, product, 0)
+  dbias, product = _sums(dwide, product)
   slope, along, shift = plain.coefficients(
       dbias, product, dmean, dvar, inverse, scale, plain.count(x))
   # Behind the barrier the mask is computed again. Without it the compiler

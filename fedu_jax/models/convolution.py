@@ -53,7 +53,7 @@ CONVOLUTIONS = ('fast', 'exact')
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def conv(x: Array, kernel: Array, stride: int, padding: int,
-         exact: bool = False) -> Array:
+         exact: bool = False, rounded: Array | None = None) -> Array:
   """Convolves with explicit, symmetric padding (PyTorch's, not 'SAME').
 
   Args:
@@ -63,6 +63,8 @@ def conv(x: Array, kernel: Array, stride: int, padding: int,
     padding: the zeros added on each side of both axes, fewer than k.
     exact: whether to sum products in float32, here and in the gradients: no
       Winograd's method on CPU, no TF32 or bfloat16 products on accelerators.
+    rounded: the kernel in the dtype of `x`; None rounds it here. The gradient
+      goes to `kernel`.
 
   Returns:
     [B, H', W', F] with H' = (H + 2 padding - k) // stride + 1, in the dtype of
@@ -74,7 +76,7 @@ def conv(x: Array, kernel: Array, stride: int, padding: int,
   on_cpu = functools.partial(by_shape.forward, stride=stride, pads=pads,
                              exact=exact)
   return lax.platform_dependent(
-      x, kernel.astype(x.dtype),
+      x, kernel.astype(x.dtype) if rounded is None else rounded,
       cpu=functools.partial(_at_least_float32, on_cpu),
       default=functools.partial(by_shape.xla, stride=stride, pads=pads,
                                 exact=exact))
@@ -89,18 +91,29 @@ def _wide(x: Array) -> Array:
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def _forward(x, kernel, stride, padding, exact):
-  return conv(x, kernel, stride, padding, exact), (x, kernel)
+def _forward(x, kernel, stride, padding, exact, rounded):
+  return conv(x, kernel, stride, padding, exact, rounded), (x, kernel, rounded)
 
 
 def _backward(stride, padding, exact, saved, d_y):
-  x, kernel = saved
+  x, kernel, narrow = saved
+  narrow = kernel.astype(x.dtype) if narrow is None else narrow
   pads = ((padding, padding),) * 2
   xla = functools.partial(by_shape.xla, stride=stride, pads=pads, exact=exact)
 
   def rounded(x, narrow, d_y):
     d_x, d_kernel = jax.vjp(xla, x, narrow)[1](d_y)
     return d_x, d_kernel.astype(kernel.dtype)
+
+  def on_gpu(x, narrow, d_y):
+    d_x, d_kernel = rounded(x, narrow, d_y)
+    if narrow.shape[:2] == (1, 1) and stride > 1 and not padding:
+      # The pixels that a stride leaves out have no gradient. cuDNN would write
+      # zeros for them; these are made where the gradient is read.
+      d_x, = jax.vjp(lambda x: by_shape.xla(
+          x[:, ::stride, ::stride], narrow, stride=1, pads=pads, exact=exact),
+                     x)[1](d_y)
+    return d_x, d_kernel
 
   def unrounded(x, narrow, d_y):
     d_x, = jax.vjp(lambda x: xla(x, narrow), x)[1](d_y)
@@ -114,10 +127,10 @@ def _backward(stride, padding, exact, saved, d_y):
         gradient(*args, stride=stride, padding=padding, exact=exact)
         for gradient in (by_shape.input_gradient, by_shape.kernel_gradient))
     return d_x.astype(x.dtype), d_kernel.astype(kernel.dtype)
-  branches = {'cpu': by_hand, 'default': rounded}
-  if x.dtype != kernel.dtype:
-    branches['tpu'] = unrounded
-  return lax.platform_dependent(x, kernel.astype(x.dtype), d_y, **branches)
+  d_x, d_kernel = lax.platform_dependent(
+      x, narrow, d_y, cpu=by_hand, default=on_gpu,
+      tpu=rounded if x.dtype == kernel.dtype else unrounded)
+  return d_x, d_kernel, None
 
 
 def xla_kernel_gradient(x: Array, shape: tuple[int, ...], d_y: Array, *,

@@ -115,8 +115,8 @@ class _Encoder(NamedTuple):
     still = stats.pop(_KEPT)
     whole = join(Variables(variables['params'], stats), still)
     with nn.intercept_methods(self._as_stored):
-      result = self.module.apply(whole._asdict(), *args, mutable=mutable,
-                                 **more)
+      result = self.module.apply({**variables, **whole._asdict()}, *args,
+                                 mutable=mutable, **more)
     if not mutable:
       return result
     y, changed = result

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from fedu_jax.core.state import Array, Online, Variables
+from fedu_jax.core.state import Array, Online, PyTree, Variables
 from fedu_jax.models.layers import MLP
 from fedu_jax.models.resnet import BasicBlock
 from fedu_jax.models.resnet import Bottleneck
@@ -52,6 +52,9 @@ class Nets(NamedTuple):
   encoder: nn.Module
   predictor: nn.Module
   together: bool = False  # whether both views go through a network at once
+  # The dtype of kernels that a step leaves to the next one; None leaves none,
+  # and each layer rounds its own kernel.
+  rounded: str | None = None
 
 
 def _nets(block: type[nn.Module], stages: Sequence[int], *, width: int,
@@ -221,12 +224,18 @@ def variables(collections: Mapping[str, Any]) -> Variables:
 
 
 def forward(module: nn.Module, variables: Variables, x: Array,
-            **more: Any) -> tuple[Array, Variables]:
+            rounded: PyTree = (), **more: Any) -> tuple[Array, Variables]:
   """Runs a module in training mode; returns its output and new statistics.
 
-  `more` are further keyword arguments of the module, such as `views`.
+  Args:
+    module: the network.
+    variables: its parameters and statistics.
+    x: its input.
+    rounded: its kernels as `layers.round_kernels` makes them; () for none.
+    **more: further keyword arguments of the module, such as `views`.
   """
-  y, changed = module.apply(variables._asdict(), x, train=True, **more,
+  collections = variables._asdict() | ({'rounded': rounded} if rounded else {})
+  y, changed = module.apply(collections, x, train=True, **more,
                             mutable=['batch_stats'])
   return y, variables._replace(batch_stats=changed.get('batch_stats', {}))
 

@@ -7,7 +7,10 @@ import optax
 import pytest
 
 import fedu_jax
+from fedu_jax.learners.byol import Kernels
+from fedu_jax.models import layers
 from fedu_jax.models import networks
+from fedu_jax.models import resnet
 from tests.helpers import small
 
 
@@ -143,3 +146,30 @@ def test_views_together_train_as_in_turn():
   moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()),
                        ends[0][0].target, small.client(0, clients).target)
   assert max(jax.tree.leaves(moved)) > 1e-2  # much more than the tolerance
+
+
+@pytest.mark.parametrize('first_target', ['copy', 'alias'])
+def test_rounded_kernels_follow_the_networks(first_target):
+  """Each step leaves those of its end, and trains as if it rounded them."""
+  head = layers.MLP(8, 4, 'bfloat16')
+  nets = networks.Nets(networks.Encoder(resnet.ResNet(
+      resnet.BasicBlock, (1,), 2, 'bfloat16'), head), head)
+  online = fedu_jax.init_online(nets, jax.random.key(0),
+                                jnp.zeros((2, small.SIZE, small.SIZE, 3)))
+  client = small.client(0, fedu_jax.init_clients(online, np.array([8])))
+  ends = []
+  for rounded in (None, 'bfloat16'):
+    learner = fedu_jax.byol(
+        nets._replace(rounded=rounded), small.view, make_tx=small.make_tx,
+        first_target=first_target)
+    state, step = learner.init(client, jnp.int32(0)), jax.jit(learner.step)
+    for s in range(2):
+      state, _ = step(state, jnp.asarray(small.images(8)), jax.random.key(s))
+    ends.append(state)
+  plain, kept = ends
+  assert plain.rounded == Kernels()
+  for rounded, net in zip(kept.rounded, (*kept.online, kept.target),
+                          strict=True):
+    small.check_equal(rounded, layers.round_kernels(net.params, 'bfloat16'))
+    assert jax.tree.leaves(rounded)
+  small.check_close(kept._replace(rounded=Kernels()), plain, rtol=0, atol=2e-3)

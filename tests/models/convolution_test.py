@@ -1,5 +1,7 @@
 """The convolution and its hand-written gradients equal XLA's."""
 
+import re
+
 import jax
 from jax import lax
 import jax.numpy as jnp
@@ -213,3 +215,36 @@ def test_a_kernels_gradient_as_one_convolution(k, padding, stride, size):
   got = xla_kernel_gradient(x, kernel.shape, d_y, stride=stride,
                             padding=padding, exact=False, dtype='float32')
   np.testing.assert_allclose(got, back(d_y)[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('size', [7, 8])
+@pytest.mark.parametrize('k, stride', [(1, 1), (1, 2), (1, 3), (3, 2)])
+def test_a_gpus_gradients_are_autodiffs(k, stride, size, monkeypatch):
+  """With a 1x1 kernel no convolution spreads its input by zeros there."""
+  x = draw((2, size, size + 1, 3), 'float32', 0)
+  kernel = draw((k, k, 3, 5), 'float32', 1)
+  monkeypatch.setattr(lax, 'platform_dependent',
+                      lambda *args, default, **_: default(*args))
+  y, back = jax.vjp(lambda x, w: conv(x, w, stride, k // 2), x, kernel)
+  want, back_want = jax.vjp(
+      lambda x, w: reference(x, w, stride, k // 2), x, kernel)
+  for a, b in zip((y, *back(y)), (want, *back_want(want)), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+  text = jax.jit(back).lower(y).as_text()
+  assert bool(re.search(r'lhs_dilate = \[[2-9]', text)) == (k == 3)
+
+
+@pytest.mark.parametrize('k', [1, 3])
+def test_a_rounded_kernel_is_used_and_the_other_gets_the_gradient(k):
+  x = draw((2, 8, 8, 4), 'bfloat16', 0)
+  kernel = draw((k, k, 4, 4), 'float32', 1)
+  d_y = draw((2, 8, 8, 4), 'bfloat16', 2)
+
+  def parts(kernel, **more):
+    y, back = jax.vjp(lambda x, w: conv(x, w, 1, k // 2, **more), x, kernel)
+    return y, *back(d_y)
+  for got, want in zip(
+      parts(jnp.zeros_like(kernel), rounded=kernel.astype('bfloat16')),
+      parts(kernel), strict=True):
+    assert got.dtype == want.dtype and np.abs(np.float32(want)).max() > 1
+    np.testing.assert_array_equal(got, want)

@@ -51,3 +51,19 @@ def test_its_products_have_narrow_factors_and_wide_sums():
     d_params, d_x = jax.grad(value, (0, 1))(params, x)
     assert d_x.dtype == dtype
     assert d_params['params']['kernel'].dtype == jnp.float32
+
+
+def test_a_rounded_kernel_is_used_and_the_other_gets_the_gradient():
+  layer = layers.Linear(8, 'bfloat16')
+  x, kernel = narrow((4, 6), 0), narrow((6, 8), 1)
+
+  def parts(kernel, more):
+    y, back = jax.vjp(lambda x, kernel: layer.apply(
+        {'params': {'kernel': kernel, 'bias': jnp.zeros(8)}} | more, x),
+                      x, kernel)
+    return y, *back(jnp.ones((4, 8)))
+  for got, want in zip(
+      parts(0 * kernel, {'rounded': {'kernel': kernel.astype('bfloat16')}}),
+      parts(kernel, {}), strict=True):
+    assert got.dtype == want.dtype and np.abs(want).max() > 1
+    np.testing.assert_array_equal(got, want)

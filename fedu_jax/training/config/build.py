@@ -52,6 +52,8 @@ def _recipe(config: Any, functions: tuple[Callable[..., Any], ...],
   nets = nets._replace(together=(
       choices.views_together and config.devices_per_client == 1
       and networks.take_views(nets)))
+  if choices.rounded and config.model.dtype != 'float32':
+    nets = nets._replace(rounded=config.model.dtype)
   return Recipe(
       nets=nets, learner=learner(config, nets),
       rule=frozen.rule(binding.rule(config), stage),

@@ -16,13 +16,16 @@ class Choices(NamedTuple):
   """The choices for a backend."""
   views_together: bool  # whether both views go through a network at once
   packed: bool  # whether small arrays are joined from step to step
+  rounded: bool  # whether a step leaves rounded kernels to the next one
   bandwidth: float = 0.0  # bytes a second, see `client_execution`; 0: unknown
 
 
 # In turn, a CPU keeps one view's maps in its cache; it starts no kernels. On a
 # TPU, views together move 1.7 times as many bytes.
-_PLAIN = Choices(views_together=False, packed=False)
-_BY_BACKEND = {'gpu': Choices(views_together=True, packed=True)}
+_PLAIN = Choices(views_together=False, packed=False, rounded=False)
+_BY_BACKEND = {
+    'gpu': Choices(views_together=True, packed=True, rounded=True),
+}
 
 # As the files of `fedu_jax.plan` have it. Others are left out: a CPU and a TPU
 # start no kernels from the host.
