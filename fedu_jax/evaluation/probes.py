@@ -21,6 +21,7 @@ from fedu_jax.core import pixels
 from fedu_jax.core import precision
 from fedu_jax.core.state import Array, Variables
 from fedu_jax.data.lazy_arrays import Images
+from fedu_jax.evaluation import program_memory
 from fedu_jax.learners.losses import unit
 from fedu_jax.models import networks
 
@@ -83,9 +84,10 @@ def embed(apply: Callable[..., Array], module: nn.Module, variables: Variables,
   pieces = min(batches, -(-images.nbytes // _AT_ONCE))
   step = -(-batches // pieces) * batch_size  # images of a piece
   try:
-    found = [_embed(jnp.asarray(_padded(images[first:first + step], step)),
-                    variables, apply=apply, module=module,
-                    batch_size=batch_size)
+    found = [program_memory.run(
+        _embed, f'to embed {count} images',
+        jnp.asarray(_padded(images[first:first + step], step)), variables,
+        apply=apply, module=module, batch_size=batch_size)
              for first in range(0, count, step)]
   except errors.ScopeParamShapeError as error:
     raise ValueError(f'the module cannot take images {images.shape}: {error}'
@@ -148,9 +150,10 @@ def knn_accuracy(bank: ArrayLike, bank_labels: ArrayLike, queries: ArrayLike,
     raise ValueError(f'temperature is {temperature}; it must be above 0')
   classes = int(max(np.max(bank_labels), np.max(query_labels))) + 1
   bank = jnp.asarray(bank)
-  return _knn(bank, jnp.asarray(bank_labels), jnp.asarray(queries),
-              jnp.asarray(query_labels), k=min(k, len(bank)),
-              temperature=temperature, num_classes=classes)
+  return program_memory.run(
+      _knn, 'a score by neighbours', bank, jnp.asarray(bank_labels),
+      jnp.asarray(queries), jnp.asarray(query_labels), k=min(k, len(bank)),
+      temperature=temperature, num_classes=classes)
 
 
 def standardise(train: Array, test: Array) -> tuple[Array, Array]:
@@ -240,9 +243,10 @@ def linear_probe(train: Array, train_labels: Array, test: Array,
   for name, value in (('num_classes', num_classes), ('epochs', epochs),
                       ('batch_size', batch_size)):
     argument_checks.count(name, value)
-  return _linear_probe(train, train_labels, test, test_labels, rng,
-                       num_classes=num_classes, epochs=epochs,
-                       batch_size=batch_size, learning_rate=learning_rate)
+  return program_memory.run(
+      _linear_probe, 'a linear probe', train, train_labels, test, test_labels,
+      rng, num_classes=num_classes, epochs=epochs, batch_size=batch_size,
+      learning_rate=learning_rate)
 
 
 @functools.partial(jax.jit, static_argnames=(

@@ -15,6 +15,7 @@ from fedu_jax.core.state import Array, PyTree, Variables
 from fedu_jax.data import dataset
 from fedu_jax.data.lazy_arrays import Images
 from fedu_jax.evaluation import probes
+from fedu_jax.evaluation import program_memory
 from fedu_jax.models import networks
 from fedu_jax.models.layers import MLP
 
@@ -89,8 +90,9 @@ def semi_supervised(
   top = networks.variables(head.init(rng_head, features, train=False))
   params = (encoder.params, top.params) if fine_tune else top.params
   state = (encoder, top, optax.adam(learning_rate).init(params))
-  train = functools.partial(_epoch, module=module, head=head, size=size,
-                            learning_rate=learning_rate)
+  train = functools.partial(
+      program_memory.run, _epoch, 'a semi-supervised head', module=module,
+      head=head, size=size, learning_rate=learning_rate)
   inputs, targets = jnp.asarray(images), jnp.asarray(labels)
 
   def order(e):
