@@ -48,9 +48,12 @@ Images = np.ndarray | Lazy
 
 
 def each(fn: Callable[[np.ndarray], np.ndarray], images: Images) -> Images:
-  """Applies a function [n, ...] -> [n, ...] to images; to `Lazy` when read."""
+  """Applies a function [n, ...] -> [n, ...] to images; to `Lazy` when read.
+
+  The shape and dtype of its results must not depend on the pixels.
+  """
   if isinstance(images, np.ndarray):
     return fn(images)
-  one = fn(images[:1])
+  one = fn(np.zeros((1, *images.shape[1:]), images.dtype))  # reads no image
   return Lazy((len(images), *one.shape[1:]), one.dtype,
               lambda rows: fn(images[rows]))

@@ -342,3 +342,13 @@ def test_rows_are_written_in_blocks(root, monkeypatch):
       rows.append(len(x)), write(self, first, x))[1])
   load(root)
   assert max(rows) <= 5 and sum(rows) == COUNT - DAMAGED + DEEP
+
+
+def test_no_image_of_a_large_cache_is_read_when_it_is_opened(root, monkeypatch):
+  load(root)
+  monkeypatch.setattr(folder_cache, '_LARGE', 0)
+  monkeypatch.setattr(row_file, 'sum_of', lambda row: 1 / 0)
+  images = load(root, max_examples=3).train_images
+  assert images.shape == (3, 8, 8, 3)
+  with pytest.raises(ZeroDivisionError):
+    images[0]
