@@ -13,6 +13,7 @@ import numpy as np
 from fedu_jax.runtime import json_files
 from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training import data_record
+from fedu_jax.training import start_weights
 from fedu_jax.training.config import build
 from fedu_jax.training.config import checks
 
@@ -48,6 +49,8 @@ def check(folder: pathlib.Path, before: Flat, after: Flat, *,
   free = _FREE | _SCORING | ({'checkpoint.every'} if done(folder) else set())
   if data_record.known(folder):
     free |= {name for name in names if name.startswith('data.')}
+  if start_weights.recorded(folder) and after['model.init_from']:
+    free.add('model.init_from')  # the file's digest is compared
   wrong = [name for name in names if name not in free]
   if wrong == ['rounds']:
     _check_rounds(folder, before, after, extend)

@@ -18,6 +18,7 @@ from fedu_jax.runtime.checkpoint import Checkpoints
 from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training import data_record
 from fedu_jax.training import prepare
+from fedu_jax.training import start_weights
 from fedu_jax.training.config import checks
 from fedu_jax.training.config import config_dict
 from fedu_jax.training.config.config_dict import Config
@@ -123,7 +124,8 @@ def restore(config: Config, folder: pathlib.Path,
     raise BadInput(f'{error}; or, if the data of {folder} was moved, name its '
                    'place with --source or --data_dir') from error
   _check_data(config, folder, data)
-  nets, online = prepare.networks_of(config, data)
+  nets, online = prepare.networks_of(config, data,
+                                     start_weights.read(config, folder))
   scorer = prepare.scorer_of(config, nets, data)
   if encoder != 'untrained':
     online = saved_network(folder, encoder, online, console)

@@ -1,5 +1,7 @@
 """Prepares a run from its config: data, clients, networks and the scorer."""
 
+from collections.abc import Sequence
+import dataclasses
 import functools
 import pathlib
 from typing import NamedTuple
@@ -22,6 +24,8 @@ from fedu_jax.runtime import host_memory
 from fedu_jax.runtime import multihost
 from fedu_jax.runtime import terminal
 from fedu_jax.runtime.errors import BadInput
+from fedu_jax.training import start_weights
+from fedu_jax.training import workdir_lock
 from fedu_jax.training.config import binding
 from fedu_jax.training.config import checks
 from fedu_jax.training.config import compatibility
@@ -29,6 +33,7 @@ from fedu_jax.training.config import contracts
 from fedu_jax.training.config.config_dict import Config
 from fedu_jax.training.engine import round_program
 from fedu_jax.training.engine.federation import Start
+from fedu_jax.training.engine.recipe import Recipe
 
 _LARGE = 2**14  # smaller layers fit every machine
 
@@ -42,6 +47,7 @@ class Member(NamedTuple):
   seed: int
   scorer: Scorer | None
   console: Console
+  weights: start_weights.Weights | None = None  # of config.model.init_from
 
   @property
   def start(self) -> Start:
@@ -100,13 +106,21 @@ def parts_of(config: Config,
   return parts
 
 
-def networks_of(config: Config, data: sources.Dataset
+def networks_of(config: Config, data: sources.Dataset,
+                start: start_weights.Weights | None = None
                 ) -> tuple[networks.Nets, Online]:
   """Makes the networks' modules, and draws the server's first network.
 
+  Args:
+    config: the config of the run.
+    data: its data; only the shape of images is used.
+    start: the weights of config.model.init_from, as `start_weights.read`
+      returns them.
+
   Raises:
     BadInput: they do not fit the memory, their outputs do not fit the learner,
-      or a researcher's own network or divergence breaks its contract.
+      the weights are of another network, or a researcher's own network or
+      divergence breaks its contract.
   """
   compatibility.sides(checks.flatten(config), data.train_images.shape[1])
   nets = binding.bind(config, 'model')()
@@ -121,6 +135,8 @@ def networks_of(config: Config, data: sources.Dataset
   contracts.divergence(binding.bind(config, 'divergence'),
                        online.encoder.params, name=config.divergence.name)
   _check_outputs(config, nets, online, data)
+  if start:
+    online = start_weights.given(start, online, config)
   return nets, online
 
 
@@ -141,6 +157,12 @@ def _check_outputs(config, nets, online, data) -> None:
     raise BadInput(f'the predictor puts out {prediction} features, and the '
                    f'encoder {z}, which {config.learner.name} compares: set '
                    f'config.model.features to {z}, or both layers to 0')
+
+
+def as_begun(recipe: Recipe, folders: Sequence[pathlib.Path]) -> Recipe:
+  """Sets the store to 'disk' if one of the runs in folders began with it."""
+  return dataclasses.replace(recipe, store='disk') if any(
+      map(workdir_lock.clients_on_disk, folders)) else recipe
 
 
 def examples_of(config: Config,

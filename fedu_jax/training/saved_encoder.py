@@ -24,6 +24,7 @@ from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training import data_record
 from fedu_jax.training import finished_run
 from fedu_jax.training import prepare
+from fedu_jax.training import start_weights
 from fedu_jax.training.config import binding
 from fedu_jax.training.config import checks
 from fedu_jax.training.config import config_dict
@@ -95,7 +96,8 @@ def of_run(folder: pathlib.Path, *, encoder: str = 'federation',
   nets = binding.bind(wide, 'model')()
   if encoder == 'untrained':
     blank = Dataset(np.zeros((1, *shape), np.uint8))
-    variables = prepare.networks_of(wide, blank)[1].encoder
+    variables = prepare.networks_of(
+        wide, blank, start_weights.read(config, folder))[1].encoder
   else:
     like = jax.eval_shape(lambda: networks.init_online(
         nets, jax.random.key(0), jnp.zeros((2, *shape))))

@@ -32,6 +32,7 @@ from fedu_jax.training import preflight
 from fedu_jax.training import prepare
 from fedu_jax.training import round_loop
 from fedu_jax.training import run_summary
+from fedu_jax.training import start_weights
 from fedu_jax.training import workdir_lock
 from fedu_jax.training.config import build
 from fedu_jax.training.config import checks
@@ -129,10 +130,12 @@ def train_seeds(config: Config, seeds: Sequence[int],
   configs = [config_dict.changed(config, seed=seed) for seed in seeds]
   folders = [workdir_lock.claim(pathlib.Path(workdir), own, extend=extend)
              for workdir, own in zip(workdirs, configs)]
+  weights = [start_weights.read(*of, compare=True)
+             for of in zip(configs, folders)]
   data = prepare.data_of(config, lazy=multihost.several(), console=consoles[0])
   examples = prepare.examples_of(config, data)
-  members = _members(configs, folders, data, consoles)
-  recipe = _as_begun(build.recipe(config), folders)
+  members = _members(configs, folders, data, consoles, weights)
+  recipe = prepare.as_begun(build.recipe(config), folders)
   where = _place(recipe, members, data)
   digests = _check_data(members, data, where)
   for member in members:
@@ -164,14 +167,15 @@ def train_seeds(config: Config, seeds: Sequence[int],
 
 def _members(configs: Sequence[Config], folders: Sequence[pathlib.Path],
              data: sources.Dataset,
-             consoles: Sequence[Console]) -> list[prepare.Member]:
-  """Partitions the data and draws the networks, for each seed."""
+             consoles: Sequence[Console], weights: Sequence[
+                 start_weights.Weights | None]) -> list[prepare.Member]:
+  """Partitions the data and makes the first networks, for each seed."""
   parts = [prepare.parts_of(own, data) for own in configs]
   return [prepare.Member('federation', folder, mine,
-                         prepare.networks_of(own, data)[1], own.seed, None,
-                         console)
-          for own, folder, mine, console in zip(
-              configs, folders, parts, consoles)]
+                         prepare.networks_of(own, data, start)[1], own.seed,
+                         None, console, start)
+          for own, folder, mine, console, start in zip(
+              configs, folders, parts, consoles, weights)]
 
 
 def _place(recipe: Recipe, members: Sequence[prepare.Member],
@@ -183,10 +187,7 @@ def _place(recipe: Recipe, members: Sequence[prepare.Member],
 
 def _check_data(members: Sequence[prepare.Member], data: sources.Dataset,
                 where: placement.Place) -> list[data_record.Digests]:
-  """Checks that the data is that of the runs in the folders, and shows it.
-
-  Returns:
-    The digests of each member's data.
+  """Checks that the data is that of the runs, and shows it; returns digests.
   """
   hosts = where.layout.hosts() if multihost.several() else []
   digests = [data_record.digests(data, m.parts, hosts) for m in members]
@@ -202,7 +203,7 @@ def _check_data(members: Sequence[prepare.Member], data: sources.Dataset,
 def _hold(member: prepare.Member, config: Config, data: sources.Dataset,
           images: data_record.Digests, holds: contextlib.ExitStack, *,
           extend: bool) -> None:
-  """Locks a member's folder, and writes the records of its data."""
+  """Locks a member's folder, and writes records of its data and weights."""
   for line in holds.enter_context(
       workdir_lock.held(member.folder, config, extend=extend)):
     terminal.say(member.console, line)
@@ -210,6 +211,9 @@ def _hold(member: prepare.Member, config: Config, data: sources.Dataset,
     terminal.say(member.console, warning)
   # If this fails, it is tried again and reported at the end.
   data_record.write(member.folder, data, member.parts, images)
+  start_weights.keep(member.folder, member.weights)
+  for line in start_weights.told(member.weights, member.online, config):
+    terminal.say(member.console, line)
 
 
 def _train_alone(k: int, config: Config, members: Sequence[prepare.Member],
@@ -219,7 +223,7 @@ def _train_alone(k: int, config: Config, members: Sequence[prepare.Member],
   alone = [m._replace(name=f'client {k} alone', folder=m.folder / f'alone{k}',
                       parts=[m.parts[k]]) for m in members]
   # A client alone has no uploads to lose.
-  recipe = _as_begun(
+  recipe = prepare.as_begun(
       dataclasses.replace(build.recipe(config), dropout=0.0, stragglers=0.0),
       [m.folder for m in alone])
   return round_loop.federate(alone, recipe=recipe, examples=examples,
@@ -234,16 +238,11 @@ def _trained(member: prepare.Member, sample: label_free.Sample | None,
   unsaved = [own.unsaved for own in (ended, *alone) if own.unsaved]
   if multihost.first():
     unsaved += data_record.write(member.folder, data, member.parts, images)
+    unsaved += start_weights.keep(member.folder, member.weights)
   return Trained(member.scorer, sample, member.online, ended.online,
                  [own.online for own in alone], ended.speed, unsaved,
                  data.files and data.files.summary(),
                  accelerators.record(where.layout.devices))
-
-
-def _as_begun(recipe: Recipe, folders: Sequence[pathlib.Path]) -> Recipe:
-  """Sets the store to 'disk' if one of these runs began with it."""
-  return dataclasses.replace(recipe, store='disk') if any(
-      map(workdir_lock.clients_on_disk, folders)) else recipe
 
 
 @host_memory.watched('the rounds that are saved stay, and their scores are '

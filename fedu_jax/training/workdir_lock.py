@@ -13,6 +13,7 @@ from fedu_jax.runtime import durable_files
 from fedu_jax.runtime import json_files
 from fedu_jax.runtime import machine
 from fedu_jax.runtime import multihost
+from fedu_jax.runtime import paths
 from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training import config_changes
 from fedu_jax.training.config import checks
@@ -165,12 +166,15 @@ def _own(config: Config) -> dict[str, Any]:
 
 
 def _kept(flat: dict[str, Any]) -> dict[str, Any]:
-  """A flat config without `checks.PLACES`, and with absolute sources."""
+  """A flat config without `checks.PLACES`, and with absolute paths."""
   kept = {name: value for name, value in flat.items()
           if name not in checks.PLACES}
   for name in ('data.source', 'data.test'):
     if isinstance(source := kept.get(name), str):
       kept[name] = sources.absolute(source)
+  if file := kept.get('model.init_from'):
+    kept['model.init_from'] = str(
+        paths.typed(file, 'config.model.init_from').absolute())
   return kept
 
 

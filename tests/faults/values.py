@@ -46,6 +46,7 @@ ALSO_WRONG = {
     'model.precision': ['', 'TF32', 'highest', 'bfloat16'],
     'model.convolution': ['', 'Exact', 'winograd'],
     'model.stem': ['', 'ImageNet', '7x7'],
+    'model.init_from': ['resnet18.pth', 'x.pt', 'x.npz', '/'],
     'model.normalise': ['', 'True', 'ImageNet']}
 # Whole numbers and others for which 0 is wrong.
 POSITIVE = {
@@ -81,7 +82,7 @@ LEGAL = {
     'model.precision': ['default', 'tensorfloat32', 'float32'],
     'model.convolution': ['fast', 'exact'], 'model.stem': ['cifar'],
     'model.frozen': ['stem', 'layer1'], 'model.patch': ['0'],
-    'model.normalise': ['none', 'imagenet'],
+    'model.normalise': ['none', 'imagenet'], 'model.init_from': [''],
     'view.eight_bit': ['True', 'False'],
     'view.scale': ['(1e-6,1.0)', '(1.0,1.0)'],
     'view.ratio': ['(0.001,1000.0)', '(1.0,1.0)'],
@@ -164,6 +165,7 @@ TOGETHER_LATE = [
     (['partition.name=dirichlet', 'partition.min_examples=1000'],
      'partition.alpha'),
     (['model.stem=imagenet'], '32 pixels or more'),
+    (['model.init_from=/nowhere/x.safetensors'], 'no file'),
     (['model.name=vit_tiny', 'divergence.name=squared_distance',
       'model.patch=3'], 'no whole number of patches'),
     (['devices=1000'], 'JAX sees'), (['devices=cpu:1000'], 'JAX sees'),

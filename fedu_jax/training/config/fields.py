@@ -30,6 +30,7 @@ from fedu_jax.training.config.value_checks import MANY
 from fedu_jax.training.config.value_checks import one_of
 from fedu_jax.training.config.value_checks import pair
 from fedu_jax.training.config.value_checks import real
+from fedu_jax.training.config.value_checks import safetensors
 from fedu_jax.training.config.value_checks import stage
 from fedu_jax.training.config.value_checks import text
 from fedu_jax.training.config.value_checks import UNITS
@@ -96,17 +97,17 @@ _ALL = (
     Field('model.width', 64, count(1, 4096),
           'channels of the first stage; of each head of a ViT'),
     Field('model.stem', 'cifar', one_of(*resnet.STEMS),
-          'first layers of a ResNet: cifar = one 3x3 convolution, for images '
-          'of about 32 pixels; imagenet = a 7x7 convolution of stride 2 and a '
-          "max-pool, as in torchvision. It also sets a ViT's patch",
+          'first layers of a ResNet: cifar = a 3x3 convolution; imagenet = a '
+          '7x7 convolution of stride 2 and a max-pool, as in torchvision',
           before='cifar'),
     Field('model.patch', 0, count(0, 4096),
-          "pixels of a side of a ViT's patch; 0 = 4 for stem cifar, 16 for "
-          'imagenet', before=0),
+          "pixels of a ViT's patch; 0 = 4, or 16 for stem imagenet", before=0),
     Field('model.normalise', 'none', one_of(*normalisation.KINDS),
           "imagenet = the network first subtracts ImageNet's mean colour and "
-          'divides by its deviation, which pretrained weights expect; grey '
-          'images use the mean of the three colours', before='none'),
+          'divides by its deviation', before='none'),
+    Field('model.init_from', '', safetensors,
+          'weights to start from: a safetensors file of torchvision, timm or '
+          "fedu_jax.export; '' = drawn by the seed", before=''),
     Field('model.hidden', 4096, count(1, UNITS),
           'hidden units of projector and predictor'),
     Field('model.features', 2048, count(1, UNITS),

@@ -125,6 +125,19 @@ def labelled(value: Any) -> str:
   return '' if right else "folder:<dir>, csv:<file>, or ''"
 
 
+def safetensors(value: Any) -> str:
+  """Allows the path of a safetensors file, or ''; says how to convert others.
+  """
+  if isinstance(value, str) and (not value or value.endswith('.safetensors')):
+    return ''
+  wanted = "the path of a .safetensors file, or ''"
+  if isinstance(value, str) and value.endswith(('.pth', '.pt', '.bin')):
+    wanted += (': a file of PyTorch may run any program when it is read. '
+               'Convert it: state = torch.load(FILE, weights_only=True); '
+               "safetensors.torch.save_file(state, 'start.safetensors')")
+  return wanted
+
+
 def source(value: Any) -> str:
   """Allows what `sources.known` reads."""
   return '' if isinstance(value, str) and sources.known(value) else (
