@@ -39,6 +39,11 @@ _RECORD, _RECORDS = 256, 2**16
 Arrays = dict[str, np.ndarray]
 
 
+def stays_on_disk(nbytes: int) -> bool:
+  """Whether images of so many bytes are read from the cache when needed."""
+  return nbytes > _LARGE
+
+
 class Cache(NamedTuple):
   """The cache of one decoding of a folder.
 
@@ -66,7 +71,8 @@ class Cache(NamedTuple):
     """
     def load(path):
       images, arrays = row_file.opened(path)
-      return (images if lazy or images.nbytes > _LARGE else images[:], arrays)
+      return (images if lazy or stays_on_disk(images.nbytes) else images[:],
+              arrays)
     return decoded_cache.found(
         self.beside, decoded_cache.file_name(self.name, self.state, '.npy'),
         load, lambda x: self.fits(*x))

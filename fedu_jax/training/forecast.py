@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedu_jax.core.state import ClientArrays, ClientState, ServerState
+from fedu_jax.data import folder_cache
 from fedu_jax.data import sources
+from fedu_jax.data.lazy_arrays import Images
 from fedu_jax.models import networks
 from fedu_jax.runtime import accelerators
 from fedu_jax.runtime.errors import BadInput
@@ -178,7 +180,7 @@ def forecast(config: Config, data: sources.Dataset, machine: Machine, *,
   server, client, _ = state
   sizes = memory_needs.sizes_of(
       recipe, server, client, lengths, image=image.size * image.dtype.itemsize,
-      data=data.train_images.size * image.dtype.itemsize, groups=groups,
+      data=_held(config, data.train_images), groups=groups,
       at_once=config.clients_per_device or share)
   sizes = sizes._replace(
       store=placement.store_of(recipe, sizes, machine.memories))
@@ -198,6 +200,13 @@ def forecast(config: Config, data: sources.Dataset, machine: Machine, *,
                   step_cost.per_image(recipe, client, image), recipe.in_sums,
                   client_execution.of(recipe, server.online, image.shape,
                                       clients=sizes.at_once), note)
+
+
+def _held(config: Config, images: Images) -> int:
+  """The bytes of images that a run keeps in the host's memory."""
+  size = images.size * images.dtype.itemsize
+  folder = config.data.source.startswith('folder:')
+  return 0 if folder and folder_cache.stays_on_disk(size) else size
 
 
 def shapes(recipe: Recipe, shape: tuple[int, ...]

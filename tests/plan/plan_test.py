@@ -231,6 +231,21 @@ def test_what_cannot_fit_is_not_compiled(monkeypatch):
   assert memory_needs.lacking(found.sizes, small.memories, found.program)
 
 
+def test_images_of_a_large_folder_take_no_memory(monkeypatch):
+  """They stay in the cache, unlike those of other sources."""
+  monkeypatch.setattr(forecast, 'compile_round', None)
+
+  def held(source, examples):
+    config = config_of()
+    config.data.source, config.data.image_size = source, 64
+    config.data.max_examples = examples
+    return forecast.forecast(config, forecast.data_of(config),
+                             machine(memory=1e5)).sizes.data
+  assert held('folder:/data', 30_000) == 0
+  assert held('npz:/data', 30_000) == 30_000 * 64 * 64 * 3
+  assert held('folder:/data', 1000) == 1000 * 64 * 64 * 3
+
+
 @pytest.mark.parametrize('channels, deep', [(1, False), (3, True), (1, True)])
 def test_a_plan_knows_grey_and_deep_images(channels, deep):
   """A value of 16 bits takes two bytes, and a grey image a third."""
