@@ -16,6 +16,7 @@ import stat
 from typing import NamedTuple
 
 from fedu_jax.data import folder_names
+from fedu_jax.data import optional_readers
 from fedu_jax.data.reading_report import counted
 from fedu_jax.data.reading_report import shown
 from fedu_jax.data.reading_report import unreadable
@@ -195,7 +196,9 @@ class _Lister:
             and self._is_image(path, True)):
           files.append(path)
         else:
-          self._pass(path, folder_names.named(path))
+          self._pass(path, kind == 'file' and folder_names.nameless(path)
+                     and optional_readers.lacking(path)
+                     or folder_names.named(path))
     return links
 
   def _entries(self, folder: pathlib.Path

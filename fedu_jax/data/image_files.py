@@ -19,8 +19,11 @@ import warnings
 import numpy as np
 from PIL import Image, ImageOps
 
+from fedu_jax.data import dicom_files
+from fedu_jax.data import heic_files
 from fedu_jax.data import image_colours
 from fedu_jax.data import image_depth
+from fedu_jax.data import optional_readers
 from fedu_jax.data import pixel_arrays
 from fedu_jax.data.image_depth import Undeclared
 from fedu_jax.data.image_depth import Unreadable
@@ -36,7 +39,7 @@ _FORMATS = ('AVIF', 'BMP', 'GIF', 'ICO', 'JPEG', 'JPEG2000', 'PCX', 'PNG',
             'PPM', 'SGI', 'TGA', 'TIFF', 'WEBP')
 _MOST_BYTES = 2**30  # of a file
 _MOST_OF_ONE = 178_956_970  # pixels of an image, Pillow's limit
-_PREFIX = 16  # bytes that identify a format
+_PREFIX = 16  # bytes that identify a format of Pillow's
 # The pixels that all threads decode at once, unless one image alone has more.
 # A pixel takes some 10 bytes while it is decoded.
 _MOST_PIXELS = 2**27
@@ -50,6 +53,7 @@ class How(NamedTuple):
   colours: str = 'stored'  # as in the file; or 'seen', see `image_colours`
   channels: int = 3  # 1: Pillow's luma of colours, and grey as it is
   keep_depth: bool = False  # uint16, of which full scale is 65535; else uint8
+  window: str = 'file'  # of DICOM files, see `dicom_files`
 
   @property
   def dtype(self) -> np.dtype:
@@ -65,8 +69,9 @@ class How(NamedTuple):
   def name(self) -> str:
     """A name of the choices for cache files; defaults are left out."""
     usual = How(self.size)
-    marks = str(self.depth), self.fit, self.colours, 'grey', 'deep'
-    fields = 'depth', 'fit', 'colours', 'channels', 'keep_depth'
+    marks = (str(self.depth), self.fit, self.colours, 'grey', 'deep',
+             f'window{self.window}')
+    fields = 'depth', 'fit', 'colours', 'channels', 'keep_depth', 'window'
     return '-'.join([str(self.size)] + [
         mark for field, mark in zip(fields, marks)
         if getattr(self, field) != getattr(usual, field)])
@@ -112,18 +117,13 @@ def decode(path: pathlib.Path, how: How, bits: int = 0) -> Decoded:
   if not content:
     raise Unreadable('empty')
   try:
-    with Image.open(io.BytesIO(content), formats=_formats()) as file, _room(
-        file.width * file.height * how.dtype.itemsize):
-      image = image_depth.decoded(
-          file, content, how.depth or bits, _formats(), how.keep_depth)
-      unseen = image_colours.differ(file)
-      if isinstance(image, Image.Image):
-        if unseen and how.colours == 'seen':
-          image, unseen = image_colours.seen(image, file), False
-        image = _in_mode(image, how.channels)
-      short, long = sorted(file.size)
-      cropped = how.fit == 'crop' and long > 2 * short
-      return Decoded(_pixels_of(image, how), _has_more(file), cropped, unseen)
+    reader = optional_readers.of_content(content)
+    if reader and not reader.here:
+      raise Unreadable(
+          f'in {reader.name}, which fedu_jax[{reader.extra}] reads')
+    if reader is optional_readers.DICOM:
+      return _decoded_dicom(content, how)
+    return _decoded_picture(content, how, bits, reader is optional_readers.HEIC)
   except (Unreadable, Undeclared, MemoryError):
     raise
   except Image.DecompressionBombError as error:
@@ -133,6 +133,45 @@ def decode(path: pathlib.Path, how: How, bits: int = 0) -> Decoded:
   except Exception as error:  # a damaged file can raise any error in Pillow
     reason = ' '.join(str(error).split())[:100] or type(error).__name__
     raise Unreadable(reason) from error
+
+
+def _decoded_picture(content: bytes, how: How, bits: int, heic: bool
+                     ) -> Decoded:
+  """Decodes a file that Pillow or pillow-heif reads."""
+  with (heic_files.opened(content) if heic else
+        Image.open(io.BytesIO(content), formats=_formats())) as file, _room(
+            file.width * file.height * how.dtype.itemsize):
+    image: Image.Image | np.ndarray | None = (
+        heic_files.deep(content) if heic and how.keep_depth else None)
+    if image is None:
+      # pillow-heif shifts grey values of more than 8 bits to the top of 16.
+      image = image_depth.decoded(
+          file, content, 16 if heic else how.depth or bits, _formats(),
+          how.keep_depth)
+    unseen = image_colours.differ(file)
+    if isinstance(image, Image.Image):
+      if unseen and how.colours == 'seen':
+        image, unseen = image_colours.seen(image, file), False
+      image = _in_mode(image, how.channels)
+    return Decoded(_pixels_of(image, how), _has_more(file),
+                   _cropped(*file.size, how), unseen)
+
+
+def _decoded_dicom(content: bytes, how: How) -> Decoded:
+  found = dicom_files.header(content)
+  width, height = int(found.Columns), int(found.Rows)
+  if width * height > _MOST_OF_ONE:
+    raise Unreadable(f'more than {_MOST_OF_ONE:,} pixels')
+  with _room(2 * width * height):
+    image = dicom_files.pixels(found, how.window, how.dtype)
+    return Decoded(_pixels_of(image, how), dicom_files.frames(found) > 1,
+                   _cropped(width, height, how), False)
+
+
+def _cropped(width: int, height: int, how: How) -> bool:
+  """Whether more than half of an image is cropped."""
+  short, long = sorted((width, height))
+  return how.fit == 'crop' and long > 2 * short
 
 
 def is_image(path: pathlib.Path, by_content: bool) -> bool:
@@ -149,9 +188,13 @@ def is_image(path: pathlib.Path, by_content: bool) -> bool:
     return path.suffix.lower() in _extensions()
   try:
     with open(path, 'rb') as file:
-      prefix = file.read(_PREFIX)
+      prefix = file.read(optional_readers.PREFIX)
   except OSError as error:
     raise unreadable(path, error) from error
+  reader = optional_readers.of_content(prefix)
+  if reader:
+    return reader.here
+  prefix = prefix[:_PREFIX]
   # Formats without a signature cannot be told from other files.
   marks = [Image.OPEN[name][1] for name in _formats()]
   return len(prefix) == _PREFIX and any(mark and mark(prefix) is True
@@ -160,21 +203,23 @@ def is_image(path: pathlib.Path, by_content: bool) -> bool:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-  """Silences Pillow's warnings; our own report names what was not read.
+  """Silences warnings of readers; our own report names what was not read.
 
   Warning filters belong to the process, so no other thread may decode while
   this context is entered or left.
   """
-  logger = logging.getLogger('PIL')
-  level = logger.level
-  logger.setLevel(logging.CRITICAL)
+  loggers = [logging.getLogger(x) for x in ('PIL', 'pydicom')]
+  levels = [x.level for x in loggers]
+  for logger in loggers:
+    logger.setLevel(logging.CRITICAL)
   _formats()
   try:
     with warnings.catch_warnings():
       warnings.simplefilter('ignore')
       yield
   finally:
-    logger.setLevel(level)
+    for logger, level in zip(loggers, levels):
+      logger.setLevel(level)
 
 
 @functools.cache
@@ -189,7 +234,8 @@ def _extensions() -> frozenset[str]:
   """The file extensions of these formats."""
   kinds = Image.registered_extensions()
   return frozenset(x for x, kind in kinds.items()
-                   if kind in (*_FORMATS, 'MPO'))  # MPO: JPEGs of cameras
+                   if kind in (*_FORMATS, 'MPO')  # MPO: JPEGs of cameras
+                   ).union(optional_readers.extensions())
 
 
 _pixels = 0  # of all images that threads are decoding
@@ -228,7 +274,7 @@ def _in_mode(image: Image.Image, channels: int) -> Image.Image:
 
 
 def _pixels_of(image: Image.Image | np.ndarray, how: How) -> np.ndarray:
-  """Makes a square array of an image of 8 bits, or of [H, W, C] u16."""
+  """Makes a square array of an image of 8 bits, or of [H, W, C]."""
   if isinstance(image, Image.Image):
     pixels = np.asarray(_square(image, how)).reshape(how.shape)
     return pixel_arrays.sixteen_bits(pixels) if how.keep_depth else pixels

@@ -6,6 +6,7 @@ import errno
 import os
 from typing import Any, NamedTuple
 
+from fedu_jax.data import optional_readers
 from fedu_jax.runtime.errors import BadInput
 
 _NAMED = 3  # files that a line names
@@ -52,6 +53,7 @@ def lines(files: Files) -> list[str]:
     parts.append('folders passed over: ' + counted(files.folders))
   found = ['; '.join(parts) + (
       '; skipped.json names each' if len(parts) > 1 else '')]
+  found += optional_readers.lines(files.files)
   if files.tests:
     names = list(dict.fromkeys(x.rsplit('/', 1)[-1] for x in files.tests))
     found.append(

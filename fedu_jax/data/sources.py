@@ -41,7 +41,7 @@ def load(source: str, *, data_dir: str = '', image_size: int = 0,
          max_examples: int = 0, lazy: bool = False, fit: str = 'crop',
          depth: int = 0, colours: str = 'stored', channels: int = 3,
          keep_depth: bool = False, leave_out: str = '',
-         client_depth: str = '1', test: str = '',
+         client_depth: str = '1', test: str = '', window: str = 'file',
          progress: image_folders.Progress = lambda done, total: None,
          say: Callable[[str], None] = lambda text: None,
          choices: Mapping[str, Any] | None = None) -> Dataset:
@@ -69,6 +69,7 @@ def load(source: str, *, data_dir: str = '', image_size: int = 0,
       `folder_listing.listed`.
     test: labelled images for scores, see `labelled_images`; '' for those of the
       source.
+    window: of DICOM files, see `dicom_files.WINDOWS`.
     progress: for a folder, called with (files decoded, all files).
     say: for a folder, prints a line before it is decoded.
     choices: more keyword arguments of a function.
@@ -89,14 +90,16 @@ def load(source: str, *, data_dir: str = '', image_size: int = 0,
     data_dir = str(paths.typed(data_dir, 'config.data.dir'))
   own = function(source)
   taken = inspect.signature(own).parameters if own else {}
-  how = How(image_size, fit, depth, colours, channels, keep_depth)
+  how = How(image_size, fit, depth, colours, channels, keep_depth,
+            window)
   files: list[pathlib.Path] = []
   if kind == 'folder':
     data, files = _folder(what, how, leave_out, client_depth, lazy, progress,
                           say)
   elif wrong := [name for name, value, usual in (
       *(() if test else (('fit', fit, 'crop'), ('depth', depth, 0),
-                         ('colours', colours, 'stored'))),
+                         ('colours', colours, 'stored'),
+                         ('window', window, 'file'))),
       ('leave_out', leave_out, ''), ('client_depth', client_depth, '1'))
                  if value != usual and name not in taken]:
     raise BadInput(f'data.{wrong[0]} is set, which is for folder:<dir>, and '

@@ -74,7 +74,7 @@ def data_of(config: Config, *, lazy: bool = False,
         channels=config.data.channels, keep_depth=config.data.keep_depth,
         leave_out=config.data.leave_out,
         client_depth=config.data.client_depth, test=config.data.test,
-        progress=progress,
+        window=config.data.window, progress=progress,
         say=functools.partial(terminal.say, console),
         choices=dict(config.data))
 

@@ -10,6 +10,7 @@ import pytest
 
 from fedu_jax.data import decoding_threads
 from fedu_jax.data import image_files
+from fedu_jax.data import optional_readers
 from fedu_jax.data import reading_report
 from fedu_jax.data import sources
 from fedu_jax.runtime.errors import BadInput
@@ -41,13 +42,24 @@ def said(root, **more):
 # --- what is passed over -----------------------------------------------------
 
 
+@pytest.fixture
+def no_extras(monkeypatch):
+  """Makes the readers of extras absent."""
+  with monkeypatch.context() as patch:
+    patch.setattr(optional_readers, '_is_installed', lambda _: False)
+    image_files._extensions.cache_clear()
+    yield
+  image_files._extensions.cache_clear()
+
+
+@pytest.mark.usefixtures('no_extras')
 def test_one_line_says_what_was_read_and_what_was_not(root):
   for name in ('x.HEIC', 'x.dcm', 'y.dcm', 'x.jxl', 'x.svg', 'x.mp4'):
     (root / 'a' / name).write_bytes(b'something')
   (root / 'b' / 'damaged.png').write_bytes(b'no image')
   put(root / 'loose.png')
   data = load(root)
-  assert reading_report.lines(data.files) == [
+  assert reading_report.lines(data.files)[:1] == [
       'data: read 4 of 12 files at 8 pixels; not read: 2 .dcm, 1 .heic, 1 .jxl,'
       " 1 .mp4, 1 .svg, 1 in no client's folder; skipped 1 that cannot be read:"
       ' b/damaged.png (no image of a kind that is read); skipped.json names '
@@ -229,6 +241,7 @@ def test_a_folder_with_brackets_is_left_out_by_its_name(root):
   assert load(root, leave_out='[old]').owner_names == ('a', 'b')
 
 
+@pytest.mark.usefixtures('no_extras')
 def test_a_client_without_images_is_refused_with_what_is_there(root):
   with pytest.raises(BadInput, match="no folders.*in it: 2 in no client's"):
     load(root / 'a')

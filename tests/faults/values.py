@@ -43,6 +43,7 @@ ALSO_WRONG = {
     'data.channels': ['0', '2', '4', '1.0'], 'data.keep_depth': ['2', 'x'],
     'data.client_depth': ['', '0', '10', '-1', 'Leaf', '1.5'],
     'data.test': ['folder', 'folder:', 'csv:', 'npz:x', 'x'],
+    'data.window': ['', 'x', '40', '40,0', '40,-1', 'nan,nan', '1,2,3'],
     'model.precision': ['', 'TF32', 'highest', 'bfloat16'],
     'model.convolution': ['', 'Exact', 'winograd'],
     'model.stem': ['', 'ImageNet', '7x7'],
@@ -71,7 +72,7 @@ LEGAL = {
     'data.image_size': ['0', '1', '4096'], 'data.depth': ['0'],
     'data.fit': ['crop'], 'data.colours': ['stored'], 'data.leave_out': [''],
     'data.channels': ['1', '3'], 'data.keep_depth': ['False', 'True'],
-    'data.client_depth': ['1'], 'data.test': [''],
+    'data.client_depth': ['1'], 'data.test': [''], 'data.window': ['file'],
     'data.max_examples': ['0', '1', str(10**9)], 'data.dir': ['', '/nowhere'],
     'partition.classes_per_client': ['1'],
     'partition.alpha': ['1e-300', '1000000'],
@@ -108,6 +109,7 @@ LEGAL_OF_FOLDERS = {
     'data.depth': ['8', '16'], 'data.fit': ['pad'], 'data.colours': ['seen'],
     'data.leave_out': ['a', 'a, b/c', '*', '[!a]'],
     'data.client_depth': ['2', '9', 'leaf'],
+    'data.window': ['full', '40,400', '-600.5,1'],
     'partition.name': ['iid', 'natural']}
 
 # Flags that cannot stand together, each right by itself; and words that the

@@ -12,6 +12,7 @@ from fedu_jax.training.config.value_checks import MANY
 from fedu_jax.training.config.value_checks import names
 from fedu_jax.training.config.value_checks import one_of
 from fedu_jax.training.config.value_checks import source
+from fedu_jax.training.config.value_checks import window
 
 FIELDS = (
     Field('data.source', 'tfds:cifar10', source,
@@ -35,6 +36,10 @@ FIELDS = (
     Field('data.keep_depth', False, flag,
           'whether images of more than 8 bits keep their depth, as uint16 with '
           '65535 as full scale. False = 8 bits', before=False),
+    Field('data.window', 'file', window,
+          'DICOM: file = the window that a file has, or full; full = all '
+          "stored values; '40,400' = centre and width, for all files",
+          before='file'),
     Field('data.leave_out', '', names,
           "folder: names of folders in it that are not read, such as 'test,"
           "site 0/old'", before=''),

@@ -10,6 +10,7 @@ import functools
 import re
 from typing import Any
 
+from fedu_jax.data import dicom_files
 from fedu_jax.data import folder_listing
 from fedu_jax.data import labelled_files
 from fedu_jax.data import sources
@@ -117,6 +118,14 @@ def client_depth(value: Any) -> str:
   right = isinstance(value, str) and (
       value == folder_listing.LEAF or _digits(value, 9))
   return '' if right else 'leaf, or a whole number from 1 to 9 as a text'
+
+
+def window(value: Any) -> str:
+  """Allows a window of DICOM files."""
+  right = isinstance(value, str) and (
+      value in dicom_files.WINDOWS or dicom_files.window_of(value))
+  return '' if right else (
+      "file, full, or a centre and a width from 1 up, such as '40,400'")
 
 
 def labelled(value: Any) -> str:
