@@ -20,10 +20,10 @@ from fedu_jax.data import resumable_decoding
 from fedu_jax.data import row_file
 from fedu_jax.data.decoding_journal import Done
 from fedu_jax.data.decoding_journal import Journal
+from fedu_jax.data.decoding_targets import InFile
+from fedu_jax.data.decoding_targets import InMemory
+from fedu_jax.data.decoding_targets import Job
 from fedu_jax.data.lazy_arrays import Images
-from fedu_jax.data.resumable_decoding import InFile
-from fedu_jax.data.resumable_decoding import InMemory
-from fedu_jax.data.resumable_decoding import Job
 from fedu_jax.runtime import durable_files
 from fedu_jax.runtime import host_memory
 from fedu_jax.runtime.errors import BadInput

@@ -25,6 +25,7 @@ from fedu_jax.data import image_files
 from fedu_jax.data import reading_report
 from fedu_jax.data import resumable_decoding
 from fedu_jax.data.decoding_journal import Done
+from fedu_jax.data.decoding_targets import Job
 from fedu_jax.data.decoding_threads import in_order
 from fedu_jax.data.folder_cache import Cache
 from fedu_jax.data.image_depth import Undeclared
@@ -35,7 +36,6 @@ from fedu_jax.data.lazy_arrays import Images, Lazy
 from fedu_jax.data.reading_report import Files
 from fedu_jax.data.reading_report import shown
 from fedu_jax.data.reading_report import unreadable
-from fedu_jax.data.resumable_decoding import Job
 from fedu_jax.runtime.errors import BadInput
 
 DEFAULT_SIZE = 32  # pixels of a side, if the config does not say
