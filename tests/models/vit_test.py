@@ -5,8 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import methods
+from configs import smoke
 from fedu_jax.models import networks
 from fedu_jax.models import vit
+from fedu_jax.training import forecast
+from fedu_jax.training.config import build
 
 IMAGES = np.random.RandomState(0).rand(4, 8, 8, 3).astype(np.float32)
 
@@ -61,3 +65,23 @@ def test_bfloat16_computes_narrow_and_keeps_wide(drawn):
   assert narrow.dtype == jnp.float32
   np.testing.assert_allclose(narrow, wide, atol=0.05)
   assert np.abs(narrow - wide).max() > 1e-4
+
+
+@pytest.mark.parametrize('method', ['fedu', 'simclr', 'moco', 'fedsc'])
+def test_methods_train_a_network_without_statistics(method, monkeypatch):
+  """A step keeps the structure of its state, so that a loop can carry it."""
+  monkeypatch.setattr(networks, '_DEPTH', 1)
+  config = smoke.get_config()
+  methods.METHODS[method](config)
+  config.model.update(name='vit_tiny', projector_layers=1, predictor_layers=1)
+  config.divergence.name = 'squared_distance'
+  recipe = build.recipe(config)
+  _, client, rng = forecast.shapes(recipe, (8, 8, 3))
+  assert client.online.encoder.batch_stats == {}
+
+  def step(client, images, rng):
+    state = recipe.learner.init(client, jnp.int32(0))
+    return state, recipe.learner.step(state, images, rng)[0]
+  before, after = jax.eval_shape(step, client, jax.ShapeDtypeStruct(
+      (32, 8, 8, 3), jnp.uint8), rng)
+  assert jax.tree.structure(before) == jax.tree.structure(after)
