@@ -122,6 +122,8 @@ def test_poor_data_has_a_line_for_each_kind(root):
   trained = [root / 'cats' / 'x' / 'y' / '0.png',
              put(root.parent / 'z.png', 22)]
   found = read(f'folder:{root}', trained)
+  assert seeds(np.concatenate([found.probe_images, found.test_images])) == [
+      10, 11, 12, 13, 14, 20, 21, 22, 23, 30]
   assert found.lines[1:] == (
       'data.test: skipped 1 files that cannot be read: dogs/bad.png (no image '
       'of a kind that is read)',

@@ -1,10 +1,9 @@
 """All fields of a config: name, default, allowed values and explanation.
 
-This is the one place that declares them; those of the section `data` are in
-`data_fields`. The defaults are those of the released
-code (EasyFL fedssl) for FedU on CIFAR-10, see configs/cifar10.py. Sections with
-a name, such as `rule`, also have the keyword arguments of a researcher's own
-function as fields; these are not here.
+Each is declared once, those of the section `data` in `data_fields`. The
+defaults are those of the released code (EasyFL fedssl) for FedU on CIFAR-10,
+see configs/cifar10.py. Sections with a name, such as `rule`, also have the
+keyword arguments of a researcher's own function as fields; these are not here.
 """
 
 from typing import Any
