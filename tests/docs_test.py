@@ -208,7 +208,7 @@ def flags_of(module):
 
 
 COMMANDS = [f'fedu_jax.{name}' for name in (
-    'main', 'evaluate', 'plan', 'experiments')] + [
+    'main', 'evaluate', 'export', 'embed', 'plan', 'experiments')] + [
         'tests.faults', 'benchmarks.gpu_day'] + [
         f'benchmarks.{path.stem}'
         for path in sorted((ROOT / 'benchmarks').glob('*_bench.py'))]

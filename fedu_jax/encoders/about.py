@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import json
 from typing import Any, NamedTuple
 
+from fedu_jax.models import normalisation
 from fedu_jax.runtime.errors import BadInput
 
 NOT_STATED = 'not stated'
@@ -56,6 +57,18 @@ class About(NamedTuple):
     """The largest value of a pixel: 255 or 65535."""
     return 255 if self.dtype == 'uint8' else 65535
 
+  @property
+  def constants(self) -> dict[str, list[float]]:
+    """The mean and deviation that the network applies to scaled pixels.
+
+    Lists of a number for each channel; {} with model.normalise=none.
+    """
+    if self.model.get('normalise', 'none') == 'none':
+      return {}
+    both = {'mean': normalisation.MEAN, 'deviation': normalisation.DEVIATION}
+    return {name: list(x) if self.channels == 3 else [sum(x) / len(x)]
+            for name, x in both.items()}
+
 
 def to_json(about: About) -> str:
   """Returns the record as JSON, with what a reader of the text needs."""
@@ -66,7 +79,7 @@ def to_json(about: About) -> str:
       'scaling': f'x / {about.largest}, inside the exported graph; a program '
                  'that loads the weights alone does it itself',
       'output': f'float32 [N, {about.features}]',
-      **about._asdict()})
+      **about.constants, **about._asdict()})
 
 
 def from_json(text: str, where: str) -> About:

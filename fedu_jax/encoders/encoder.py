@@ -70,6 +70,12 @@ class Encoder:
         self.stream(pictures.fitted(image, self.about) for image in each))])
     return found[0] if single else found
 
+  def with_depth(self, bits: int) -> 'Encoder':
+    """Copies the encoder, to read files of more than 8 bits as of `bits`."""
+    reading = {**self.about.reading, 'depth': bits}
+    return dataclasses.replace(
+        self, about=self.about._replace(reading=reading))
+
   def stream(self, images: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Computes features batch by batch, in constant memory.
 

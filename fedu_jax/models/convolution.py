@@ -49,6 +49,8 @@ from fedu_jax.core.state import Array, PyTree
 from fedu_jax.models.cpu_conv import by_shape
 
 CONVOLUTIONS = ('fast', 'exact')
+# XLA's convolution on each platform, a CPU too: for programs that leave.
+PLAIN = 'plain'
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
@@ -80,6 +82,12 @@ def conv(x: Array, kernel: Array, stride: int, padding: int,
       cpu=functools.partial(_at_least_float32, on_cpu),
       default=functools.partial(by_shape.xla, stride=stride, pads=pads,
                                 exact=exact))
+
+
+def plain(x: Array, kernel: Array, stride: int, padding: int) -> Array:
+  """Convolves as `conv`, by XLA on each platform."""
+  return by_shape.xla(x, kernel.astype(x.dtype), stride=stride,
+                      pads=((padding, padding),) * 2)
 
 
 def _at_least_float32(fn: Callable[..., PyTree], *args: Array) -> PyTree:

@@ -52,13 +52,17 @@ class Conv(nn.Module):
   size: int = 3
   stride: int = 1
   dtype: str | None = None
-  convolution: str = 'fast'  # one of `convolution.CONVOLUTIONS`
+  # One of `convolution.CONVOLUTIONS`, or `convolution.PLAIN`.
+  convolution: str = 'fast'
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     shape = (self.size, self.size, x.shape[-1], self.features)
     kernel = self.param('kernel', pytorch_kernel, shape)
     dtype = self.dtype or kernel.dtype
+    if self.convolution == convolution.PLAIN:
+      return convolution.plain(x.astype(dtype), kernel, self.stride,
+                               self.size // 2)
     return convolution.conv(x.astype(dtype), kernel, self.stride,
                             self.size // 2, self.convolution == 'exact',
                             self.get_variable('rounded', 'kernel'))

@@ -70,7 +70,7 @@ def _of_file(path: pathlib.Path, encoder: str, projector: bool) -> Encoder:
 @prng.fixed()
 def of_run(folder: pathlib.Path, *, encoder: str = 'federation',
            projector: bool = False, data_dir: str = '', source: str = '',
-           console: Console | None = None) -> Encoder:
+           licence: str = '', console: Console | None = None) -> Encoder:
   """Loads an encoder of a run from its newest sound checkpoint.
 
   It computes in float32, though the run may have had model.dtype=bfloat16.
@@ -82,6 +82,7 @@ def of_run(folder: pathlib.Path, *, encoder: str = 'federation',
     data_dir: the folder of TFDS's data sets; it matters only for a run of an
       earlier version, which did not record the shape of its images.
     source: where the run's data is now, if it was moved; as `data_dir`.
+    licence: the licence of the weights; '' if it is not stated.
     console: the console for lines on damaged checkpoints; None for none.
 
   Raises:
@@ -103,9 +104,10 @@ def of_run(folder: pathlib.Path, *, encoder: str = 'federation',
         nets, jax.random.key(0), jnp.zeros((2, *shape))))
     variables = finished_run.saved_network(
         folder, encoder, like, console).encoder
-  return Encoder(nets.encoder, variables, _about(
-      wide, nets, variables, shape=shape, dtype=dtype, encoder=encoder,
-      rounds=rounds, projector=projector))
+  about = _about(wide, nets, variables, shape=shape, dtype=dtype,
+                 encoder=encoder, rounds=rounds, projector=projector)
+  return Encoder(nets.encoder, variables, about._replace(
+      licence=licence or about.licence))
 
 
 def _images_of(config: Config,

@@ -40,7 +40,8 @@ def make(folder, *, rounds=3, records=True, **changes):
   channels = config.data.get('channels', 3)
   if records:
     (folder / 'images.json').write_text(json.dumps({
-        'clients': [], 'shape': [SIZE, SIZE, channels], 'dtype': 'uint8'}))
+        'clients': [], 'dtype': 'uint8',
+        'shape': [config.data.image_size or SIZE] * 2 + [channels]}))
   saved = Checkpoints(folder / 'checkpoints', keep=1)
   saved.save(rounds, {'server': {'online': network(config, channels)}})
   saved.close()
