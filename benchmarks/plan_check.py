@@ -138,8 +138,8 @@ def _run(config, folder) -> tuple[int, int]:
   else:
     fetch = one.fetch
 
-    def watched(who):
-      fetched = fetch(who)
+    def watched(*args):
+      fetched = fetch(*args)
       seen.append(_lying() - before)  # while the earlier slice trains
       return fetched
     one.fetch = watched

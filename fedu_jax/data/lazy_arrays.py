@@ -47,6 +47,11 @@ class Lazy:
 Images = np.ndarray | Lazy
 
 
+def bytes_in_memory(images: Images) -> int:
+  """The bytes of images that are in memory: none of `Lazy` and mapped ones."""
+  return 0 if isinstance(images, Lazy | np.memmap) else images.nbytes
+
+
 def each(fn: Callable[[np.ndarray], np.ndarray], images: Images) -> Images:
   """Applies a function [n, ...] -> [n, ...] to images; to `Lazy` when read.
 

@@ -81,7 +81,8 @@ def _for_chip(config) -> Console:
     try:
       rounds.append(chip_process.compile_round(
           chip, sys.argv[1:], hlo=plan_flags.HLO.value,
-          unknown_trips=round(sizes.steps / sizes.share)))
+          unknown_trips=sizes.chunk_steps or round(
+              sizes.steps / sizes.share)))
     except chip_process.DoesNotFit as refused:
       return int(chip.usable) + 1, (
           f"more than there is, by the chip's compiler: {refused}")
@@ -96,9 +97,10 @@ def _for_chip(config) -> Console:
     kind = chip_model.arithmetic(
         recipe.dtype, 'float32' if exact else config.model.precision)
     chip_report.compiled(compiled, chip, found.sizes, console)
-    chip_report.floor(chip_model.floor(
-        compiled.counts, found.sizes, found.per_image, chip, kind), chip, kind,
-                      console)
+    floor = chip_model.floor(compiled.counts, found.sizes, found.per_image,
+                             chip, kind)
+    chip_report.floor(floor, chip, kind, console)
+    plan_report.show_feed(found.sizes, floor.step.least, console)
   plan_report.show_fit(recipe, found, machine, console)
   return console
 

@@ -89,20 +89,19 @@ def floor(counts: ProgramCounts, sizes: cost_model.Sizes, per_image: float,
   """Computes the floor of a federation's time, without what the host does.
 
   Args:
-    counts: the counts of the round's program, or of a slice's.
+    counts: the counts of the program of a round, a slice or a chunk.
     sizes: the sizes of the federation.
     per_image: operations of a step for one image.
     chip: the chip.
     kind: the arithmetic of the products, a name in `Chip.peak`.
   """
-  slices = -(-sizes.share // sizes.at_once)
-  trained = sizes.images_trained / slices / sizes.group  # in one program
+  trained = sizes.images_trained / sizes.runs / sizes.group  # in one program
   loop = counts.step
   turns = loop.turns if loop else 1
   images = trained / turns
   step = times(loop.work if loop else Work(), images * per_image, chip, kind)
   rest = times(counts.rest, 0, chip, kind)
-  least, most = (slices * (turns * getattr(step, end) + getattr(rest, end))
+  least, most = (sizes.runs * (turns * getattr(step, end) + getattr(rest, end))
                  for end in ('least', 'most'))
   everywhere = sizes.images_trained * sizes.groups
   return Floor(step, rest, images, (least, most),

@@ -42,10 +42,11 @@ def compiled(found: CompiledRound, chip: Chip, sizes: cost_model.Sizes,
     table.add_row('a step', f'{step.turns:,}{trips}', *_row(step.work))
   table.add_row('the rest of a round', '1', *_row(counts.rest))
   console.print(table)
-  slices = -(-sizes.share // sizes.at_once)
-  if slices > 1:
-    console.print(f'The program runs {slices} times a round, for '
-                  f'{sizes.at_once} clients of a device each.')
+  if sizes.runs > 1:
+    each = (f'{sizes.chunk_steps} steps' if sizes.chunk else
+            f'{sizes.at_once} clients of a device')
+    console.print(f'The program runs {sizes.runs} times a round, for {each} '
+                  'each.')
   of = '; '.join(f'{x.kind}, {x.times} times, {cost_model.of_bytes(x.bytes)}'
                  for x in counts.collectives)
   console.print(f'between devices: {of or "nothing"}')

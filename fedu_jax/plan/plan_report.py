@@ -33,6 +33,8 @@ def show_sizes(found: forecast.Forecast, console: Console) -> None:
       cost_model.Line("a client's download", sizes.download, 'V'),
       cost_model.Line("a client's images", sizes.images,
                       'D, as of the largest'),
+      cost_model.Line('a chunk of its images', sizes.chunk,
+                      f'{sizes.chunk_steps:,} steps; two are on a device'),
       cost_model.Line('working memory of a round', found.working,
                       'of its program, but networks, images'),
       device, host, cost_model.disk(sizes)])
@@ -43,6 +45,21 @@ def show_sizes(found: forecast.Forecast, console: Console) -> None:
       "way; only a CPU's has been compared with runs."
       if found.note else 'Device memory: at least, by the formula. The round '
       'was not compiled, since even that does not fit.')
+
+
+def show_feed(sizes: cost_model.Sizes, step: float, console: Console) -> None:
+  """Prints what a step needs of the link, if images come in chunks.
+
+  Args:
+    sizes: the sizes of the federation.
+    step: the least seconds of a step on a device.
+    console: the console to print on.
+  """
+  if sizes.chunk:
+    console.print(
+        f'images: {cost_model.of_bytes(sizes.batch)} a step from the host to a '
+        f'device. A link of less than {cost_model.of_bytes(sizes.batch / step)}'
+        '/s would bound a step, by the model of its time.')
 
 
 def show_fit(recipe: Recipe, found: forecast.Forecast,
@@ -95,6 +112,9 @@ def show(recipe: Recipe, found: forecast.Forecast, machine: forecast.Machine,
   console.print(
       f'longest: {cost_model.longest(parts)}; if clients were real, '
       f'{cost_model.longest(parts + real)}')
+  images = sizes.images_trained / sizes.steps  # of a step
+  show_feed(sizes, images * found.per_image / (sizes.group * rates.compute),
+            console)
   show_fit(recipe, found, machine, console)
 
 

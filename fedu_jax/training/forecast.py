@@ -24,13 +24,15 @@ from fedu_jax.training.config import build
 from fedu_jax.training.config import checks
 from fedu_jax.training.config import compatibility
 from fedu_jax.training.config.config_dict import Config
+from fedu_jax.training.engine import chunk_programs
 from fedu_jax.training.engine import client_execution
-from fedu_jax.training.engine import clients_streamed
 from fedu_jax.training.engine import cost_model
 from fedu_jax.training.engine import device_mesh
+from fedu_jax.training.engine import feeding
 from fedu_jax.training.engine import memory_needs
 from fedu_jax.training.engine import placement
 from fedu_jax.training.engine import round_program
+from fedu_jax.training.engine import slice_program
 from fedu_jax.training.engine.recipe import Recipe
 
 # Known sources -> training examples, pixels of a side, classes.
@@ -119,7 +121,8 @@ class Round(NamedTuple):
     """Compiles the round for a layout of groups of devices."""
     groups = layout.mesh.shape[device_mesh.AXIS] if layout.mesh else 1
     return compile_round(self.recipe, self.state, self.images, layout=layout,
-                         rows=groups * self.here, store=self.sizes.store)
+                         rows=groups * self.here, store=self.sizes.store,
+                         chunk_steps=self.sizes.chunk_steps)
 
 
 def _memory(one: Round) -> tuple[int, str]:
@@ -140,7 +143,7 @@ def _memory(one: Round) -> tuple[int, str]:
       str(groups * sizes.group), groups * one.here,
       devices_per_client=sizes.group)
   peak = cost_model.peak_memory(one.compile(layout))
-  if not one.recipe.in_sums:
+  if not one.recipe.in_sums and not sizes.chunk:
     # Each device gathers all clients; the program has those of two groups.
     peak += (sizes.groups - groups) * sizes.at_once * sizes.state
   compiled_for = jax.default_backend().upper()
@@ -182,6 +185,7 @@ def forecast(config: Config, data: sources.Dataset, machine: Machine, *,
       recipe, server, client, lengths, image=image.size * image.dtype.itemsize,
       data=_held(config, data.train_images), groups=groups,
       at_once=config.clients_per_device or share)
+  sizes = feeding.choose(recipe, sizes, machine.memory)
   sizes = sizes._replace(
       store=placement.store_of(recipe, sizes, machine.memories))
   recipe = recipe.with_full_steps(
@@ -195,7 +199,8 @@ def forecast(config: Config, data: sources.Dataset, machine: Machine, *,
   else:
     padded = image.update(shape=(max(lengths), *image.shape))
     peak, note = measure(Round(recipe, state, sizes, here, padded))
-  kept = sizes.server + here * (sizes.state + sizes.images)
+  kept = sizes.state + sizes.chunk if sizes.chunk else (
+      sizes.server + here * (sizes.state + sizes.images))
   return Forecast(sizes, peak, peak - kept,
                   step_cost.per_image(recipe, client, image), recipe.in_sums,
                   client_execution.of(recipe, server.online, image.shape,
@@ -225,8 +230,8 @@ def shapes(recipe: Recipe, shape: tuple[int, ...]
 def compile_round(recipe: Recipe,
                   state: tuple[ServerState, ClientState, Any],
                   images: jax.ShapeDtypeStruct, *, layout: device_mesh.Layout,
-                  rows: int, store: str, together: int = 1
-                  ) -> jax.stages.Compiled:
+                  rows: int, store: str, together: int = 1,
+                  chunk_steps: int = 0) -> jax.stages.Compiled:
   """Compiles a round for abstract arguments.
 
   A run with arrays of these shapes does not compile it again.
@@ -239,7 +244,15 @@ def compile_round(recipe: Recipe,
     rows: the clients on all devices together, with padding.
     store: 'device', 'host' or 'disk'.
     together: the number of federations that run as one program.
+    chunk_steps: the steps of a chunk of images, whose program is then compiled
+      in place of a round's; 0 if images are on a device as a whole.
   """
+  if chunk_steps:
+    most, *pixel = images.shape
+    batch = images.update(shape=(recipe.batch_size, *pixel))
+    return chunk_programs.compile_steps(
+        recipe, chunk_programs.Shapes(step_cost.examples(recipe, batch), most,
+                                      chunk_steps), layout, state[1])
   several = (together,) if together > 1 else ()
   by_client, everywhere = map(layout.sharding, (device_mesh.BY_CLIENT,
                                                 device_mesh.EVERYWHERE))
@@ -259,6 +272,6 @@ def compile_round(recipe: Recipe,
   if store == 'device':
     return round_program.compile_round(
         recipe, server, clients, arrays, rng, layout=layout)
-  return clients_streamed.compile_slice(
+  return slice_program.compile_slice(
       recipe, server, clients, arrays, arrays.num_examples, rng,
-      layout=layout)[0]
+      layout=layout)

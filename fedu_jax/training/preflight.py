@@ -63,6 +63,7 @@ def check(recipe: Recipe, where: placement.Place, online: Online,
       recipe, round_program.shapes(recipe, online, shape),
       jax.ShapeDtypeStruct((max(map(len, parts[0])), *shape), images.dtype),
       layout=where.layout, store=where.store,
-      rows=sizes.clients if drawn else where.layout.padded, together=together)
+      rows=sizes.clients if drawn else where.layout.padded, together=together,
+      chunk_steps=sizes.chunk_steps)
   placement.check(recipe, where, compiled, together=together)
   return time.perf_counter() - began

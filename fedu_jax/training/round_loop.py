@@ -23,6 +23,7 @@ from fedu_jax.training import collapse
 from fedu_jax.training import prepare
 from fedu_jax.training import round_report
 from fedu_jax.training.engine import client_store
+from fedu_jax.training.engine import clients_in_chunks
 from fedu_jax.training.engine import clients_on_device
 from fedu_jax.training.engine import clients_streamed
 from fedu_jax.training.engine import placement
@@ -88,13 +89,20 @@ def federate(members: Sequence[prepare.Member], *, recipe: Recipe,
           clients_on_device.ClientsOnDevice, [m.start for m in members[some]],
           saved[some]
       ) if where.store == 'device' else functools.partial(
-          clients_streamed.ClientsStreamed, members[first].start, saved[first],
+          _streamed(where), members[first].start, saved[first],
           make_store=_stores(members[first])[where.store])
       ended += _rounds(members[some], saved[some], begin(
           recipe=recipe, examples=examples, layout=where.layout),
           recipe, sent, where, compiling)
       compiling = 0.0
   return ended
+
+
+def _streamed(where: placement.Place) -> Callable[..., Federation]:
+  """Returns what makes a federation with clients in a store."""
+  if length := where.sizes.chunk_steps:
+    return functools.partial(clients_in_chunks.ClientsInChunks, length=length)
+  return clients_streamed.ClientsStreamed
 
 
 def _stores(member: prepare.Member

@@ -1,5 +1,6 @@
 """The predictions of the plan, compared with runs."""
 
+import io
 import os
 import pathlib
 import subprocess
@@ -8,8 +9,10 @@ import sys
 import jax
 import jax.numpy as jnp
 import pytest
+from rich.console import Console
 
 from benchmarks import plan_check
+from fedu_jax.plan import plan_report
 from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training import forecast
 from fedu_jax.training import step_cost
@@ -82,6 +85,36 @@ def test_devices_that_are_not_here(chips, groups, at_once, monkeypatch):
   assert compiled == [(at_once,)]
   assert found.program == 10**6 + (2 * found.sizes.upload if chips > 1 else 0)
   assert ('and 2 U' in found.note) == (chips > 1)
+
+
+def test_a_plan_of_chunks(monkeypatch):
+  """It compiles the program of a chunk, which runs once for each chunk."""
+  compiled = []
+  monkeypatch.setattr(
+      forecast.chunk_programs, 'compile_steps',
+      lambda recipe, shapes, layout, client: compiled.append(
+          (shapes.batch.shape, shapes.most, shapes.length, layout.padded)))
+  monkeypatch.setattr(cost_model, 'peak_memory', lambda _: 10**6)
+  config = config_of(feed='chunks', chunk_steps=3, batch_size=16)
+  found = look(config)
+  sizes = found.sizes
+  batch = (16, 8, 8, 3)
+  assert (sizes.batch, sizes.chunk) == (16 * 192, 3 * 16 * 192)
+  assert (sizes.store, sizes.at_once) == ('host', 1)
+  assert compiled == [(batch, sizes.images // 192, 3, 1)]
+  assert sizes.runs == -(-sizes.steps // 3)
+  assert found.working == 10**6 - sizes.state - sizes.chunk
+  assert cost_model.device_memory(sizes, found.program).value == (
+      10**6 + sizes.network + sizes.server + sizes.upload + 3 * sizes.state
+      + sizes.chunk)
+  moved = next(line for line in cost_model.traffic(sizes)
+               if line.what == 'from the store and back')
+  assert moved.value == (2 * sizes.cohort * sizes.state
+                         + sizes.steps * sizes.batch)
+  console = Console(record=True, width=200, file=io.StringIO())
+  plan_report.show_feed(sizes, 0.5, console)
+  said = console.export_text()
+  assert '3.07 kB a step' in said and 'less than 6.14 kB/s' in said
 
 
 # --- arithmetic ------------------------------------------------------------

@@ -22,6 +22,7 @@ from fedu_jax.training.config.fields import FIELDS
 # The values are those of a run that is read from its folder.
 PLACES = {'data.dir': '', 'devices': 'auto', 'devices_per_client': 1,
           'clients_per_device': 0, 'store': 'auto',
+          'feed': 'auto', 'chunk_steps': 0,
           'distributed.coordinator': '',
           'distributed.processes': 0, 'distributed.process': -1,
           'distributed.timeout': 100}

@@ -33,6 +33,7 @@ from fedu_jax.training.config.value_checks import safetensors
 from fedu_jax.training.config.value_checks import stage
 from fedu_jax.training.config.value_checks import text
 from fedu_jax.training.config.value_checks import UNITS
+from fedu_jax.training.engine import feeding
 
 SCHEDULES = ('cosine', 'constant')  # of the learning rate, over the rounds
 
@@ -69,6 +70,14 @@ _ALL = (
           "where the clients' states and images are kept. auto = device if all "
           'train each round or one device has room for all, else host if it '
           'has room, else disk'),
+    Field('feed', 'auto', one_of(*feeding.FEEDS),
+          "how a client's images come to its device. whole = all at once; "
+          'chunks = those of some steps, while it trains on those before; auto '
+          '= whole if a client fits with all its images. The bits are the same',
+          before='auto'),
+    Field('chunk_steps', 0, count(0, MANY),
+          'steps of a chunk of images; 0 = by the free memory, at most 2 GiB',
+          before=0),
     Field('distributed.coordinator', '', coordinator,
           "host:port of process 0; auto = as JAX finds it (SLURM, TPU); '' = "
           'one host'),

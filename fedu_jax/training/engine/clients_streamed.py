@@ -15,20 +15,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedu_jax.core import local_training
-from fedu_jax.core import trees
 from fedu_jax.core.state import (
   Array,
-  ClientArrays,
   ClientState,
   Metrics,
   Online,
   PyTree,
-  ServerState,
 )
 from fedu_jax.runtime.checkpoint import Checkpoints
 from fedu_jax.training.engine import device_mesh
 from fedu_jax.training.engine import partial_sums
 from fedu_jax.training.engine import round_program
+from fedu_jax.training.engine import slice_program
 from fedu_jax.training.engine.client_store import Store
 from fedu_jax.training.engine.federation import Federation
 from fedu_jax.training.engine.federation import Run
@@ -36,17 +34,29 @@ from fedu_jax.training.engine.federation import Start
 from fedu_jax.training.engine.recipe import Recipe
 
 
-class _Slice(NamedTuple):
+class Slice(NamedTuple):
   """A slice of a cohort on the devices; rows after those of `who` are padding.
   """
   who: np.ndarray  # [<= M] the clients' ids, on the host
   ids: Array  # [M] i32
   clients: ClientState
-  arrays: ClientArrays | None
+  images: Any  # what `images_of` returns; None after the training
 
 
 class ClientsStreamed(Federation):
-  """One federation; its number is 0."""
+  """One federation; its number is 0.
+
+  Attributes:
+    recipe: its recipe, which knows whether steps are skipped.
+    layout: the layout of a slice.
+    examples: the training data, on the host.
+    most: the number of images of the largest client.
+    overlap: whether clients move while others train.
+    client: one client before its first round, on the host.
+    server: the server.
+    rng: the run's key.
+    by_client: the sharding of a slice.
+  """
 
   def __init__(self, start: Start, saved: Checkpoints, *, recipe: Recipe,
                examples: PyTree, layout: device_mesh.Layout,
@@ -64,12 +74,12 @@ class ClientsStreamed(Federation):
       overlap: whether to move clients while others train. False serves to
         measure the effect.
     """
-    self._recipe = recipe.with_full_steps([list(map(len, start.parts))],
+    self.recipe = recipe.with_full_steps([list(map(len, start.parts))],
                                           slice_=layout.padded)
-    self._layout = layout
-    self._examples, self._parts = examples, start.parts
-    self._most = max(map(len, start.parts))
-    self._overlap = overlap
+    self.layout = layout
+    self.examples, self._parts = examples, start.parts
+    self.most = max(map(len, start.parts))
+    self.overlap = overlap
     self._sizes = np.array([len(part) for part in start.parts], np.float32)
     self._sample = jax.jit(functools.partial(
         round_program.draw_cohort, recipe))
@@ -79,33 +89,32 @@ class ClientsStreamed(Federation):
         recipe, start.online, self._sizes[:1], rng,
         jnp.zeros((1, *jax.tree.leaves(examples)[0].shape[1:])))
     self._everywhere = layout.sharding(device_mesh.EVERYWHERE)
-    self._by_client = layout.sharding(device_mesh.BY_CLIENT)
-    self._server, self._rng = jax.device_put((server, rng), self._everywhere)
-    self._client = jax.tree.map(lambda x: x[0], jax.device_get(one))
-    self._store = make_store(self._client, self._sizes)
-    self._ahead: _Slice | None = None
-    self._left: _Slice | None = None  # the slice that trained last
+    self.by_client = layout.sharding(device_mesh.BY_CLIENT)
+    self.server, self.rng = jax.device_put((server, rng), self._everywhere)
+    self.client = jax.tree.map(lambda x: x[0], jax.device_get(one))
+    self._store = make_store(self.client, self._sizes)
+    self._ahead: Slice | None = None
+    self._left: Slice | None = None  # the slice that trained last
     self._stored = True  # whether the store has that slice
     if restored := saved.restore(self.state(0)):
-      self._server, clients, self._rng = restored
+      self.server, clients, self.rng = restored
       self._store.restore(clients)
-    self.done = int(self._server.round)
+    self.done = int(self.server.round)
 
   def compile(self) -> None:
-    first = self._ahead = self.fetch(self._slices(self.done)[0])
-    assert first.arrays is not None
-    aggregate = self._recipe.aggregation.fn
-    self.compiled, sums = compile_slice(
-        self._recipe, self._server, first.clients, first.arrays, first.ids,
-        self._rng, layout=self._layout)
+    first = self._ahead = self.fetch(self._slices(self.done)[0], self.done)
+    aggregate = self.recipe.aggregation.fn
+    sums = slice_program.sums_of(self.recipe, self.server, first.clients,
+                                 self.layout)
+    uploads = self.compile_training(first, sums)
 
     def finish(server, uploads):
-      if self._recipe.in_sums:
-        one = jax.tree.map(lambda x: jnp.asarray(x)[None], self._client)
+      if self.recipe.in_sums:
+        one = jax.tree.map(lambda x: jnp.asarray(x)[None], self.client)
         return partial_sums.conclude(aggregate, server, one, uploads)
       # Without the padding of a cohort on several devices.
       return aggregate(server, jax.tree.map(
-          lambda x: x[:self._layout.num_clients], uploads))
+          lambda x: x[:self.layout.num_clients], uploads))
 
     def patch(rows, trained, to, where):
       return jax.tree.map(
@@ -114,44 +123,77 @@ class ClientsStreamed(Federation):
         lambda x: jnp.zeros(x.shape, x.dtype), sums),
         out_shardings=self._everywhere)
     # All programs are compiled now, so that no later round has to wait.
-    *_, uploads = self.compiled.out_info
     self._finish = jax.jit(
         finish, donate_argnums=0, out_shardings=self._everywhere).lower(
-            self._server, uploads).compile()
-    rows = jax.device_put(np.zeros(self._layout.padded, np.int32),
+            self.server, uploads).compile()
+    rows = jax.device_put(np.zeros(self.layout.padded, np.int32),
                           self._everywhere)
     self._patch = jax.jit(
-        patch, donate_argnums=0, out_shardings=self._by_client).lower(
+        patch, donate_argnums=0, out_shardings=self.by_client).lower(
             first.clients, first.clients, rows, rows).compile()
 
   @property
   def where(self) -> str:
-    mesh, size = self._layout.mesh, self._layout.num_clients
+    mesh, size = self.layout.mesh, self.layout.num_clients
     return (f' for {size} of {len(self._parts)} clients at once'
             + (f' on {mesh.size} devices' if mesh else ''))
 
+  def compile_training(self, first: Slice, sums: PyTree) -> PyTree:
+    """Compiles what `train` runs, and sets `compiled`.
+
+    Args:
+      first: a slice.
+      sums: the shapes of the sums over earlier slices.
+
+    Returns:
+      The shapes of the uploads, which `train` returns last.
+    """
+    del sums
+    self.compiled = slice_program.compile_slice(
+        self.recipe, self.server, first.clients, first.images, first.ids,
+        self.rng, layout=self.layout)
+    *_, uploads = self.compiled.out_info
+    return uploads
+
+  def train(self, now: Slice, uploads: PyTree
+            ) -> tuple[ClientState, Metrics, PyTree]:
+    """Starts to train a slice, whose buffers are consumed.
+
+    Args:
+      now: the slice.
+      uploads: the sums over earlier slices.
+
+    Returns:
+      The clients after it, their metrics, and their uploads or the sums.
+    """
+    with jax.transfer_guard('disallow_explicit'):
+      return self.compiled(self.server, now.clients, now.images, now.ids,
+                           self.rng, uploads)
+
   def advance(self) -> list[Metrics]:
-    here = self._slices(self.done)
-    after = (self._slices(self.done + 1)[0]
-             if self.done + 1 < self._recipe.rounds else None)
+    here: list[tuple[np.ndarray | None, int]] = [
+        (who, self.done) for who in self._slices(self.done)]
+    if self.done + 1 < self.recipe.rounds:
+      here += [(self._slices(self.done + 1)[0], self.done + 1)]
+    else:
+      here += [(None, self.done)]
     uploads = self._nothing()
     found: list[Any] = []
-    for following in [*here[1:], after]:
+    for following, round_ in here[1:]:
       now, self._ahead = self._ahead, None
       assert now is not None
-      now = self._patched(now)
-      with jax.transfer_guard('disallow_explicit'):
-        clients, metrics, uploads = self.compiled(
-            self._server, now.clients, now.arrays, now.ids, self._rng, uploads)
-      if not self._overlap:
+      if following is not None:
+        self.foresee(following, round_)
+      clients, metrics, uploads = self.train(self._patched(now), uploads)
+      if not self.overlap:
         jax.block_until_ready(clients)
       self.put_back()
-      self._left = _Slice(now.who, now.ids, clients, None)
+      self._left = Slice(now.who, now.ids, clients, None)
       self._stored = False
       found.append((len(now.who), metrics))
       if following is not None:
-        self._ahead = self.fetch(following)
-    self._server = self._finish(self._server, uploads)
+        self._ahead = self.fetch(following, round_)
+    self.server = self._finish(self.server, uploads)
     parts = [jax.tree.map(lambda x: x[:count], metrics)
              for count, metrics in jax.device_get(found)]
     self.done += 1
@@ -159,10 +201,10 @@ class ClientsStreamed(Federation):
 
   def state(self, i: int) -> Run:
     self.put_back()
-    return Run(self._server, self._store.snapshot(), self._rng)
+    return Run(self.server, self._store.snapshot(), self.rng)
 
   def online(self, i: int) -> Online:
-    return jax.device_put(self._server.online, jax.devices()[0])
+    return jax.device_put(self.server.online, jax.devices()[0])
 
   def files(self) -> Sequence[pathlib.Path]:
     return self._store.named()
@@ -173,27 +215,49 @@ class ClientsStreamed(Federation):
   def _draw(self, round_: int) -> list[np.ndarray]:
     """Draws the clients of a round, in slices of the layout's size."""
     ids = np.arange(len(self._parts))
-    if self._recipe.is_sampled(len(ids)):
-      ids = np.asarray(self._sample(self._rng, np.int32(round_), self._sizes))
-    size = self._layout.num_clients
+    if self.recipe.is_sampled(len(ids)):
+      ids = np.asarray(self._sample(self.rng, np.int32(round_), self._sizes))
+    size = self.layout.num_clients
     return [ids[i:i + size] for i in range(0, len(ids), size)]
 
-  def fetch(self, who: np.ndarray) -> _Slice:
-    """Copies clients from the store to the devices, with their images."""
-    padding = self._layout.padded - len(who)
+  def foresee(self, who: np.ndarray, round_: int) -> None:
+    """Prepares to fetch clients, before the training of the slice before."""
+
+  def fetch(self, who: np.ndarray, round_: int) -> Slice:
+    """Copies clients from the store to the devices, with their images.
+
+    Args:
+      who: the clients' ids, [<= M].
+      round_: the round that they train in, counted from 0.
+    """
     blank = jax.tree.map(
-        lambda x: np.repeat(np.asarray(x)[None], padding, 0),
-        self._client._replace(num_examples=np.float32(0)))
+        lambda x: np.repeat(np.asarray(x)[None], self._padding(who), 0),
+        self.client._replace(num_examples=np.float32(0)))
     rows = jax.tree.map(lambda *x: np.concatenate(x), self._store.take(who),
                         blank)
-    ids = np.concatenate([who, np.full(padding, len(self._parts))])
-    arrays = local_training.client_arrays(
-        self._examples, [self._parts[i] for i in who]
-        + [self._parts[0][:0]] * padding, self._by_client, most=self._most)
-    there = jax.device_put(ids.astype(np.int32), self._by_client)
-    return _Slice(who, there, jax.device_put(rows, self._by_client), arrays)
+    return Slice(who, self.ids_of(who), jax.device_put(rows, self.by_client),
+                 self.images_of(who, round_))
 
-  def _patched(self, now: _Slice) -> _Slice:
+  def images_of(self, who: np.ndarray, round_: int) -> Any:
+    """Copies the images of clients to the devices. Arguments as in `fetch`."""
+    del round_
+    return local_training.client_arrays(
+        self.examples, self.parts_of(who), self.by_client, most=self.most)
+
+  def _padding(self, who: np.ndarray) -> int:
+    return self.layout.padded - len(who)
+
+  def ids_of(self, who: np.ndarray) -> Array:
+    """The ids of a slice on the devices, [M] i32."""
+    ids = np.concatenate([who, np.full(self._padding(who), len(self._parts))])
+    return jax.device_put(ids.astype(np.int32), self.by_client)
+
+  def parts_of(self, who: np.ndarray) -> list[np.ndarray]:
+    """For each client of a slice, the rows of the data that it owns."""
+    return [self._parts[i] for i in who] + [
+        self._parts[0][:0]] * self._padding(who)
+
+  def _patched(self, now: Slice) -> Slice:
     """Replaces clients that were fetched before their last training ended."""
     left = self._left
     if left is None:
@@ -201,7 +265,7 @@ class ClientsStreamed(Federation):
     _, to, where = np.intersect1d(now.who, left.who, return_indices=True)
     if not len(to):
       return now
-    nowhere = np.full(self._layout.padded - len(to), self._layout.padded)
+    nowhere = np.full(self.layout.padded - len(to), self.layout.padded)
     to, where = jax.device_put(
         [np.concatenate([x, nowhere]).astype(np.int32) for x in (to, where)],
         self._everywhere)
@@ -216,63 +280,3 @@ class ClientsStreamed(Federation):
     self._store.put(self._left.who, jax.tree.map(
         lambda x: x[:count], jax.device_get(self._left.clients)))
     self._stored = True
-
-
-def compile_slice(recipe: Recipe, server: ServerState, clients: ClientState,
-                  arrays: ClientArrays, ids: Array, rng: Array, *,
-                  layout: device_mesh.Layout
-                  ) -> tuple[jax.stages.Compiled, PyTree]:
-  """Compiles the round of a slice of a cohort, for arguments like these.
-
-  The program takes the arguments from `server` to `rng`, and the sums over
-  earlier slices. It consumes the buffers of `clients` and of those sums.
-
-  Args:
-    recipe: the recipe of the federation.
-    server: the server.
-    clients: the slice, and padding.
-    arrays: the images of the slice.
-    ids: the ids of the clients, [M] i32.
-    rng: the run's key.
-    layout: the layout of a slice.
-
-  Returns:
-    The program, and the shapes of the sums; () if the aggregation takes none.
-  """
-  sums: PyTree = ()
-  if recipe.in_sums:
-    sums = jax.eval_shape(
-        functools.partial(partial_sums.collect, recipe.aggregation.fn),
-        server, clients)
-  everywhere = layout.sharding(device_mesh.EVERYWHERE)
-  start = jax.tree.map(lambda x: jax.ShapeDtypeStruct(
-      x.shape, x.dtype, sharding=everywhere), sums)
-  return _jitted(recipe, layout).lower(
-      server, clients, arrays, ids, rng, start).compile(), sums
-
-
-@functools.lru_cache(maxsize=32)
-def _jitted(recipe: Recipe, layout: device_mesh.Layout) -> jax.stages.Wrapped:
-  """The round of a slice; JAX compiles it once for each set of shapes."""
-  mesh = layout.mesh
-  add = functools.partial(trees.weighted_sum,
-                          axis=device_mesh.AXIS if mesh else None)
-
-  def train(server, clients, arrays, ids, rng, sums):
-    def keep(server, seen):
-      """Keeps what the server's aggregation will need of the uploads."""
-      return partial_sums.collect(
-          recipe.aggregation.fn, server, seen, sums, add=add
-      ) if recipe.in_sums else seen
-    uploads, clients, metrics = round_program.run_part(
-        recipe, server, clients, arrays, ids, rng, aggregate=keep,
-        meshed=mesh is not None)
-    return clients, metrics, uploads
-  if mesh:
-    each, all_ = device_mesh.BY_CLIENT, device_mesh.EVERYWHERE
-    train = device_mesh.over_clients(
-        train, mesh,
-        in_specs=(all_, each, each, each, all_, all_),
-        out_specs=(each, each, all_ if recipe.in_sums else each))
-  # As in `round_program`: arguments are donated even if they are unused.
-  return jax.jit(train, donate_argnums=(1, 5), keep_unused=True)

@@ -5,6 +5,7 @@ Bytes of arrays are exact. Seconds are a model: work divided by a rate.
 measurements.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -33,6 +34,21 @@ class Sizes(NamedTuple):
   rounds: int
   checkpoints: int  # c, checkpoints that are kept
   every: int  # rounds between checkpoints
+  batch: int = 0  # bytes of the images of a step
+  # Bytes of a chunk of a client's images; 0 if they are on a device as a whole.
+  chunk: int = 0
+
+  @property
+  def chunk_steps(self) -> int:
+    """The steps of a chunk of a client's images; 0 if there are no chunks."""
+    return self.chunk and self.chunk // self.batch
+
+  @property
+  def runs(self) -> int:
+    """How often a round runs its program: once a slice, or once a chunk."""
+    if self.chunk:
+      return max(1, math.ceil(self.steps / self.chunk_steps))
+    return -(-self.share // self.at_once)
 
 
 class Rates(NamedTuple):
@@ -68,8 +84,11 @@ def program_at_least(sizes: Sizes) -> int:
 
   These are the server, the clients with their images, and, for the clients that
   train, new states and uploads. A cohort that is drawn from clients on the
-  device is copied, with its images.
+  device is copied, with its images. The program of a chunk has the state of
+  one client.
   """
+  if sizes.chunk:
+    return sizes.state + sizes.chunk
   drawn = sizes.store == 'device' and sizes.cohort < sizes.clients
   copied = sizes.at_once * (sizes.state + sizes.images) if drawn else 0
   return (sizes.server + copied + sizes.at_once * (sizes.state + sizes.upload)
@@ -81,7 +100,9 @@ def device_memory(sizes: Sizes, program: int = 0) -> Line:
   """The memory of a device while a round runs.
 
   Besides the program there is the server's first network, which is scored at
-  the end. If clients are streamed, the next ones are already on the device.
+  the end. If clients are streamed, the next ones are already on the device. If
+  images come in chunks, so is the next chunk; and the program has neither the
+  server nor the client before its training and the clients before and after it.
 
   Args:
     sizes: the federation.
@@ -91,6 +112,10 @@ def device_memory(sizes: Sizes, program: int = 0) -> Line:
   if not program:
     line = device_memory(sizes, program_at_least(sizes))
     return line._replace(how='at least, before working memory')
+  if sizes.chunk:
+    return Line('memory of a device', program + sizes.network + sizes.server
+                + sizes.upload + 3 * sizes.state + sizes.chunk,
+                "a chunk's program, O, J, U, 3 S and a chunk")
   if sizes.store == 'device':
     return Line('memory of a device', program + sizes.network,
                 "the round's program, and O")
@@ -106,13 +131,13 @@ def host_memory(sizes: Sizes) -> Line:
     # Images are stacked once; states are copied for each checkpoint.
     return Line('memory of the host', sizes.data + sizes.clients * max(
         sizes.images, sizes.state), 'all images + K max(S, D)')
-  moved = slice_ * (2 * sizes.state + sizes.images)
+  moved = slice_ * (2 * sizes.state + (2 * sizes.chunk or sizes.images))
+  how = 'n (2 S + 2 chunks)' if sizes.chunk else 'n m (2 S + D)'
   if sizes.store == 'disk':
-    return Line('memory of the host', sizes.data + moved,
-                'all images + n m (2 S + D)')
+    return Line('memory of the host', sizes.data + moved, f'all images + {how}')
   return Line('memory of the host',
               sizes.data + sizes.clients * sizes.state + moved,
-              'all images + K S + n m (2 S + D)')
+              f'all images + K S + {how}')
 
 
 def saved(sizes: Sizes) -> int:
@@ -143,8 +168,11 @@ def traffic(sizes: Sizes, *, in_sums: bool = True) -> list[Line]:
     in_sums: whether the aggregation needs only sums, so that a device sends a
       sum and not all uploads of its clients.
   """
-  n, moved = sizes.groups, 0
-  if sizes.store != 'device':
+  n, moved, come = sizes.groups, 0.0, 'M (2 S + D)'
+  if sizes.chunk:
+    moved = 2 * sizes.cohort * sizes.state + n * sizes.steps * sizes.batch
+    come = '2 M S, and the images of each step'
+  elif sizes.store != 'device':
     moved = sizes.cohort * (2 * sizes.state + sizes.images)
   if in_sums:
     slices = -(-sizes.share // sizes.at_once)
@@ -157,7 +185,7 @@ def traffic(sizes: Sizes, *, in_sums: bool = True) -> list[Line]:
       Line('from the server to clients', sizes.cohort * sizes.download, 'M V'),
       Line('from clients to the server', sizes.cohort * sizes.upload, 'M U'),
       Line('all-reduce, from each device', reduced, how),
-      Line('from the store and back', moved, 'M (2 S + D)'),
+      Line('from the store and back', moved, come),
       Line('shared batches, from each device',
            2 * (sizes.group - 1) / sizes.group * sizes.steps * sizes.network,
            '2 (g - 1) / g O a step')]

@@ -60,7 +60,7 @@ def sizes_of(recipe: Recipe, server: ServerState,
       min(at_once, share), '', trees.num_bytes(client), sent.up, sent.down,
       trees.num_bytes(server.online), trees.num_bytes(server),
       max(lengths) * image, data, batch * worked, worked, recipe.rounds,
-      recipe.checkpoint_keep, recipe.checkpoint_every)
+      recipe.checkpoint_keep, recipe.checkpoint_every, batch * image)
 
 
 def lacking(sizes: cost_model.Sizes, machine: Machine, program: int = 0, *,
@@ -118,6 +118,10 @@ def change(recipe: Recipe, sizes: cost_model.Sizes,
     found.append('set config.store to disk')
   if drawn and on_device and sizes.cohort < sizes.clients / 2:
     found.append('set config.store to host or disk')
+  if sizes.chunk > sizes.batch:
+    found.append('lower config.chunk_steps to 1')
+  elif not sizes.chunk and sizes.images > sizes.state:
+    found.append('set config.feed to chunks')
   if sizes.at_once > 1:
     if recipe.in_sums:
       found.append('set config.clients_per_device below '

@@ -7,13 +7,15 @@ import jax
 import numpy as np
 
 from fedu_jax.core.state import Online
-from fedu_jax.data.lazy_arrays import Images, Lazy
+from fedu_jax.data import lazy_arrays
+from fedu_jax.data.lazy_arrays import Images
 from fedu_jax.runtime import accelerators
 from fedu_jax.runtime import host_memory
 from fedu_jax.runtime import multihost
 from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training.engine import cost_model
 from fedu_jax.training.engine import device_mesh
+from fedu_jax.training.engine import feeding
 from fedu_jax.training.engine import memory_needs
 from fedu_jax.training.engine import round_program
 from fedu_jax.training.engine.recipe import Recipe
@@ -69,9 +71,15 @@ def choose(recipe: Recipe, online: Online, images: Images,
   sizes = memory_needs.sizes_of(
       recipe, server, client, [len(part) for part in parts],
       image=math.prod(shape) * images.dtype.itemsize,
-      data=0 if isinstance(images, Lazy) else images.nbytes,
+      data=lazy_arrays.bytes_in_memory(images),
       groups=groups, at_once=layout.padded // groups)
   here = machine(layout)
+  sizes = feeding.choose(recipe, sizes, here.device)
+  if sizes.chunk:
+    if multihost.several():
+      raise BadInput('images are fed in chunks on a single host only: set '
+                     'config.feed to whole, or start one process')
+    layout = device_mesh.layout(devices, cohort, clients_per_device=1)
   sizes = sizes._replace(store=store_of(recipe, sizes, here))
   found = Place(sizes.store, layout, sizes)
   if sizes.store == 'device':
@@ -98,7 +106,8 @@ def store_of(recipe: Recipe, sizes: cost_model.Sizes,
     raise BadInput(f'config.clients_per_device is {recipe.clients_per_device}, '
                    f'but aggregation {recipe.aggregation_name} needs a whole '
                    'cohort at once: set it to 0')
-  travels = sliced or (sampled and sizes.groups * sizes.group > 1)
+  travels = sliced or sizes.chunk > 0 or (
+      sampled and sizes.groups * sizes.group > 1)
   if recipe.store == 'device' and travels:
     raise BadInput(
         'config.store is device, but a cohort that is drawn runs on one '

@@ -56,6 +56,9 @@ class Recipe:
       devices; 0 for no limit.
     store: where clients are kept: 'device', 'host' or 'disk'; 'auto' for the
       first of these with room.
+    feed: how a client's images come to a device: 'whole', in 'chunks' of steps,
+      or 'auto', see `feeding.choose`.
+    chunk_steps: the steps of a chunk; 0 for as many as the memory has room for.
 
     checkpoint_every: rounds between checkpoints.
     checkpoint_keep: the number of checkpoints that stay.
@@ -90,6 +93,8 @@ class Recipe:
   devices_per_client: int = 1
   clients_per_device: int = 0
   store: str = 'auto'
+  feed: str = 'auto'
+  chunk_steps: int = 0
 
   checkpoint_every: int = 1
   checkpoint_keep: int = 1

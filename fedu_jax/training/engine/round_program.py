@@ -139,6 +139,11 @@ def draw_work(recipe: Recipe, arrays: ClientArrays, rng: Array, round_: Array,
       participation.arrives, dropout=recipe.dropout))(keys(_ARRIVAL))
 
 
+def training_rngs(rng: Array, round_: Array, ids: Array) -> Array:
+  """Returns the clients' keys of the training in a round, [M], by their ids."""
+  return rounds.client_rngs(jax.random.fold_in(rng, _TRAIN), round_, ids)
+
+
 def run_part(recipe: Recipe, server: ServerState, clients: ClientState,
              arrays: ClientArrays, ids: Array, rng: Array, *,
              aggregate: Callable[[ServerState, ClientState], Made],

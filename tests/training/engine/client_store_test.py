@@ -91,7 +91,8 @@ def on_device(tmp_path_factory):
 @pytest.mark.parametrize('changes', [
     {'store': 'host'}, {'store': 'disk'},
     {'store': 'host', 'clients_per_device': 2},
-    {'store': 'disk', 'clients_per_device': 1}], ids=str)
+    {'store': 'disk', 'clients_per_device': 1},
+    {'store': 'disk', 'feed': 'chunks', 'chunk_steps': 1}], ids=str)
 def test_a_store_changes_nothing(changes, on_device, tmp_path, monkeypatch):
   check_same(run(tmp_path / 'run', monkeypatch, **changes), on_device)
 
@@ -101,7 +102,7 @@ def test_a_run_in_a_store_goes_on(on_device, tmp_path, monkeypatch):
   folder = tmp_path / 'run'
   for stop, changes in enumerate((
       {'store': 'host'}, {'store': 'device'},
-      {'store': 'host', 'clients_per_device': 2}), start=1):
+      {'store': 'host', 'feed': 'chunks', 'chunk_steps': 2}), start=1):
     assert run(folder, monkeypatch, stop=stop, **changes) is None
   check_same(run(folder, monkeypatch, store='host'), on_device)
 

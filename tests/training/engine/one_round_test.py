@@ -18,6 +18,7 @@ from fedu_jax.core import trees
 from fedu_jax.core import update_rules
 from fedu_jax.core.method import Aggregation, UpdateRule
 from fedu_jax.training.engine import client_store
+from fedu_jax.training.engine import clients_in_chunks
 from fedu_jax.training.engine import clients_on_device
 from fedu_jax.training.engine import clients_streamed
 from fedu_jax.training.engine import device_mesh
@@ -64,6 +65,13 @@ def streamed(recipe, at_once, mesh=None):
       make_store=client_store.InMemory)
 
 
+def in_chunks(recipe, length=2, mesh=None, at_once=1):
+  return clients_in_chunks.ClientsInChunks(
+      start(), UNSAVED, recipe=recipe, examples=small.images(sum(SIZES)),
+      layout=device_mesh.Layout(at_once, mesh),
+      make_store=client_store.InMemory, length=length)
+
+
 def on_a_mesh():
   """A mesh of one device; its program is that of any mesh."""
   return jax.make_mesh(
@@ -77,7 +85,9 @@ WAYS = {
     'store': lambda recipe: streamed(recipe, len(SIZES)),
     'slices': lambda recipe: streamed(recipe, 2),
     'mesh': lambda recipe: on_device(recipe, on_a_mesh()),
-    'slices on a mesh': lambda recipe: streamed(recipe, 2, on_a_mesh())}
+    'slices on a mesh': lambda recipe: streamed(recipe, 2, on_a_mesh()),
+    'chunks': in_chunks,
+    'chunks on a mesh': lambda recipe: in_chunks(recipe, 2, on_a_mesh())}
 
 
 def run(federation):
@@ -107,7 +117,7 @@ def test_a_federation_runs_from_plain_python():
   np.testing.assert_allclose(after - before, moved, rtol=1e-4)
 
 
-@pytest.mark.parametrize('way', ['store', 'slices', 'mesh'])
+@pytest.mark.parametrize('way', ['store', 'slices', 'mesh', 'chunks'])
 def test_every_way_gives_the_same_bits(way):
   small.check_equal(run(WAYS[way](recipe_of())), reference())
 
@@ -127,8 +137,9 @@ def test_an_aggregation_without_sums_sees_the_whole_cohort(way):
 
 def test_a_drawn_cohort_is_the_same_from_a_store():
   changes = {'cohort': 2, 'dropout': 0.5, 'stragglers': 0.5, 'least': 0.1}
-  small.check_equal(run(streamed(recipe_of(**changes), 1)),
-                    run(on_device(recipe_of(**changes))))
+  expected = run(on_device(recipe_of(**changes)))
+  small.check_equal(run(streamed(recipe_of(**changes), 1)), expected)
+  small.check_equal(run(in_chunks(recipe_of(**changes), 1)), expected)
 
 
 @pytest.mark.parametrize('way', WAYS)
