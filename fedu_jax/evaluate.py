@@ -6,6 +6,7 @@
 
 from absl import flags
 from absl import logging
+from rich.console import Console
 
 from fedu_jax.runtime import accelerators
 from fedu_jax.runtime import cli
@@ -15,10 +16,14 @@ from fedu_jax.runtime import signals
 from fedu_jax.runtime import terminal
 from fedu_jax.runtime.errors import Ending
 from fedu_jax.training import finished_run
+from fedu_jax.training import score_encoder_file
 from fedu_jax.training import score_run
 
 _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'The folder of a run that has saved a checkpoint.')
+_FILE = flags.DEFINE_string(
+    'encoder_file', None, 'In place of --workdir: a .safetensors file that '
+    'fedu_jax.export wrote. --source names the labelled data.')
 _PROTOCOL = flags.DEFINE_string(
     'protocol', 'linear,knn', 'What to ask, separated by commas: linear[:raw], '
     'knn, knn_features, classifier, semi:<share>[:balanced], '
@@ -42,10 +47,16 @@ def main(_: list[str]) -> None:
   """Scores a run, or exits with one line that says why not."""
   logging.set_verbosity(logging.ERROR)
   signals.listen()
-  if _WORKDIR.value is None:
+  if _WORKDIR.value is None and _FILE.value is None:
     cli.refuse('--workdir is missing; for example --workdir=/tmp/run')
+  if _FILE.value is not None and (_WORKDIR.value or not _SOURCE.value):
+    cli.refuse('--encoder_file takes --source=<labelled data>, and no '
+               '--workdir')
   console = terminal.console()
   try:
+    if _FILE.value is not None:
+      _score_file(console)
+      return
     workdir = paths.workdir(str(_WORKDIR.value))
     cli.keep_compiled_programs()
     accelerators.choose('auto')
@@ -58,6 +69,17 @@ def main(_: list[str]) -> None:
     cli.see_printed(console)
   except Ending as ending:
     cli.leave(ending)
+
+
+def _score_file(console: Console) -> None:
+  cli.keep_compiled_programs()
+  accelerators.choose('auto')
+  cli.see_devices()
+  score_encoder_file.ask(
+      paths.workdir(str(_FILE.value), '--encoder_file'), str(_PROTOCOL.value),
+      source=str(_SOURCE.value), data_dir=str(_DATA_DIR.value),
+      console=console)
+  cli.see_printed(console)
 
 
 if __name__ == '__main__':

@@ -71,12 +71,12 @@ def ask(workdir: str | pathlib.Path, protocol: str, *,
       # The run has gone on meanwhile, and the network is of a later round.
       return ask(folder, protocol, encoder=encoder, data_dir=data_dir,
                  source=source, console=console)
-    _check_labels(missing, scorer, folder)
+    check_labels(missing, scorer, str(folder))
     networks = [online]
     if encoder == 'untrained':
       networks.append(scorer.fitted(online))
     for own in missing:
-      known[own.text] = _score(own, scorer, networks, encoder, console)
+      known[own.text] = score(own, scorer, networks, encoder, console)
       try:
         score_file.add(path, encoder, rounds, known, before)
         unwritten = None
@@ -84,7 +84,7 @@ def ask(workdir: str | pathlib.Path, protocol: str, *,
         unwritten = error  # the scores are still printed
   scores = {name: value for own in asked
             for name, value in known[own.text].items()}
-  _show(encoder, scores, console)
+  show(encoder, scores, console)
   if unwritten:
     raise Unsaved(
         f'{path} could not be written ({durable_files.reason(unwritten)}): '
@@ -112,8 +112,8 @@ def _newest(folder: pathlib.Path, encoder: str, data_dir: str, source: str,
       finished_run.restore, config, folder, encoder, console)
 
 
-def _check_labels(asked: Sequence[protocols.Asked], scorer: Scorer,
-                  folder: pathlib.Path) -> None:
+def check_labels(asked: Sequence[protocols.Asked], scorer: Scorer,
+                 folder: str) -> None:
   """Raises BadInput for protocols that need labels the data does not have."""
   for own in asked:
     if own.protocol.labels and not scorer.labelled:
@@ -123,8 +123,8 @@ def _check_labels(asked: Sequence[protocols.Asked], scorer: Scorer,
           'transfer:<data source>')
 
 
-def _score(own: protocols.Asked, scorer: Scorer, networks: Sequence[Online],
-           encoder: str, console: Console) -> dict[str, float]:
+def score(own: protocols.Asked, scorer: Scorer, networks: Sequence[Online],
+          encoder: str, console: Console) -> dict[str, float]:
   """Runs one protocol; the best score of several networks counts."""
   if own.protocol.score is protocols.transfer:
     sources.import_reader(own.choice)
@@ -133,7 +133,8 @@ def _score(own: protocols.Asked, scorer: Scorer, networks: Sequence[Online],
                  for network in networks])
 
 
-def _show(encoder: str, scores: dict[str, float], console: Console) -> None:
+def show(encoder: str, scores: dict[str, float], console: Console) -> None:
+  """Prints the scores of an encoder."""
   console.print(score_tables.of_one_encoder(encoder, scores))
   if unsound := score_tables.unsound_line({encoder: scores}):
     terminal.say(console, unsound)

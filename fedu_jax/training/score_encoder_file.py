@@ -1,0 +1,89 @@
+"""Scores an exported encoder on labelled data, as a run's encoder is scored."""
+
+from collections.abc import Mapping
+import pathlib
+from typing import Any
+
+from rich.console import Console
+
+from fedu_jax.core.state import Online, Variables
+from fedu_jax.encoders import weights_file
+from fedu_jax.evaluation import protocols
+from fedu_jax.runtime import host_memory
+from fedu_jax.runtime import prng
+from fedu_jax.runtime.errors import BadInput
+from fedu_jax.training import prepare
+from fedu_jax.training import score_run
+from fedu_jax.training.config import checks
+from fedu_jax.training.config import config_dict
+from fedu_jax.training.config.config_dict import Config
+from fedu_jax.training.config.fields import FIELDS
+
+# The sections of a file's config that count. Others could name functions to
+# import, and a file must not.
+_SECTIONS = 'data.', 'evaluation.', 'view.', 'model.'
+
+
+@host_memory.watched('end other programs, or ask for fewer protocols')
+@prng.fixed()
+def ask(path: pathlib.Path, protocol: str, *, source: str, data_dir: str,
+        console: Console) -> dict[str, float]:
+  """Scores an encoder file by several protocols, and prints the scores.
+
+  The settings are those of the file's run, so that the same data gives the
+  scores of the run.
+
+  Args:
+    path: a file that `fedu_jax.export` wrote.
+    protocol: the protocols, as `protocols.parse` reads them.
+    source: the labelled data, as config.data.source.
+    data_dir: the folder of TFDS's data sets; '' for TFDS's default.
+    console: the console to print on.
+
+  Returns:
+    The scores by name.
+
+  Raises:
+    BadInput: the file or the data cannot be read, or a protocol fails.
+  """
+  asked = protocols.parse(protocol)
+  encoder = weights_file.load(path)
+  about = encoder.about
+  for own in asked:
+    if own.text.partition(':')[0] == 'classifier':
+      raise BadInput('protocol classifier needs the predictor, which no '
+                     'exported file has: choose linear')
+    if own.text == 'knn' and not about.projector and (
+        about.model.get('projector_layers')):
+      raise BadInput(f"protocol knn is on the projector's output, and {path} "
+                     'has no projector: choose knn_features, or export with '
+                     '--projector')
+  config = _config(about.config, source, data_dir)
+  nets = weights_file.network(
+      {**about.model, 'dtype': config.model.dtype}, projector=about.projector)
+  scorer = prepare.scorer_of(config, nets, prepare.data_of(
+      config, console=console))
+  score_run.check_labels(asked, scorer, source)
+  networks = [Online(encoder.variables, Variables({}, {}))]
+  if about.encoder == 'untrained':
+    networks.append(scorer.fitted(networks[0]))
+  scores: dict[str, float] = {}
+  for own in asked:
+    scores |= score_run.score(own, scorer, networks, about.encoder, console)
+  score_run.show(path.name, scores, console)
+  return scores
+
+
+def _config(saved: Mapping[str, Any], source: str, data_dir: str) -> Config:
+  """The config by which a file's encoder is scored on some data."""
+  flat = {name: field.default for name, field in FIELDS.items()} | {
+      name: x for name, x in checks.complete(dict(saved)).items()
+      if name in FIELDS and (name == 'seed' or name.startswith(_SECTIONS))}
+  config = config_dict.from_flat(flat | checks.PLACES | {
+      'data.dir': data_dir, 'data.source': source, 'data.leave_out': ''})
+  if 'data.test' in FIELDS:
+    config.data.test = ''
+  for name, value in checks.flatten(config).items():
+    if name in FIELDS and (wanted := FIELDS[name].check(value)):
+      raise BadInput(f'{name} is {value!r}; it must be {wanted}')
+  return config

@@ -1,0 +1,37 @@
+"""An exported encoder has the scores of its run, to the bit."""
+
+import pytest
+from rich.console import Console
+
+from configs import smoke
+import fedu_jax
+from fedu_jax.encoders import weights_file
+from fedu_jax.runtime.errors import BadInput
+from fedu_jax.training import prepare
+from fedu_jax.training import score_encoder_file
+from fedu_jax.training import score_run
+from fedu_jax.training.config import binding
+from tests.helpers import saved_run
+
+QUIET = Console(quiet=True)
+
+
+def test_scores_are_the_run_s(tmp_path):
+  run = saved_run.make(tmp_path / 'run', data__source='digits',
+                       partition__name='iid', data__image_size=0)
+  config = smoke.get_config()
+  nets = binding.bind(config, 'model')()
+  scorer = prepare.scorer_of(config, nets, prepare.data_of(config))
+  online = saved_run.network(config)
+  for projector, protocol in ((False, 'linear,knn_features'),
+                              (True, 'linear,knn')):
+    path = tmp_path / f'{projector}.safetensors'
+    path.write_bytes(weights_file.to_bytes(
+        fedu_jax.load(run, projector=projector)))
+    want = score_run.ask(run, protocol, console=QUIET,
+                         trained=(3, lambda: (scorer, online)))
+    assert score_encoder_file.ask(path, protocol, source='digits', data_dir='',
+                                  console=QUIET) == want
+  with pytest.raises(BadInput, match='knn_features, or export with --proj'):
+    score_encoder_file.ask(tmp_path / 'False.safetensors', 'knn',
+                           source='digits', data_dir='', console=QUIET)
