@@ -7,14 +7,19 @@ A killed process goes on when it is started again in the same way. Import
 nothing from here: `fedu_jax.embed` is also the name of a function.
 """
 
+import pathlib
+
 from absl import flags
 from absl import logging
+from rich.console import Console
 
 from fedu_jax.data import reading_progress
 from fedu_jax.encoders import embedding
 from fedu_jax.encoders import embedding_files
+from fedu_jax.encoders import embedding_report
 from fedu_jax.encoders import export_file
 from fedu_jax.encoders import image_rows
+from fedu_jax.encoders import report_page
 from fedu_jax.encoders.encoder import Encoder
 from fedu_jax.runtime import accelerators
 from fedu_jax.runtime import cli
@@ -23,7 +28,7 @@ from fedu_jax.runtime import host_memory
 from fedu_jax.runtime import paths
 from fedu_jax.runtime import signals
 from fedu_jax.runtime import terminal
-from fedu_jax.runtime.errors import Ending, Unsaved
+from fedu_jax.runtime.errors import BadInput, Ending, Unsaved
 from fedu_jax.training import saved_encoder
 
 _WORKDIR = flags.DEFINE_string(
@@ -46,6 +51,10 @@ _PROJECTOR = flags.DEFINE_bool(
 _DEPTH = flags.DEFINE_integer(
     'depth', 0, 'The bits of images of more than 8 bits, if their files do not '
     "say; 0 for the run's data.depth.", lower_bound=0, upper_bound=16)
+_REPORT = flags.DEFINE_string(
+    'report', None, 'Also writes a page to look at: an HTML file with a map, '
+    'neighbours, near-duplicates and outliers. If the file of --to exists, its '
+    'rows are shown.')
 _DATA_DIR = flags.DEFINE_string(
     'data_dir', '', "The folder of TFDS's data sets; if not given, TFDS's own "
     'choice: $TFDS_DATA_DIR or ~/tensorflow_datasets.')
@@ -69,7 +78,10 @@ def main(_: list[str]) -> None:
   try:
     path = paths.workdir(str(_TO.value), '--to')
     embedding_files.writer(path)  # refuses other names, before anything is read
-    export_file.check_free(path)
+    page = _page()
+    shown_only = page is not None and path.exists()
+    if not shown_only:
+      export_file.check_free(path)
     cli.keep_compiled_programs()
     accelerators.choose('auto')
     cli.see_devices()
@@ -79,22 +91,45 @@ def main(_: list[str]) -> None:
       rows = image_rows.of(str(_IMAGES.value), encoder.about,
                            str(_DATA_DIR.value))
       try:
-        with reading_progress.shown(console) as progress:
-          count, skipped = embedding.embed(
-              encoder, rows, path, progress,
-              lambda text: terminal.say(console, text))
+        if not shown_only:
+          _embed(encoder, rows, path, console)
+        if page is not None:
+          with console.status('drawing the page'):
+            count = embedding_report.write(page, path, rows)
+          terminal.say(console, f'{page}: {count:,} images')
       except OSError as error:
         raise Unsaved(
-            f'{path} could not be written ({durable_files.reason(error)}): '
-            f'{durable_files.advice(error)}, and start again; what is '
-            'embedded stays') from error
-    terminal.say(console, f'{path}: {count:,} images, '
-                 f'{encoder.about.features} features each' + (
-                     f'; {skipped:,} cannot be read, see '
-                     f'{path.name}.skipped.json' if skipped else ''))
+            f'{error.filename or path} could not be written '
+            f'({durable_files.reason(error)}): {durable_files.advice(error)}, '
+            'and start again; what is embedded stays') from error
     cli.see_printed(console)
   except Ending as ending:
     cli.leave(ending)
+
+
+def _page() -> pathlib.Path | None:
+  """The page that the flags name; refused before anything is read."""
+  if _REPORT.value is None:
+    return None
+  page = paths.workdir(str(_REPORT.value), '--report')
+  if page.suffix != '.html':
+    raise BadInput(f'--report is {page}: its name must end in .html')
+  export_file.check_free(page, '--report')
+  report_page.template()  # says now that jinja2 is missing
+  return page
+
+
+def _embed(encoder: Encoder, rows: image_rows.Rows, path: pathlib.Path,
+           console: Console) -> None:
+  """Writes the file of embeddings, and says how many rows it has."""
+  with reading_progress.shown(console) as progress:
+    count, skipped = embedding.embed(
+        encoder, rows, path, progress,
+        lambda text: terminal.say(console, text))
+  terminal.say(console, f'{path}: {count:,} images, '
+               f'{encoder.about.features} features each' + (
+                   f'; {skipped:,} cannot be read, see '
+                   f'{path.name}.skipped.json' if skipped else ''))
 
 
 def _encoder() -> Encoder:

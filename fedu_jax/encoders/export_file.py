@@ -40,13 +40,13 @@ def writer(path: pathlib.Path) -> Callable[[Encoder], bytes]:
   return made
 
 
-def check_free(path: pathlib.Path) -> None:
+def check_free(path: pathlib.Path, flag: str = '--to') -> None:
   """Raises BadInput if a file exists, or has no folder to be written to."""
   if path.exists():
-    raise BadInput(f'{path} exists: remove it, or choose another --to')
+    raise BadInput(f'{path} exists: remove it, or choose another {flag}')
   if not path.parent.is_dir():
     raise BadInput(f'there is no folder {path.parent}: make it, or choose '
-                   'another --to')
+                   f'another {flag}')
 
 
 def write(path: pathlib.Path, encoder: Encoder,

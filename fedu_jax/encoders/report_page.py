@@ -64,18 +64,10 @@ def write(path: pathlib.Path, shown: Shown,
   """
   if not len(shown.names):
     raise BadInput('--report shows images, and there is none')
-  try:
-    import jinja2
-  except ImportError as error:
-    raise BadInput("--report needs jinja2: pip install 'fedu_jax[embed]'"
-                   ) from error
-  environment = jinja2.Environment(
-      loader=jinja2.PackageLoader('fedu_jax.encoders', ''), autoescape=True,
-      trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
   found = neighbours.nearest(shown.features, _NEAREST)
   queries = np.unique(np.linspace(0, len(shown.names) - 1, _QUERIES
                                   ).astype(int))
-  text = environment.get_template('report_page.html.jinja').render(
+  text = template().render(
       title=shown.title, note=shown.note, names=list(shown.names), tile=TILE,
       across=_ACROSS, sheets=list(_sheets(len(shown.names), thumbnails)),
       duplicate=neighbours.DUPLICATE,
@@ -90,6 +82,23 @@ def write(path: pathlib.Path, shown: Shown,
             'groups': {name: _group(values)
                        for name, values in shown.groups.items()}})
   durable_files.write(path, text.encode())
+
+
+def template() -> Any:
+  """Returns the page's template, which escapes all text.
+
+  Raises:
+    BadInput: jinja2 is not installed.
+  """
+  try:
+    import jinja2
+  except ImportError as error:
+    raise BadInput("--report needs jinja2: pip install 'fedu_jax[embed]'"
+                   ) from error
+  return jinja2.Environment(
+      loader=jinja2.PackageLoader('fedu_jax.encoders', ''), autoescape=True,
+      trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+  ).get_template('report_page.html.jinja')
 
 
 def _positions(features: np.ndarray) -> np.ndarray:
