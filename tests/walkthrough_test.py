@@ -8,6 +8,8 @@ import subprocess
 import sys
 
 import numpy as np
+from PIL import Image
+from PIL import ImageOps
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -33,15 +35,31 @@ def place(tmp_path_factory):
   """The reader's folder after all blocks, and what each block printed."""
   pytest.importorskip('timm')
   folder = tmp_path_factory.mktemp('walkthrough')
-  printed = [execute(kind, code, folder) for kind, code in BLOCKS
-             if not code.startswith('pip ')]
+  (_, folders), *others = [block for block in BLOCKS
+                           if not block[1].startswith('pip ')]
+  execute('python', folders, folder)
+  add_odd_files(folder / 'images/south')
+  printed = [execute(kind, code, folder) for kind, code in others]
   return folder, '\n'.join(printed)
+
+
+def add_odd_files(site):
+  """Adds what real sites have: three images of other kinds, and no image."""
+  from sklearn.datasets import load_sample_images
+  colours = load_sample_images().images[0]  # [427, 640, 3]
+  Image.fromarray(colours).convert('CMYK').save(site / 'print.jpg')
+  Image.fromarray(colours.sum(2, dtype=np.uint16) * 85).save(
+      site / 'microscope.png')
+  frames = [Image.fromarray(colours[i:i + 300]) for i in (0, 50)]
+  frames[0].save(site / 'moving.gif', save_all=True, append_images=frames[1:])
+  (site / 'notes.txt').write_text('from the camera')
+  (site / '.DS_Store').write_bytes(b'Bud1')
 
 
 def test_the_damaged_file_is_named(place):
   folder, printed = place
   assert 'damaged.jpg' in (folder / 'run/skipped.json').read_text()
-  assert '60 of 61' in printed
+  assert 'read 63 of 66 files' in printed
 
 
 def test_the_run_is_scored_on_the_labelled_folder(place):
@@ -57,7 +75,7 @@ def test_embeddings_have_a_row_for_each_file(place):
   table = parquet.read_table(folder / 'embeddings.parquet').to_pydict()
   names = next(values for values in table.values()
                if isinstance(values[0], str))
-  assert len(names) == len(set(names)) == 60
+  assert len(names) == len(set(names)) == 63
   assert 'south/camera 2/003.jpg' in names
   page = (folder / 'page.html').read_text()
   assert 'south/camera 2/003.jpg' in page and 'Near-duplicates' in page
@@ -66,8 +84,6 @@ def test_embeddings_have_a_row_for_each_file(place):
 def test_other_programs_give_the_same_features(place):
   """ONNX Runtime on pixels, beside the PyTorch of the page."""
   runtime = pytest.importorskip('onnxruntime')
-  from PIL import Image, ImageOps
-
   import fedu_jax
   folder, _ = place
   files = sorted((folder / 'images').rglob('0*.jpg'))[:5]
