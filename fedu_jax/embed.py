@@ -50,7 +50,8 @@ _PROJECTOR = flags.DEFINE_bool(
     'those below it.')
 _DEPTH = flags.DEFINE_integer(
     'depth', 0, 'The bits of images of more than 8 bits, if their files do not '
-    "say; 0 for the run's data.depth.", lower_bound=0, upper_bound=16)
+    "say; 0 for the run's data.depth, or for as many as a folder's largest "
+    'value needs.', lower_bound=0, upper_bound=16)
 _REPORT = flags.DEFINE_string(
     'report', None, 'Also writes a page to look at: an HTML file with a map, '
     'neighbours, near-duplicates and outliers. If the file of --to exists, its '

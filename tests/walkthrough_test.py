@@ -8,8 +8,7 @@ import subprocess
 import sys
 
 import numpy as np
-from PIL import Image
-from PIL import ImageOps
+from PIL import Image, ImageOps
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -1,8 +1,10 @@
 """The images to embed: files of a folder in any layout, or a data source."""
 
 from collections.abc import Callable, Iterator, Sequence
+import functools
 import os
 import pathlib
+import threading
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,14 +78,18 @@ def _of_folder(root: pathlib.Path, about: About) -> Rows:
     raise BadInput(f'{root} has no images, at any depth')
   names = [reading_report.shown(os.path.relpath(x, root)) for x in paths]
 
+  clients = [x.partition('/')[0] if '/' in x else '' for x in names]
+  bits_of = _depths(paths, clients, how)
+
   def decoded(row: int) -> np.ndarray | str:
+    path = pathlib.Path(paths[row])
     try:
-      return image_files.decode(pathlib.Path(paths[row]), how).pixels
+      try:
+        return image_files.decode(path, how).pixels
+      except Undeclared:
+        return image_files.decode(path, how, bits_of(clients[row])).pixels
     except Unreadable as error:
       return str(error)
-    except Undeclared:
-      return ('more than 8 bits, and neither the file nor the run says how '
-              'many: set --depth')
 
   def read(rows: range) -> Iterator[np.ndarray | str]:
     for _, result in decoding_threads.in_order(
@@ -93,8 +99,35 @@ def _of_folder(root: pathlib.Path, about: About) -> Rows:
     state = decoded_cache.state_of(map(pathlib.Path, paths))
   except OSError as error:
     raise reading_report.unreadable(error.filename, error) from error
-  clients = [x.partition('/')[0] if '/' in x else '' for x in names]
   return Rows(names, clients, np.full(len(names), -1), state, read)
+
+
+def _depths(paths: Sequence[str], clients: Sequence[str],
+            how: image_files.How) -> Callable[[str], int]:
+  """Returns a function that finds the depth of a client's deep images.
+
+  As in training, it is the smallest number of bits that holds their largest
+  value. All images of the client are decoded for it, once.
+  """
+  lock = threading.Lock()
+
+  @functools.cache
+  def most(client: str) -> int:
+    found = 8
+    for path, owner in zip(paths, clients):
+      if owner == client and found < 16:
+        try:
+          image_files.decode(pathlib.Path(path), how)
+        except Undeclared as error:
+          found = max(found, error.most.bit_length())
+        except Unreadable:
+          pass
+    return found
+
+  def bits(client: str) -> int:
+    with lock:
+      return most(client)
+  return bits
 
 
 def _walk(folder: str | pathlib.Path) -> Iterator[str]:

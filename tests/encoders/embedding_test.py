@@ -156,3 +156,14 @@ def test_deep_images_need_a_depth(encoder, tmp_path):
   assert 'set --depth' in next(rows.read(range(1)))
   rows = image_rows.of(str(tmp_path), encoder.with_depth(12).about)
   assert next(rows.read(range(1)))[0, 0, 0] == 4000 >> 4
+
+
+def test_deep_images_of_a_folder_share_a_depth(encoder, tmp_path):
+  """The largest value of 12 bits sets it, so that a dark image stays dark."""
+  for name, value in ('bright', 4095), ('dark', 1000):
+    (tmp_path / 'site').mkdir(exist_ok=True)
+    Image.fromarray(np.full((9, 9), value, np.uint16)).save(
+        tmp_path / 'site' / f'{name}.png')
+  rows = image_rows.of(str(tmp_path), encoder.about)
+  bright, dark = rows.read(range(2))
+  assert (bright == 255).all() and (dark == 1000 >> 4).all()
