@@ -48,17 +48,25 @@ from fedu_jax.runtime.errors import BadInput as BadInput
 
 
 def load(workdir_or_file: 'str | os.PathLike[str]', *,
-         encoder: str = 'federation', projector: bool = False) -> Encoder:
+         encoder: str = 'federation', projector: bool = False,
+         network: str = '', image_size: int = 0, normalise: str = ''
+         ) -> Encoder:
   """Loads an encoder, to call on images of any size.
 
   The images of the run are not needed.
 
   Args:
-    workdir_or_file: the folder of a run, or a file that `fedu_jax.export`
-      wrote.
+    workdir_or_file: the folder of a run, a file that `fedu_jax.export` wrote,
+      or a safetensors file with weights by torchvision's or timm's names.
     encoder: of a run: 'federation', 'untrained', or 'alone0' and so on.
     projector: of a run: whether features are the projector's output, and not
       those below it. A file has one of them.
+    network: of weights that `fedu_jax.export` did not write: a name of
+      `networks.NETWORKS`, such as 'resnet18'. The shapes of the weights say the
+      stem, the width and the patch.
+    image_size: of such weights: the pixels of an image's side; 0 for 224, or
+      for those of a ViT's position embeddings.
+    normalise: of such weights: 'none', or 'imagenet', which '' stands for.
 
   Returns:
     The encoder. It computes in full float32.
@@ -67,6 +75,8 @@ def load(workdir_or_file: 'str | os.PathLike[str]', *,
     BadInput: there is no such encoder, or it is damaged.
   """
   # Training's libraries take a second to import, and nothing else needs them.
+  from fedu_jax.encoders.named_network import Named
   from fedu_jax.training import saved_encoder
   return saved_encoder.load(os.fspath(workdir_or_file), encoder=encoder,
-                            projector=projector)
+                            projector=projector,
+                            named=Named(network, image_size, normalise))

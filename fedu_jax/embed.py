@@ -29,13 +29,14 @@ from fedu_jax.runtime import paths
 from fedu_jax.runtime import signals
 from fedu_jax.runtime import terminal
 from fedu_jax.runtime.errors import BadInput, Ending, Unsaved
+from fedu_jax.training import named_flags
 from fedu_jax.training import saved_encoder
 
 _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'The folder of a run that has saved a checkpoint.')
 _FILE = flags.DEFINE_string(
     'encoder_file', None, 'In place of --workdir: a .safetensors file that '
-    'fedu_jax.export wrote.')
+    'fedu_jax.export wrote, or another one together with --network.')
 _IMAGES = flags.DEFINE_string(
     'images', None, 'A folder of image files in any layout, an npz file, or a '
     'data source such as tfds:cifar10.')
@@ -137,7 +138,8 @@ def _encoder() -> Encoder:
   """Loads the encoder that the flags name."""
   named = str(_FILE.value if _WORKDIR.value is None else _WORKDIR.value)
   encoder = saved_encoder.load(named, encoder=str(_ENCODER.value),
-                               projector=bool(_PROJECTOR.value))
+                               projector=bool(_PROJECTOR.value),
+                               named=named_flags.chosen())
   return encoder.with_depth(_DEPTH.value) if _DEPTH.value else encoder
 
 

@@ -16,6 +16,7 @@ from fedu_jax.runtime import signals
 from fedu_jax.runtime import terminal
 from fedu_jax.runtime.errors import Ending
 from fedu_jax.training import finished_run
+from fedu_jax.training import named_flags
 from fedu_jax.training import score_encoder_file
 from fedu_jax.training import score_run
 
@@ -23,7 +24,8 @@ _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'The folder of a run that has saved a checkpoint.')
 _FILE = flags.DEFINE_string(
     'encoder_file', None, 'In place of --workdir: a .safetensors file that '
-    'fedu_jax.export wrote. --source names the labelled data.')
+    'fedu_jax.export wrote, or another one together with --network. --source '
+    'names the labelled data.')
 _PROTOCOL = flags.DEFINE_string(
     'protocol', 'linear,knn', 'What to ask, separated by commas: linear[:raw], '
     'knn, knn_features, classifier, semi:<share>[:balanced], '
@@ -52,6 +54,9 @@ def main(_: list[str]) -> None:
   if _FILE.value is not None and (_WORKDIR.value or not _SOURCE.value):
     cli.refuse('--encoder_file takes --source=<labelled data>, and no '
                '--workdir')
+  if _FILE.value is None and any(named_flags.chosen()):
+    cli.refuse('--network, --image_size and --normalise are for '
+               '--encoder_file: the run says them itself')
   console = terminal.console()
   try:
     if _FILE.value is not None:
@@ -78,7 +83,7 @@ def _score_file(console: Console) -> None:
   score_encoder_file.ask(
       paths.workdir(str(_FILE.value), '--encoder_file'), str(_PROTOCOL.value),
       source=str(_SOURCE.value), data_dir=str(_DATA_DIR.value),
-      console=console)
+      named=named_flags.chosen(), console=console)
   cli.see_printed(console)
 
 

@@ -17,12 +17,17 @@ from safetensors import numpy as safetensors_numpy
 
 from fedu_jax.core.state import Variables
 from fedu_jax.encoders import about as about_lib
+from fedu_jax.encoders import named_network
 from fedu_jax.encoders.about import About
+from fedu_jax.encoders.encoder import embedded
 from fedu_jax.encoders.encoder import Encoder
+from fedu_jax.encoders.named_network import Named
 from fedu_jax.models import networks
 from fedu_jax.models import torch_names
 from fedu_jax.runtime.errors import BadInput
 
+# The dtypes that are read, by the format's names. A count of batches is I64.
+_DTYPES = 'F64', 'F32', 'F16', 'BF16', 'I64', 'I32'
 _OURS = 'fedu_jax'  # the name of the record in a file's metadata
 
 
@@ -44,37 +49,47 @@ def to_bytes(encoder: Encoder) -> bytes:
       {'format': 'pt', _OURS: about_lib.to_json(about)})
 
 
-def load(path: pathlib.Path) -> Encoder:
-  """Reads an encoder that `to_bytes` made.
+def load(path: pathlib.Path, named: Named = Named()) -> Encoder:
+  """Reads an encoder that `to_bytes` made, or one of torchvision or timm.
+
+  Args:
+    path: the file.
+    named: what the user says of a file that has no record of ours.
 
   Raises:
-    BadInput: the file is missing, damaged, or not one of ours.
+    BadInput: the file is missing, damaged, or of another network.
   """
   arrays, record = read(path)
+  if record is not None and named != Named():
+    raise BadInput(f'{path} says its network and its images itself: leave out '
+                   '--network, --image_size and --normalise')
   if record is None:
-    raise BadInput(
-        f'{path} was not exported by fedu_jax, so that its network is not '
-        'known: name it with --network, or convert a run with fedu_jax.export')
+    record = named_network.about(path, arrays, named)
+    arrays = named_network.backbone(arrays)
   nets = network(record.model, projector=record.projector)
-  return Encoder(nets.encoder, weights(path, arrays, nets, record.shape),
-                 record)
+  variables = weights(path, arrays, nets, record.shape)
+  if not record.features:
+    features = jax.eval_shape(lambda: embedded(
+        jnp.zeros((1, *record.shape), jnp.uint8), variables,
+        module=nets.encoder, projector=False))
+    record = record._replace(features=features.shape[-1])
+  return Encoder(nets.encoder, variables, record)
 
 
 def read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], About | None]:
   """Reads the arrays of a safetensors file, and our record if it has one.
 
+  Arrays of float16 and bfloat16 are converted to float32.
+
   Raises:
     BadInput: the file is missing, damaged, or of another kind.
   """
-  if path.suffix in ('.pth', '.pt', '.bin', '.ckpt', '.pkl'):
-    raise BadInput(
-        f'{path} is a pickle, which may run any program when it is read: '
-        'convert it in PyTorch, by safetensors.torch.save_file(state_dict, '
-        "'encoder.safetensors')")
+  if path.suffix in torch_names.PICKLES:
+    raise BadInput(f'{path} is no .safetensors file: {torch_names.CONVERT}')
   try:
     with safetensors.safe_open(path, framework='numpy') as file:
       metadata: dict[str, str] = file.metadata() or {}
-      arrays = {name: file.get_tensor(name) for name in file.keys()}
+      arrays = {name: _array(path, file, name) for name in file.keys()}
   except FileNotFoundError as error:
     raise BadInput(f'there is no file {path}') from error
   except (OSError, TypeError, safetensors.SafetensorError) as error:
@@ -82,6 +97,16 @@ def read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], About | None]:
                    'it here again') from error
   record = metadata.get(_OURS)
   return arrays, record and about_lib.from_json(record, str(path)) or None
+
+
+def _array(path: pathlib.Path, file: Any, name: str) -> np.ndarray:
+  """Reads an array; numbers of 16 bits become float32."""
+  dtype = file.get_slice(name).get_dtype()
+  if dtype not in _DTYPES:
+    raise BadInput(f'{path} has {name} as {dtype}, which is not read: save it '
+                   'as float32')
+  array: np.ndarray = file.get_tensor(name)
+  return array.astype(np.float32) if dtype in ('F16', 'BF16') else array
 
 
 def network(model: Mapping[str, Any], *, projector: bool) -> networks.Nets:

@@ -27,7 +27,8 @@ from fedu_jax.models.resnet import ResNet
 from fedu_jax.models.vit import ViT
 
 PATCHES = {'cifar': 4, 'imagenet': 16}  # stem -> the patch of a ViT, if unset
-TRANSFORMERS = ('vit_tiny', 'vit_small')  # names of NETWORKS
+HEADS = {'vit_tiny': 3, 'vit_small': 6}  # names of NETWORKS -> heads
+TRANSFORMERS = tuple(HEADS)
 _DEPTH = 12  # the blocks of a ViT
 
 
@@ -152,7 +153,7 @@ def vit_tiny(*, width: int = 64, hidden: int = 4096, features: int = 2048,
     normalise: as in `resnet18`.
     patch: the pixels of a patch's side; 0 for those of the stem.
   """
-  return _vit(3, **locals())
+  return _vit(HEADS['vit_tiny'], **locals())
 
 
 def vit_small(*, width: int = 64, hidden: int = 4096, features: int = 2048,
@@ -160,7 +161,7 @@ def vit_small(*, width: int = 64, hidden: int = 4096, features: int = 2048,
               dtype: str | None = None, stem: str = 'cifar',
               normalise: str = 'none', patch: int = 0) -> Nets:
   """Builds a ViT-Small: 6 heads, else as `vit_tiny`."""
-  return _vit(6, **locals())
+  return _vit(HEADS['vit_small'], **locals())
 
 
 def _vit(heads: int, *, width: int, dtype: str | None, stem: str,

@@ -17,6 +17,13 @@ import numpy as np
 from fedu_jax.core import trees
 from fedu_jax.core.state import Variables
 
+# Endings of pickles, which may run any program when they are read; and how to
+# convert one in PyTorch.
+PICKLES = '.pth', '.pt', '.bin', '.ckpt', '.pkl'
+CONVERT = ('a pickle may run any program when it is read. Convert it in '
+           'PyTorch: state = torch.load(FILE, weights_only=True); '
+           "safetensors.torch.save_file(state, 'start.safetensors')")
+_CLASSIFIERS = 'fc', 'head'  # of torchvision, and of timm
 # What PyTorch's BatchNorm counts. Only an average without momentum uses it.
 _COUNT = 'num_batches_tracked'
 _LEAVES = {'kernel': 'weight', 'scale': 'weight', 'mean': 'running_mean',
@@ -101,6 +108,11 @@ def differences(arrays: Mapping[str, np.ndarray], like: Variables) -> str:
       f'{len(keys)} {what}, such as {keys[0]}' for what, keys in (
           ('missing', missing), ('unexpected', unexpected),
           ('of another shape', others)) if keys)
+
+
+def is_classifier(key: str) -> bool:
+  """Whether a weight is of torchvision's or timm's classifier, by its key."""
+  return key.partition('.')[0] in _CLASSIFIERS
 
 
 def _names(variables: Variables) -> list[_Name]:

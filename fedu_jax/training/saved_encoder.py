@@ -16,6 +16,7 @@ from fedu_jax.encoders import weights_file
 from fedu_jax.encoders.about import About
 from fedu_jax.encoders.encoder import embedded
 from fedu_jax.encoders.encoder import Encoder
+from fedu_jax.encoders.named_network import Named
 from fedu_jax.models import networks
 from fedu_jax.runtime import json_files
 from fedu_jax.runtime import paths
@@ -32,17 +33,18 @@ from fedu_jax.training.config.config_dict import Config
 
 
 def load(workdir_or_file: str | pathlib.Path, *, encoder: str = 'federation',
-         projector: bool = False) -> Encoder:
+         projector: bool = False, named: Named = Named()) -> Encoder:
   """Loads an encoder, to call on images.
 
   The images of the run are not needed.
 
   Args:
     workdir_or_file: the folder of a run, or a file that `fedu_jax.export`
-      wrote.
+      wrote, or one with weights of torchvision or timm.
     encoder: of a run: 'federation', 'untrained', or 'alone0' and so on.
     projector: of a run: whether features are the projector's output, and not
       those below it. A file has one of them.
+    named: of a file of torchvision or timm: its network.
 
   Returns:
     The encoder.
@@ -52,15 +54,19 @@ def load(workdir_or_file: str | pathlib.Path, *, encoder: str = 'federation',
   """
   path = paths.workdir(str(workdir_or_file), 'the workdir or file')
   if path.suffix == '.safetensors' or path.is_file():
-    return _of_file(path, encoder, projector)
+    return _of_file(path, encoder, projector, named)
+  if named != Named():
+    raise BadInput(f'the run in {path} says its network itself: leave out '
+                   '--network, --image_size and --normalise')
   return of_run(path, encoder=encoder, projector=projector)
 
 
-def _of_file(path: pathlib.Path, encoder: str, projector: bool) -> Encoder:
-  found = weights_file.load(path)
+def _of_file(path: pathlib.Path, encoder: str, projector: bool,
+             named: Named) -> Encoder:
+  found = weights_file.load(path, named)
   if projector and not found.about.projector:
-    raise BadInput(f'{path} was exported without its projector: export it with '
-                   '--projector')
+    raise BadInput(f'{path} is without a projector: leave out --projector, or '
+                   'export with it')
   if encoder not in ('federation', found.about.encoder):
     raise BadInput(f'{path} holds the encoder {found.about.encoder}, not '
                    f'{encoder}')

@@ -8,6 +8,8 @@ from rich.console import Console
 
 from fedu_jax.core.state import Online, Variables
 from fedu_jax.encoders import weights_file
+from fedu_jax.encoders.about import About
+from fedu_jax.encoders.named_network import Named
 from fedu_jax.evaluation import protocols
 from fedu_jax.runtime import host_memory
 from fedu_jax.runtime import prng
@@ -27,18 +29,19 @@ _SECTIONS = 'data.', 'evaluation.', 'view.', 'model.'
 @host_memory.watched('end other programs, or ask for fewer protocols')
 @prng.fixed()
 def ask(path: pathlib.Path, protocol: str, *, source: str, data_dir: str,
-        console: Console) -> dict[str, float]:
+        console: Console, named: Named = Named()) -> dict[str, float]:
   """Scores an encoder file by several protocols, and prints the scores.
 
   The settings are those of the file's run, so that the same data gives the
-  scores of the run.
+  scores of the run. A file without a run has the settings' defaults.
 
   Args:
-    path: a file that `fedu_jax.export` wrote.
+    path: a file that `fedu_jax.export` wrote, or one of torchvision or timm.
     protocol: the protocols, as `protocols.parse` reads them.
     source: the labelled data, as config.data.source.
     data_dir: the folder of TFDS's data sets; '' for TFDS's default.
     console: the console to print on.
+    named: of a file of torchvision or timm: its network.
 
   Returns:
     The scores by name.
@@ -47,18 +50,19 @@ def ask(path: pathlib.Path, protocol: str, *, source: str, data_dir: str,
     BadInput: the file or the data cannot be read, or a protocol fails.
   """
   asked = protocols.parse(protocol)
-  encoder = weights_file.load(path)
+  encoder = weights_file.load(path, named)
   about = encoder.about
   for own in asked:
     if own.text.partition(':')[0] == 'classifier':
       raise BadInput('protocol classifier needs the predictor, which no '
-                     'exported file has: choose linear')
+                     'file of an encoder has: choose linear')
     if own.text == 'knn' and not about.projector and (
         about.model.get('projector_layers')):
       raise BadInput(f"protocol knn is on the projector's output, and {path} "
                      'has no projector: choose knn_features, or export with '
                      '--projector')
-  config = _config(about.config, source, data_dir)
+  config = _config(checks.complete(dict(about.config)) if about.config else
+                   _config_of(about), source, data_dir)
   nets = weights_file.network(
       {**about.model, 'dtype': config.model.dtype}, projector=about.projector)
   scorer = prepare.scorer_of(config, nets, prepare.data_of(
@@ -74,10 +78,16 @@ def ask(path: pathlib.Path, protocol: str, *, source: str, data_dir: str,
   return scores
 
 
+def _config_of(about: About) -> dict[str, Any]:
+  """The fields of a config that an encoder without a run says."""
+  return {f'model.{name}': x for name, x in about.model.items()} | {
+      'data.channels': about.channels, 'data.image_size': about.size[0]}
+
+
 def _config(saved: Mapping[str, Any], source: str, data_dir: str) -> Config:
   """The config by which a file's encoder is scored on some data."""
   flat = {name: field.default for name, field in FIELDS.items()} | {
-      name: x for name, x in checks.complete(dict(saved)).items()
+      name: x for name, x in saved.items()
       if name in FIELDS and (name == 'seed' or name.startswith(_SECTIONS))}
   config = config_dict.from_flat(flat | checks.PLACES | {
       'data.dir': data_dir, 'data.source': source, 'data.leave_out': ''})

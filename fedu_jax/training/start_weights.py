@@ -25,7 +25,6 @@ from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training.config.config_dict import Config
 
 _COPY, _RECORD = 'start.safetensors', 'start.json'
-_CLASSIFIERS = ('fc', 'head')  # of torchvision, and of timm
 _PROJECTOR = 'projector.'
 _GREY = ('conv1.weight', 'patch_embed.proj.weight')  # kernels that see pixels
 
@@ -144,7 +143,7 @@ def told(start: Weights | None, online: Online, config: Config) -> list[str]:
   line = f'starts from the {" and the ".join(parts)} in {start.path}'
   if len(parts) == 1:
     line += '; the projector is drawn anew'
-  if unused := [key for key in arrays if _is_classifier(key)]:
+  if unused := [key for key in arrays if torch_names.is_classifier(key)]:
     line += f'; {", ".join(unused)} of a classifier are not used'
   shapes = torch_names.shapes(online.encoder)
   if any(_is_grey(arrays.get(key), shapes.get(key)) for key in _GREY):
@@ -160,10 +159,6 @@ def _parts(start: Weights) -> list[str]:
   return ['backbone', 'projector'] if has else ['backbone']
 
 
-def _is_classifier(key: str) -> bool:
-  return key.partition('.')[0] in _CLASSIFIERS
-
-
 def _is_grey(array: np.ndarray | None, shape: tuple[int, ...] | None) -> bool:
   """Whether a kernel of three colours is for a network of one."""
   return (array is not None and shape is not None and array.ndim == 4
@@ -175,7 +170,7 @@ def _arrays(start: Weights, part: str,
   """The arrays of a part, without a classifier, for grey images if need be."""
   chosen = {key: x for key, x in start.arrays.items()
             if key.startswith(_PROJECTOR) == (part == 'projector')
-            and not _is_classifier(key)}
+            and not torch_names.is_classifier(key)}
   for key in _GREY:
     if _is_grey(chosen.get(key), shapes.get(key)):
       chosen[key] = chosen[key].sum(1, keepdims=True)

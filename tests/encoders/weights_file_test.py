@@ -51,14 +51,18 @@ def test_what_is_no_such_file_is_refused(run, tmp_path):
       fedu_jax.load(path)
   pickled = tmp_path / 'x.pth'
   pickled.write_bytes(b'')
-  with pytest.raises(BadInput, match='pickle.*save_file'):
+  with pytest.raises(BadInput, match='pickle.*weights_only=True.*save_file'):
     fedu_jax.load(pickled)
   path.write_bytes(safetensors_numpy.save({'conv1.weight': np.zeros(3)}))
   with pytest.raises(BadInput, match='not exported by fedu_jax.*--network'):
     fedu_jax.load(path)
+  path.write_bytes(safetensors_numpy.save({
+      'conv1.weight': np.zeros(3, np.uint8)}))
+  with pytest.raises(BadInput, match='conv1.weight as U8, which is not read'):
+    fedu_jax.load(path)
   path.write_bytes(whole)
   for asked in ({'projector': True}, {'encoder': 'alone0'}):
-    with pytest.raises(BadInput, match='without its projector|holds the enc'):
+    with pytest.raises(BadInput, match='without a projector|holds the enc'):
       fedu_jax.load(path, **asked)
 
 

@@ -2,10 +2,12 @@
 
 import pytest
 from rich.console import Console
+from safetensors import numpy as safetensors_numpy
 
 from configs import smoke
 import fedu_jax
 from fedu_jax.encoders import weights_file
+from fedu_jax.encoders.named_network import Named
 from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training import prepare
 from fedu_jax.training import score_encoder_file
@@ -32,6 +34,14 @@ def test_scores_are_the_run_s(tmp_path):
                          trained=(3, lambda: (scorer, online)))
     assert score_encoder_file.ask(path, protocol, source='digits', data_dir='',
                                   console=QUIET) == want
+  plain = tmp_path / 'plain.safetensors'  # without our record
+  plain.write_bytes(safetensors_numpy.save(
+      safetensors_numpy.load(weights_file.to_bytes(fedu_jax.load(run)))))
+  found = score_encoder_file.ask(
+      plain, 'knn_features', source='digits', data_dir='', console=QUIET,
+      named=Named('resnet6', 8, 'none'))
+  assert found == score_run.ask(run, 'knn_features', console=QUIET,
+                                trained=(3, lambda: (scorer, online)))
   with pytest.raises(BadInput, match='knn_features, or export with --proj'):
     score_encoder_file.ask(tmp_path / 'False.safetensors', 'knn',
                            source='digits', data_dir='', console=QUIET)

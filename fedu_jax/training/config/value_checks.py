@@ -14,6 +14,7 @@ from fedu_jax.data import dicom_files
 from fedu_jax.data import folder_listing
 from fedu_jax.data import labelled_files
 from fedu_jax.data import sources
+from fedu_jax.models import torch_names
 from fedu_jax.runtime import accelerators
 
 Check = Callable[[Any], str]  # '' for a right value; else what it must be
@@ -140,10 +141,8 @@ def safetensors(value: Any) -> str:
   if isinstance(value, str) and (not value or value.endswith('.safetensors')):
     return ''
   wanted = "the path of a .safetensors file, or ''"
-  if isinstance(value, str) and value.endswith(('.pth', '.pt', '.bin')):
-    wanted += (': a file of PyTorch may run any program when it is read. '
-               'Convert it: state = torch.load(FILE, weights_only=True); '
-               "safetensors.torch.save_file(state, 'start.safetensors')")
+  if isinstance(value, str) and value.endswith(torch_names.PICKLES):
+    wanted += f': {torch_names.CONVERT}'
   return wanted
 
 
