@@ -17,7 +17,7 @@ from typing import NamedTuple
 import warnings
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from fedu_jax.data import dicom_files
 from fedu_jax.data import heic_files
@@ -29,7 +29,7 @@ from fedu_jax.data.image_depth import Undeclared
 from fedu_jax.data.image_depth import Unreadable
 from fedu_jax.data.reading_report import unreadable
 
-FITS = ('crop', 'pad')
+FITS = pixel_arrays.FITS
 COLOURS = ('stored', 'seen')
 DEPTHS = (0, *range(8, 17))  # bits; 0: see `image_folders`
 
@@ -276,22 +276,7 @@ def _in_mode(image: Image.Image, channels: int) -> Image.Image:
 def _pixels_of(image: Image.Image | np.ndarray, how: How) -> np.ndarray:
   """Makes a square array of an image of 8 bits, or of [H, W, C]."""
   if isinstance(image, Image.Image):
-    pixels = np.asarray(_square(image, how)).reshape(how.shape)
+    pixels = np.asarray(pixel_arrays.framed(
+        image, how.size, how.size, how.fit)).reshape(how.shape)
     return pixel_arrays.sixteen_bits(pixels) if how.keep_depth else pixels
-  if how.channels == 1:
-    image = pixel_arrays.with_channels(image, 1)
-  pixels = pixel_arrays.joined(
-      [_square(x, how) for x in pixel_arrays.planes(image)], image.dtype)
-  return pixel_arrays.with_channels(pixels, how.channels)
-
-
-def _square(image: Image.Image, how: How) -> Image.Image:
-  size = how.size
-  if how.fit == 'crop':
-    return ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
-  width, height = (max(1, round(x * size / max(image.size)))
-                   for x in image.size)
-  padded = Image.new(image.mode, (size, size))
-  padded.paste(image.resize((width, height), Image.Resampling.BILINEAR),
-               ((size - width) // 2, (size - height) // 2))
-  return padded
+  return pixel_arrays.fitted(image, how.shape, how.fit)

@@ -7,10 +7,11 @@ Images are uint8 or uint16, [..., H, W, C], with 1 or 3 channels. Full scale is
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 DTYPES = np.dtype(np.uint8), np.dtype(np.uint16)
 CHANNELS = 1, 3
+FITS = 'crop', 'pad'
 # The weights of red, green and blue in Pillow's convert('L'), of 2**16.
 _LUMA = 19595, 38470, 7471
 
@@ -68,6 +69,46 @@ def joined(found: Sequence[Image.Image], dtype: np.dtype) -> np.ndarray:
   arrays = [np.asarray(x) for x in found]
   image = np.stack(arrays, -1) if arrays[0].ndim == 2 else arrays[0]
   return image if image.dtype == dtype else np.rint(image).astype(dtype)
+
+
+def framed(image: Image.Image, height: int, width: int,
+           fit: str) -> Image.Image:
+  """Resizes an image bilinearly, antialiased, and keeps its proportions.
+
+  Args:
+    image: the image, in any mode that Pillow resizes.
+    height: the pixels of the result.
+    width: the pixels of the result.
+    fit: 'crop' to the middle, or 'pad' with black.
+  """
+  if fit == 'crop':
+    return ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
+  if image.width * height >= image.height * width:
+    size = width, max(1, round(image.height * width / image.width))
+  else:
+    size = max(1, round(image.width * height / image.height)), height
+  padded = Image.new(image.mode, (width, height))
+  padded.paste(image.resize(size, Image.Resampling.BILINEAR),
+               ((width - size[0]) // 2, (height - size[1]) // 2))
+  return padded
+
+
+def fitted(image: np.ndarray, shape: tuple[int, int, int],
+           fit: str) -> np.ndarray:
+  """Gives an image a size and channels, as files get them.
+
+  Args:
+    image: [H, W, 1 or 3] u8 or u16.
+    shape: the shape of the result.
+    fit: as in `framed`.
+  """
+  height, width, channels = shape
+  if channels == 1:  # before it is resized, as rounding differs after it
+    image = with_channels(image, 1)
+  if image.shape[:2] != (height, width):
+    image = joined([framed(x, height, width, fit) for x in planes(image)],
+                   image.dtype)
+  return with_channels(image, channels)
 
 
 def resize(images: np.ndarray, size: int) -> np.ndarray:

@@ -69,9 +69,9 @@ def load(path: pathlib.Path, named: Named = Named()) -> Encoder:
   nets = network(record.model, projector=record.projector)
   variables = weights(path, arrays, nets, record.shape)
   if not record.features:
+    images = jnp.zeros((1, *record.shape), jnp.uint8)
     features = jax.eval_shape(lambda: embedded(
-        jnp.zeros((1, *record.shape), jnp.uint8), variables,
-        module=nets.encoder, projector=False))
+        images, variables, module=nets.encoder, projector=False))
     record = record._replace(features=features.shape[-1])
   return Encoder(nets.encoder, variables, record)
 

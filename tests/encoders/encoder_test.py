@@ -7,6 +7,7 @@ import pytest
 
 import fedu_jax
 from fedu_jax.data import image_files
+from fedu_jax.encoders import image_rows
 from fedu_jax.encoders import pictures as pictures_lib
 from fedu_jax.evaluation import probes
 from fedu_jax.runtime.errors import BadInput
@@ -77,6 +78,37 @@ def test_a_photograph_becomes_what_its_file_becomes(fit, tmp_path, encoder):
                               image_files.How(SIZE, fit)).pixels
     np.testing.assert_array_equal(
         pictures_lib.fitted(image, about), want)
+
+
+def test_a_deep_grey_file_is_its_array(tmp_path, encoder):
+  """A 16-bit PNG as `embed` reads it, and as an array; grey and in colours.
+
+  Equal pixels have equal features.
+  """
+  deep = DRAW.randint(0, 65536, (31, 50)).astype(np.uint16)
+  grey = pictures(1, 20, 33)[0]
+  (tmp_path / 'files').mkdir()
+  Image.fromarray(deep).save(tmp_path / 'files' / 'a.png')
+  Image.fromarray(grey).save(tmp_path / 'files' / 'b.png')
+  for channels in (1, 3):
+    for fit in ('crop', 'pad'):
+      about = encoder.about._replace(channels=channels, dtype='uint16')
+      about = about._replace(reading={
+          'fit': fit, 'channels': channels, 'keep_depth': True, 'depth': 16})
+      found = image_rows.of(str(tmp_path / 'files'), about).read(range(2))
+      for mine, image in zip(found, (deep, grey), strict=True):
+        assert mine.dtype == np.uint16 and mine.shape == about.shape
+        np.testing.assert_array_equal(
+            pictures_lib.fitted(image, about), mine)
+
+
+def test_colours_become_the_grey_of_their_file(tmp_path, encoder):
+  about = encoder.about._replace(channels=1)
+  image = pictures(1, 31, 50, 3)[0]
+  Image.fromarray(image).save(tmp_path / 'a.png')
+  want = image_files.decode(tmp_path / 'a.png',
+                            image_files.How(SIZE, channels=1)).pixels
+  np.testing.assert_array_equal(pictures_lib.fitted(image, about), want)
 
 
 def test_deep_images_are_resized_in_their_own_depth(encoder):

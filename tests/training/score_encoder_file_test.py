@@ -8,11 +8,13 @@ from configs import smoke
 import fedu_jax
 from fedu_jax.encoders import weights_file
 from fedu_jax.encoders.named_network import Named
+from fedu_jax.evaluation import protocols
 from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training import prepare
 from fedu_jax.training import score_encoder_file
 from fedu_jax.training import score_run
 from fedu_jax.training.config import binding
+from fedu_jax.training.config import config_dict
 from tests.helpers import saved_run
 
 QUIET = Console(quiet=True)
@@ -40,8 +42,12 @@ def test_scores_are_the_run_s(tmp_path):
   found = score_encoder_file.ask(
       plain, 'knn_features', source='digits', data_dir='', console=QUIET,
       named=Named('resnet6', 8, 'none'))
-  assert found == score_run.ask(run, 'knn_features', console=QUIET,
-                                trained=(3, lambda: (scorer, online)))
+  # Its settings are the defaults, and not those of smoke.py.
+  whole = config_dict.changed(config, **{
+      'data.max_examples': 0, 'evaluation.knn_neighbours': 200})
+  scorer = prepare.scorer_of(whole, nets, prepare.data_of(whole))
+  assert found == score_run.score(
+      protocols.parse('knn_features')[0], scorer, [online], 'federation', QUIET)
   with pytest.raises(BadInput, match='knn_features, or export with --proj'):
     score_encoder_file.ask(tmp_path / 'False.safetensors', 'knn',
                            source='digits', data_dir='', console=QUIET)
