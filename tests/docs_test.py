@@ -18,8 +18,10 @@ PAGES = {str(path.relative_to(ROOT)): path.read_text()
 # A changelog also names what is gone.
 NOW = {name: text for name, text in PAGES.items() if name != 'CHANGELOG.md'}
 NOTEBOOK = 'docs/notebooks/digits.md'
-# Pages with a test of their own: their blocks need what stands before them.
-APART = {'README.md', 'docs/swapping.md', NOTEBOOK, 'docs/walkthrough.md'}
+# Pages with tests of their own: their blocks need what stands before them. The
+# last two are those of tests/walkthrough_test.py.
+APART = {'README.md', 'docs/swapping.md', NOTEBOOK, 'docs/walkthrough.md',
+         'docs/encoders.md'}
 MODULE = re.compile(r'python3? -m ((?:fedu_jax|benchmarks)[\w.]*)([^\n`&\']*)')
 
 

@@ -80,6 +80,17 @@ def test_embeddings_have_a_row_for_each_file(place):
   assert 'south/camera 2/003.jpg' in page and 'Near-duplicates' in page
 
 
+def test_the_snippets_for_other_programs_run(place):
+  """All of docs/encoders.md, on the run of the walkthrough."""
+  folder, _ = place
+  page = (ROOT / 'docs/encoders.md').read_text().replace('/tmp/run', 'run')
+  blocks = re.findall(r'```python\n(.*?)```', page, re.DOTALL)
+  assert len(blocks) > 4
+  prelude = ('import numpy as np\npath = "images/north/000.jpg"\n'
+             'images = np.zeros((2, 96, 96, 3), np.uint8)\n')
+  execute('python', '\n'.join([prelude, *blocks]), folder)
+
+
 def test_other_programs_give_the_same_features(place):
   """ONNX Runtime on pixels, beside the PyTorch of the page."""
   runtime = pytest.importorskip('onnxruntime')
