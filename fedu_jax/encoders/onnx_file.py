@@ -15,9 +15,11 @@ from onnx import helper
 
 from fedu_jax.encoders import about as about_lib
 from fedu_jax.encoders import onnx_graph
+from fedu_jax.encoders import onnx_vit
 from fedu_jax.encoders.encoder import Encoder
 from fedu_jax.models import torch_names
 from fedu_jax.models.resnet import ResNet
+from fedu_jax.models.vit import ViT
 from fedu_jax.runtime.errors import BadInput
 
 _OPSET, _IR = 17, 8  # what ONNX Runtime has read since 1.12 (2022)
@@ -27,13 +29,13 @@ def to_bytes(encoder: Encoder) -> bytes:
   """Returns the contents of an ONNX file.
 
   Raises:
-    BadInput: the network is none of our ResNets.
+    BadInput: the network is neither a ResNet nor a ViT of ours.
   """
   about = encoder.about
   backbone = getattr(encoder.module, 'backbone', None)
-  if not isinstance(backbone, ResNet):
+  if not isinstance(backbone, (ResNet, ViT)):
     raise BadInput(
-        'ONNX is written for our ResNets, and this is '
+        'ONNX is written for our ResNets and ViTs, and this is '
         f'{about.model.get("name")!r}: export to .stablehlo, which takes any')
   graph = onnx_graph.Graph(torch_names.to_torch(encoder.variables))
   x = graph.add('Cast', 'images', to=onnx.TensorProto.FLOAT)
@@ -43,8 +45,10 @@ def to_bytes(encoder: Encoder) -> bytes:
       x = graph.add(kind, x, graph.constant(
           name, np.array(constants[name], np.float32)))
   x = graph.add('Transpose', x, perm=[0, 3, 1, 2])
-  x = onnx_graph.resnet(graph, x, tuple(backbone.stages),
-                        getattr(backbone, 'stem', 'cifar'))
+  if isinstance(backbone, ViT):
+    x = onnx_vit.vit(graph, x, backbone.depth, backbone.heads)
+  else:
+    x = onnx_graph.resnet(graph, x, tuple(backbone.stages), backbone.stem)
   if about.projector:
     x = onnx_graph.mlp(graph, x, 'projector')
   graph.nodes.append(helper.make_node('Identity', [x], ['features']))

@@ -1,4 +1,4 @@
-"""ONNX graphs of our networks, from their weights by PyTorch's names."""
+"""ONNX graphs of our ResNets and projectors, from weights by PyTorch's names."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -46,6 +46,10 @@ class Graph:
   def weight(self, name: str) -> str:
     """Adds a weight of the network, and returns its name."""
     return self.constant(name, self._arrays[name])
+
+  def array(self, name: str) -> np.ndarray:
+    """Returns a weight of the network."""
+    return self._arrays[name]
 
   def has(self, name: str) -> bool:
     """Whether the network has a weight of this name."""
