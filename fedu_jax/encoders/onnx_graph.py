@@ -1,4 +1,4 @@
-"""ONNX graphs of our ResNets and projectors, from weights by PyTorch's names."""
+"""ONNX graphs of our ResNets and projectors, by PyTorch's names of weights."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -71,7 +71,8 @@ def made(name):
   drawn = jax.jit(lambda key: module.init(
       key, jnp.zeros((1, *about.shape)), train=False))(jax.random.key(0))
   draw = np.random.RandomState(0)
-  variables = jax.tree.map(lambda x: x if x.ndim > 1 else jnp.asarray(
+  # All but kernels; tokens and places are [1, L, D].
+  variables = jax.tree.map(lambda x: x if x.ndim in (2, 4) else jnp.asarray(
       x + draw.uniform(0, 0.5, x.shape), x.dtype), networks.variables(drawn))
   features = jax.eval_shape(lambda: embedded(
       jnp.zeros((1, *about.shape), jnp.uint8), variables, module=module,
