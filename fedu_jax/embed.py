@@ -13,6 +13,7 @@ from absl import flags
 from absl import logging
 from rich.console import Console
 
+from fedu_jax.data import image_files
 from fedu_jax.data import reading_progress
 from fedu_jax.encoders import embedding
 from fedu_jax.encoders import embedding_files
@@ -51,8 +52,8 @@ _PROJECTOR = flags.DEFINE_bool(
     'those below it.')
 _DEPTH = flags.DEFINE_integer(
     'depth', 0, 'The bits of images of more than 8 bits, if their files do not '
-    "say; 0 for the run's data.depth, or for as many as a folder's largest "
-    'value needs.', lower_bound=0, upper_bound=16)
+    "say, 8 to 16; 0 for the run's data.depth, or for as many as a folder's "
+    'largest value needs.', lower_bound=0, upper_bound=16)
 _REPORT = flags.DEFINE_string(
     'report', None, 'Also writes a page to look at: an HTML file with a map, '
     'neighbours, near-duplicates and outliers. If the file of --to exists, its '
@@ -76,6 +77,8 @@ def main(_: list[str]) -> None:
     if flag.value is None:
       cli.refuse(f'--{flag.name} is missing; for example --images=/data/photos '
                  '--to=embeddings.parquet')
+  if _DEPTH.value not in image_files.DEPTHS:
+    cli.refuse(f'--depth is {_DEPTH.value}: choose 0, or 8 to 16')
   console = terminal.console()
   try:
     path = paths.workdir(str(_TO.value), '--to')
@@ -128,10 +131,11 @@ def _embed(encoder: Encoder, rows: image_rows.Rows, path: pathlib.Path,
     count, skipped = embedding.embed(
         encoder, rows, path, progress,
         lambda text: terminal.say(console, text))
+  left = skipped + len(rows.passed)
   terminal.say(console, f'{path}: {count:,} images, '
                f'{encoder.about.features} features each' + (
-                   f'; {skipped:,} cannot be read, see '
-                   f'{path.name}.skipped.json' if skipped else ''))
+                   f'; {left:,} files are left out, see '
+                   f'{path.name}.skipped.json' if left else ''))
 
 
 def _encoder() -> Encoder:

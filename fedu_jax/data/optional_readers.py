@@ -63,6 +63,14 @@ def extensions() -> tuple[str, ...]:
                for x in reader.extensions)
 
 
+def absent(path: pathlib.Path) -> Reader | None:
+  """The reader that a file's extension asks for, if it is not installed."""
+  for reader in READERS:
+    if path.suffix.lower() in reader.extensions and not reader.here:
+      return reader
+  return None
+
+
 def lacking(path: pathlib.Path) -> str:
   """The reason why a file is not read if it is of a reader that is absent.
 

@@ -1,6 +1,6 @@
 """Embeds images part by part, so that a killed process goes on.
 
-The features of some thousand images are a part, a file in a folder beside the
+The features of some hundred images are a part, a file in a folder beside the
 output. When all parts are there, they become the output, which is written as a
 whole. The same images and encoder give the same bytes, however often the
 process was killed.
@@ -23,7 +23,7 @@ from fedu_jax.runtime import durable_files
 from fedu_jax.runtime import json_files
 from fedu_jax.runtime.errors import BadInput
 
-_PART = 2048  # images of a part
+_PART = 512  # images of a part; a kill loses one
 _KEY = 'key'  # the file that says whose parts these are
 
 
@@ -41,7 +41,8 @@ def embed(encoder: Encoder, rows: Rows, path: pathlib.Path,
 
   Returns:
     The number of images that were embedded, and of those that cannot be read.
-    The latter are named in a file beside the output, <name>.skipped.json.
+    A file beside the output, <name>.skipped.json, names the latter, and what
+    the listing passed over.
 
   Raises:
     BadInput: another process writes this file, or no image can be read.
@@ -58,21 +59,27 @@ def embed(encoder: Encoder, rows: Rows, path: pathlib.Path,
     count = len(rows.names)
     starts = range(0, count, _PART)
     files = [folder / f'{start:012d}.npz' for start in starts]
-    progress(min(count, sum(_PART for x in files if x.exists())), count)
+    done = min(count, _PART * sum(map(_is_sound, files)))
+    progress(done, count)
     for start, file in zip(starts, files):
       if not file.exists():
-        content = _part(encoder, rows, range(start, min(start + _PART, count)))
-        durable_files.write(file, content)
-        progress(min(start + _PART, count), count)
+        numbers = range(start, min(start + _PART, count))
+        durable_files.write(file, durable_files.seal(_part(
+            encoder, rows, numbers,
+            lambda more: progress(done + more, count))))
+        done += len(numbers)
+        progress(done, count)
     skipped = [(rows.names[row], reason) for file in files
                for row, reason in zip(*_load(file)[2:])]
     if len(skipped) == count:
       raise BadInput(f'none of the {count} images can be read, such as '
                      f'{skipped[0][0]} ({skipped[0][1]})')
     beside = path.with_name(path.name + '.skipped.json')
-    if skipped:
-      json_files.write(beside, [f'{name} ({reason})'
-                                for name, reason in skipped])
+    if left := [*rows.passed, *(f'{name} ({reason})'
+                                for name, reason in skipped)]:
+      json_files.write(beside, left)
+    else:
+      durable_files.remove(beside)  # of an earlier file of the same name
 
     def parts() -> Iterator[Part]:
       for file in files:
@@ -110,13 +117,25 @@ def _begin(folder: pathlib.Path, key: bytes, say: Callable[[str], None]
   durable_files.write(folder / _KEY, key)
 
 
-def _part(encoder: Encoder, rows: Rows, mine: range) -> bytes:
+def _is_sound(file: pathlib.Path) -> bool:
+  """Whether a part is there; one that is damaged is removed."""
+  try:
+    _load(file)
+  except durable_files.Damaged:
+    durable_files.remove(file)
+    return False
+  return True
+
+
+def _part(encoder: Encoder, rows: Rows, mine: range,
+          progress: Callable[[int], None]) -> bytes:
   """Embeds some images; returns the contents of a part's file."""
   kept: list[int] = []
   skipped: dict[int, str] = {}
 
   def readable() -> Iterator[np.ndarray]:
     for row, result in zip(mine, rows.read(mine)):
+      progress(row - mine.start)
       if isinstance(result, str):
         skipped[row] = result
       else:
@@ -132,6 +151,7 @@ def _part(encoder: Encoder, rows: Rows, mine: range) -> bytes:
 
 
 def _load(file: pathlib.Path) -> tuple[np.ndarray, ...]:
-  with np.load(file, allow_pickle=False) as found:
+  content = io.BytesIO(durable_files.unsealed(file))
+  with np.load(content, allow_pickle=False) as found:
     return tuple(found[name] for name in (
         'kept', 'features', 'skipped', 'reasons'))

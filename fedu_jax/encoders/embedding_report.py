@@ -13,6 +13,8 @@ from fedu_jax.encoders.embedding_files import Part
 from fedu_jax.encoders.image_rows import Rows
 from fedu_jax.runtime.errors import BadInput
 
+_NEAR = 4  # rows that are read to reach the next thumbnail
+
 
 def write(page: pathlib.Path, file: pathlib.Path, images: Rows) -> int:
   """Writes the page.
@@ -46,12 +48,6 @@ def write(page: pathlib.Path, file: pathlib.Path, images: Rows) -> int:
     raise BadInput(f'{file} has a row for {missing[0]}, which is not among '
                    '--images: name the images that it was made of')
 
-  def thumbnail(row: int) -> np.ndarray:
-    number = of_name[names[row]]
-    image, = images.read(range(number, number + 1))
-    if isinstance(image, str):  # it could be read when it was embedded
-      return np.zeros((report_page.TILE, report_page.TILE, 3), np.uint8)
-    return _small(image)
   groups = {}
   if any(clients):
     groups['client'] = clients
@@ -64,8 +60,26 @@ def write(page: pathlib.Path, file: pathlib.Path, images: Rows) -> int:
                               'others evenly, and none whose features are not '
                               'finite.' if left else ''),
       names, np.concatenate(features) if features else np.zeros((0, 1)),
-      groups), thumbnail)
+      groups), _thumbnails(images, [of_name[name] for name in names]))
   return len(names)
+
+
+def _thumbnails(images: Rows, rows: list[int]) -> Iterator[np.ndarray]:
+  """Yields the thumbnails of some rows, in order.
+
+  Rows that are near each other are read together, in threads.
+  """
+  first = 0
+  for last in range(1, len(rows) + 1):
+    if last < len(rows) and 0 < rows[last] - rows[last - 1] <= _NEAR:
+      continue
+    wanted = set(rows[first:last])
+    near = range(rows[first], rows[last - 1] + 1)
+    for row, image in zip(near, images.read(near)):
+      if row in wanted:
+        yield _small(image) if isinstance(image, np.ndarray) else np.zeros(
+            (report_page.TILE, report_page.TILE, 3), np.uint8)
+    first = last
 
 
 def _chosen(file: pathlib.Path, rows: np.ndarray) -> Iterator[Part]:

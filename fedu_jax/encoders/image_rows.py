@@ -13,6 +13,7 @@ from fedu_jax.data import decoded_cache
 from fedu_jax.data import decoding_threads
 from fedu_jax.data import folder_names
 from fedu_jax.data import image_files
+from fedu_jax.data import optional_readers
 from fedu_jax.data import reading_report
 from fedu_jax.data import sources
 from fedu_jax.data.image_depth import Undeclared
@@ -34,12 +35,16 @@ class Rows(NamedTuple):
     state: a text that changes when an image changes.
     read: (rows) -> for each row its pixels [H, W, C], or the reason why there
       are none.
+    passed: a line for each file or link of a folder that is no row and may be
+      an image: those that need a reader which is not installed, and links to
+      folders or to nowhere.
   """
   names: Sequence[str]
   clients: Sequence[str]
   labels: Sequence[int] | np.ndarray
   state: str
   read: Callable[[range], Iterator[np.ndarray | str]]
+  passed: Sequence[str] = ()
 
 
 def of(images: str, about: About, data_dir: str = '') -> Rows:
@@ -73,9 +78,12 @@ def _of_folder(root: pathlib.Path, about: About) -> Rows:
   how = image_files.How(about.size[0], **{
       name: x for name, x in about.reading.items()
       if name in image_files.How._fields})
-  paths = list(_walk(root))
+  passed: list[str] = []
+  paths = list(_walk(root, lambda path, reason: passed.append(
+      f'{reading_report.shown(os.path.relpath(path, root))} ({reason})')))
   if not paths:
-    raise BadInput(f'{root} has no images, at any depth')
+    raise BadInput(f'{root} has no images, at any depth' + (
+        f', but {passed[0]}' if passed else ''))
   names = [reading_report.shown(os.path.relpath(x, root)) for x in paths]
 
   clients = [x.partition('/')[0] if '/' in x else '' for x in names]
@@ -99,7 +107,7 @@ def _of_folder(root: pathlib.Path, about: About) -> Rows:
     state = decoded_cache.state_of(map(pathlib.Path, paths))
   except OSError as error:
     raise reading_report.unreadable(error.filename, error) from error
-  return Rows(names, clients, np.full(len(names), -1), state, read)
+  return Rows(names, clients, np.full(len(names), -1), state, read, passed)
 
 
 def _depths(paths: Sequence[str], clients: Sequence[str],
@@ -130,8 +138,15 @@ def _depths(paths: Sequence[str], clients: Sequence[str],
   return bits
 
 
-def _walk(folder: str | pathlib.Path) -> Iterator[str]:
-  """Yields the paths of images, in the order of their names."""
+def _walk(folder: str | pathlib.Path, pass_over: Callable[[str, str], None]
+          ) -> Iterator[str]:
+  """Yields the paths of images, in the order of their names.
+
+  Args:
+    folder: the folder, which is searched at any depth.
+    pass_over: called with the path and the reason for a file or link that may
+      be an image and is not read.
+  """
   try:
     with os.scandir(folder) as found:
       entries = sorted(found, key=lambda x: x.name)
@@ -142,7 +157,14 @@ def _walk(folder: str | pathlib.Path) -> Iterator[str]:
       continue
     path = pathlib.Path(entry.path)
     if entry.is_dir(follow_symlinks=False):
-      yield from _walk(entry.path)
+      yield from _walk(entry.path, pass_over)
+    elif entry.is_dir():
+      pass_over(entry.path, 'link to a folder')
+    elif entry.is_symlink() and not path.exists():
+      pass_over(entry.path, 'link to nothing')
+    elif reader := optional_readers.absent(path):
+      pass_over(entry.path, f"pip install 'fedu_jax[{reader.extra}]' lets it "
+                'be read')
     elif entry.is_file() and (
         image_files.is_image(path, False) or folder_names.nameless(path)
         and image_files.is_image(path, True)):

@@ -4,7 +4,7 @@ The page is one HTML file that loads nothing from elsewhere.
 """
 
 import base64
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import io
 import pathlib
 from typing import Any, NamedTuple
@@ -50,13 +50,13 @@ def rows(count: int) -> np.ndarray:
 
 
 def write(path: pathlib.Path, shown: Shown,
-          thumbnails: Callable[[int], np.ndarray]) -> None:
+          thumbnails: Iterable[np.ndarray]) -> None:
   """Writes the page, as a whole or not at all.
 
   Args:
     path: the HTML file.
     shown: the images and their features.
-    thumbnails: row -> [TILE, TILE, 3] u8.
+    thumbnails: for each image, in order, [TILE, TILE, 3] u8.
 
   Raises:
     BadInput: there is no image, or jinja2 is not installed.
@@ -135,16 +135,15 @@ def _group(values: Sequence[str]) -> dict[str, Any]:
           'exact': _text_of(rank[inverse].astype('<u4'))}
 
 
-def _sheets(count: int, thumbnails: Callable[[int], np.ndarray]
-            ) -> Iterator[str]:
+def _sheets(count: int, thumbnails: Iterable[np.ndarray]) -> Iterator[str]:
   """Puts thumbnails side by side on JPEG sheets, and returns their bytes."""
-  each = _ACROSS**2
+  each, left = _ACROSS**2, iter(thumbnails)
   for first in range(0, count, each):
     number = min(each, count - first)
     down = -(-number // _ACROSS)
     sheet = np.zeros((down, TILE, _ACROSS, TILE, 3), np.uint8)
     for i in range(number):
-      sheet[i // _ACROSS, :, i % _ACROSS] = thumbnails(first + i)
+      sheet[i // _ACROSS, :, i % _ACROSS] = next(left)
     content = io.BytesIO()
     Image.fromarray(sheet.reshape(down * TILE, -1, 3)).save(
         content, 'JPEG', quality=80)

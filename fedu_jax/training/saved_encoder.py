@@ -144,7 +144,9 @@ def _about(config: Config, nets: networks.Nets, variables: Variables, *,
                        module=nets.encoder, projector=projector)).shape[-1]
   flat = {name: json_files.plain(value)
           for name, value in checks.flatten(config).items()
-          if name not in checks.PLACES}
+          if name not in checks.PLACES
+          # The fields of a source of one's own may name places too.
+          and (name in checks.FIELDS or not name.startswith('data.'))}
   return About(
       size=shape[:2], channels=shape[2], dtype=dtype, features=features,
       projector=projector, reading={

@@ -46,10 +46,24 @@ def test_a_page_has_the_rows_of_a_file(file, tmp_path):
   data = json.loads(re.search('const data = (.*?), tile = ',
                               page.read_text())[1])
   assert data['names'] == [NAMES[i] for i in range(12) if i not in (4, 7)]
-  assert read == [i for i in range(12) if i not in (4, 7)]
+  assert read == list(range(12))  # at once, since they are near
   assert data['groups']['client']['names'] == ['a', 'b']
   assert sorted(data['groups']['label']['names']) == ['1', '2', 'none']
   assert '1 of them are left out' in page.read_text()
+
+
+def test_thumbnails_of_a_thinned_set_are_of_its_rows():
+  """Rows far from each other are read alone; an unreadable one is black."""
+  read = []
+
+  def images(mine):
+    read.append(mine)
+    return iter(['damaged' if i == 50 else np.full((8, 8, 3), i, np.uint8)
+                 for i in mine])
+  found = list(embedding_report._thumbnails(rows([''] * 100, images),
+                                            [3, 4, 7, 50, 90]))
+  assert [int(x[0, 0, 0]) for x in found] == [3, 4, 7, 0, 90]
+  assert read == [range(3, 8), range(50, 51), range(90, 91)]
 
 
 def test_thumbnails_keep_their_brightness():

@@ -7,6 +7,7 @@ from PIL import Image
 import pytest
 
 import fedu_jax
+from fedu_jax.data import optional_readers
 from fedu_jax.encoders import embedding
 from fedu_jax.encoders import embedding_files
 from fedu_jax.encoders import image_rows
@@ -149,13 +150,11 @@ def test_what_is_refused(encoder, tmp_path):
       list(embedding_files.read(tmp_path / name))
 
 
-def test_deep_images_need_a_depth(encoder, tmp_path):
-  """One without it is named among those that cannot be read."""
-  Image.fromarray(np.full((16, 16), 4000, np.uint16)).save(tmp_path / 'a.png')
-  rows = image_rows.of(str(tmp_path), encoder.about)
-  assert 'set --depth' in next(rows.read(range(1)))
+def test_a_depth_that_is_given_counts(encoder, tmp_path):
+  """The largest value here would need 11 bits."""
+  Image.fromarray(np.full((16, 16), 2000, np.uint16)).save(tmp_path / 'a.png')
   rows = image_rows.of(str(tmp_path), encoder.with_depth(12).about)
-  assert next(rows.read(range(1)))[0, 0, 0] == 4000 >> 4
+  assert next(rows.read(range(1)))[0, 0, 0] == 2000 >> 4
 
 
 def test_deep_images_of_a_folder_share_a_depth(encoder, tmp_path):
@@ -167,3 +166,48 @@ def test_deep_images_of_a_folder_share_a_depth(encoder, tmp_path):
   rows = image_rows.of(str(tmp_path), encoder.about)
   bright, dark = rows.read(range(2))
   assert (bright == 255).all() and (dark == 1000 >> 4).all()
+
+
+def test_a_damaged_part_is_embedded_again(encoder, photos, tmp_path):
+  """A disk that lost the end of a part costs that part only."""
+  whole, path = (tmp_path / f'{x}.npz' for x in ('whole', 'killed'))
+  rows = image_rows.of(str(photos), encoder.about)
+  embedding.embed(encoder, rows, whole)
+
+  def dies(mine):
+    if mine.start == 8:
+      raise KeyboardInterrupt
+    return rows.read(mine)
+  with pytest.raises(KeyboardInterrupt):
+    embedding.embed(encoder, rows._replace(read=dies), path)
+  part, = tmp_path.glob('killed.npz.parts/*4.npz')
+  part.write_bytes(part.read_bytes()[:-100])
+  read: list[range] = []
+
+  def counts(mine):
+    read.append(mine)
+    return rows.read(mine)
+  embedding.embed(encoder, rows._replace(read=counts), path)
+  assert read == [range(4, 8), range(8, 12)]
+  assert path.read_bytes() == whole.read_bytes()
+
+
+def test_what_is_passed_over_is_named(encoder, tmp_path, monkeypatch):
+  """A list of an earlier file of the same name does not stay."""
+  monkeypatch.setattr(optional_readers, '_is_installed', lambda module: False)
+  site, path = tmp_path / 'site', tmp_path / 'found.csv'
+  site.mkdir()
+  Image.fromarray(np.zeros((4, 4), np.uint8)).save(site / 'a.png')
+  (site / 'phone.HEIC').write_bytes(b'some')
+  (site / 'gone.png').symlink_to(site / 'nowhere')
+  (site / 'all').symlink_to(tmp_path)
+  assert embedding.embed(encoder, image_rows.of(str(site), encoder.about),
+                         path) == (1, 0)
+  said = json.loads((tmp_path / 'found.csv.skipped.json').read_text())
+  assert [x.split(' ')[0] for x in said] == ['all', 'gone.png', 'phone.HEIC']
+  assert 'fedu_jax[heic]' in said[2]
+  for each in (path, *list(site.iterdir())[:]):
+    if each.name != 'a.png':
+      each.unlink()
+  embedding.embed(encoder, image_rows.of(str(site), encoder.about), path)
+  assert not (tmp_path / 'found.csv.skipped.json').exists()

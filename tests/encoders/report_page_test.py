@@ -32,7 +32,8 @@ def page(tmp_path_factory):
   report_page.write(path, report_page.Shown(
       'Embeddings', 'a note', names, features,
       {'client': [f'site {i % 3}' for i in range(COUNT)],
-       'label': [f'{i:02}' for i in range(COUNT)]}), thumbnail)
+       'label': [f'{i:02}' for i in range(COUNT)]}),
+                    map(thumbnail, range(COUNT)))
   return path.read_text()
 
 
@@ -96,5 +97,5 @@ def test_a_large_set_is_thinned():
 def test_nothing_to_show_is_refused(tmp_path):
   with pytest.raises(BadInput, match='there is none'):
     report_page.write(tmp_path / 'x.html', report_page.Shown(
-        '', '', [], np.zeros((0, 3), np.float32), {}), thumbnail)
+        '', '', [], np.zeros((0, 3), np.float32), {}), [])
   assert not list(tmp_path.iterdir())
