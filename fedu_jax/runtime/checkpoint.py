@@ -7,7 +7,10 @@ process leaves no incomplete checkpoint.
 """
 
 from collections.abc import Callable, Sequence
+import contextlib
+import functools
 import json
+import operator
 import os
 import pathlib
 from typing import Any
@@ -135,19 +138,33 @@ class Checkpoints:
           '(JAX_DEFAULT_PRNG_IMPL), whose numbers this version does not draw: '
           'choose another --workdir') from error
 
-  def restore_plain(self) -> PyTree | None:
+  def restore_plain(self, *part: str) -> PyTree | None:
     """Returns the newest sound state as nested dicts of arrays, or None.
 
     All arrays are put on the first device.
+
+    Args:
+      *part: the keys of the only part to read, from the outermost dict on.
+
+    Returns:
+      The dicts, without all other parts.
+
+    Raises:
+      KeyError: there is no such part.
     """
     if self.latest() is None:
       return None
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     abstract = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here),
-        self._metadata())
-    return self._handler.restore(
-        self._state(), args=ocp.args.StandardRestore(abstract))
+        functools.reduce(operator.getitem, part, self._metadata()))
+    for key in reversed(part):
+      abstract = {key: abstract}
+    # StandardRestore refuses to read a part.
+    with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
+      return handler.restore(self._state(), args=ocp.args.PyTreeRestore(
+          abstract, partial_restore=True, restore_args=(
+              ocp.checkpoint_utils.construct_restore_args(abstract))))
 
   def _state(self) -> epath.Path:
     return epath.Path(self._folder / str(self._latest) / _STATE)

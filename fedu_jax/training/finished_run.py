@@ -148,7 +148,10 @@ def saved_network(folder: pathlib.Path, encoder: str, like: Online,
   """
   where = _saved_in(folder, encoder)
   with contextlib.closing(Checkpoints(where, keep=1)) as saved:
-    state: Any = saved.restore_plain()
+    try:
+      state: Any = saved.restore_plain('server', 'online')
+    except KeyError:
+      state = {}  # another state; said below
   if state is None:
     raise BadInput(f'{where} is empty: the run saved nothing yet')
   for step, wrong in saved.damaged.items():

@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
@@ -95,6 +96,20 @@ def test_any_damage_to_any_file_is_noticed(damage, tmp_path):
     assert content(tmp_path) == left
     path.write_bytes(before)
   assert newest(tmp_path).latest() == 2
+
+
+def test_a_part_is_read_without_the_rest(tmp_path):
+  saved = Checkpoints(tmp_path / 'some', keep=1)
+  saved.save(1, {'server': {'online': {'a': jnp.arange(3.)},
+                            'round': jnp.int32(4)},
+                 'clients': [jnp.ones(2), jnp.zeros((5, 2))]})
+  found = saved.restore_plain('server', 'online')
+  assert list(found) == ['server'] and list(found['server']) == ['online']
+  np.testing.assert_array_equal(found['server']['online']['a'], [0, 1, 2])
+  assert set(saved.restore_plain()) == {'server', 'clients'}
+  with pytest.raises(KeyError):
+    saved.restore_plain('server', 'else')
+  saved.close()
 
 
 def test_if_none_is_sound_it_is_refused_and_untouched(tmp_path):
