@@ -138,7 +138,7 @@ class _Lister:
       else:
         files.setdefault(path.parent, []).append(path)
     if not files:
-      raise self._no_clients()
+      raise self._no_clients(LEAF)
     return dict(sorted(files.items()))
 
   def _owners(self, depth: int
@@ -165,13 +165,17 @@ class _Lister:
       known.add(_identity(path))
       owners.append(path)
     if not owners:
-      raise self._no_clients()
+      raise self._no_clients(str(depth))
     return sorted(owners), twice
 
-  def _no_clients(self) -> BadInput:
+  def _no_clients(self, depth: str) -> BadInput:
+    at = {'1': '', LEAF: ' below it'}.get(
+        depth, f' at data.client_depth={depth}')
+    mend = '' if depth == '1' else (
+        ': set data.client_depth to the depth of the clients\' folders')
     return BadInput(f'data.source folder: {shown(self._root)} has no folders '
-                    'that are read; it needs one folder of images for each '
-                    f'client{self._instead(self._root)}')
+                    f'that are read{at}; it needs one folder of images for '
+                    f'each client{self._instead(self._root)}{mend}')
 
   def _walk(self, top: pathlib.Path, files: list[pathlib.Path],
             linked: bool = False) -> list[pathlib.Path]:

@@ -57,7 +57,8 @@ class Folders(NamedTuple):
 
 def read(root: pathlib.Path, found: folder_listing.Listing, how: How,
          lazy: bool, progress: Progress, say: Callable[[str], None],
-         name: str = 'images') -> tuple[
+         name: str = 'images', field: str = 'data.source folder',
+         instead: str = 'remove the folder') -> tuple[
              Folders, tuple[str, ...], Files, tuple[str, ...]]:
   """Reads all images, sorted by the owners' names and then by file names.
 
@@ -70,6 +71,8 @@ def read(root: pathlib.Path, found: folder_listing.Listing, how: How,
     progress: called with (done, total) while files are decoded.
     say: prints a line before files are decoded.
     name: the name of the images for cache files.
+    field: the field that names the images, for messages.
+    instead: what to do with an owner's folder without a readable image.
 
   Returns:
     The images; the owners' names; the counts of what was read and what was
@@ -80,9 +83,9 @@ def read(root: pathlib.Path, found: folder_listing.Listing, how: How,
       or, if lazy, a file is no image.
   """
   asked, how = how.size > 0, how._replace(size=how.size or DEFAULT_SIZE)
-  task = _Task(root, found, how, asked)
+  task = _Task(root, found, how, asked, field)
   cache = Cache(root.resolve(), f'{name}-{how.name}', _state(task.paths),
-                task.fit, f'data.source folder: {shown(root)}')
+                task.fit, f'{field}: {shown(root)}')
   if lazy:
     images, small = cache.found(lazy=True) or (
         task.lazily(), task.small(Done()))
@@ -91,7 +94,7 @@ def read(root: pathlib.Path, found: folder_listing.Listing, how: How,
   folders = Folders(images, **small)
   if lazy and len(folders.skipped):
     raise task.unskippable(folders.skipped[0], folders.reasons[0])
-  task.refuse_empty(folders)
+  task.refuse_empty(folders, instead)
   names = tuple(shown(owner.relative_to(root)) for owner in found.owners)
   return folders, names, *task.told(folders)
 
@@ -100,9 +103,9 @@ class _Task:
   """The files of a folder and the choices for decoding them."""
 
   def __init__(self, root: pathlib.Path, found: folder_listing.Listing,
-               how: How, asked: bool):
+               how: How, asked: bool, field: str):
     self._root, self._found, self._how = root, found, how
-    self._asked = asked
+    self._asked, self._field = asked, field
     self.paths = [path for mine in found.files for path in mine]
     self._numbers = np.repeat(
         np.arange(len(found.files), dtype=np.int32),
@@ -175,20 +178,20 @@ class _Task:
 
   def unskippable(self, row: int, reason: str) -> BadInput:
     """The error for an unreadable image if each host reads only its own."""
-    return BadInput(f'data.source folder: {self._shown(self.paths[row])} '
+    return BadInput(f'{self._field}: {self._shown(self.paths[row])} '
                     f'({reason}) is not a readable image, and several hosts '
                     'skip none: repair or remove it')
 
-  def refuse_empty(self, found: Folders) -> None:
+  def refuse_empty(self, found: Folders, instead: str) -> None:
     """Raises BadInput if an owner has no image that could be read."""
     for i, owner in enumerate(self._found.owners):
       if not (found.owners == i).any():
         n = int(np.flatnonzero(self._numbers[found.skipped] == i)[0])
         one = self._shown(self.paths[found.skipped[n]])
         raise BadInput(
-            f'data.source folder: none of the {len(self._found.files[i])} '
+            f'{self._field}: none of the {len(self._found.files[i])} '
             f'images in {shown(owner)} can be read, such as {one} '
-            f'({found.reasons[n]}): repair them, or remove the folder')
+            f'({found.reasons[n]}): repair them, or {instead}')
 
   def told(self, found: Folders) -> tuple[Files, tuple[str, ...]]:
     """Reports what was read and what was not, in numbers and in words."""
@@ -216,7 +219,7 @@ class _Task:
         for path, reason, folder in sorted(not_read))
 
   def _shown(self, path: pathlib.Path) -> str:
-    return shown(path.relative_to(self._root))
+    return reading_report.within(path, self._root)
 
 
 def _state(paths: list[pathlib.Path]) -> str:

@@ -5,6 +5,7 @@
 """
 
 import csv
+import errno
 import pathlib
 import re
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from typing import NamedTuple
 from fedu_jax.data import folder_listing
 from fedu_jax.data import image_files
 from fedu_jax.data.reading_report import shown
+from fedu_jax.data.reading_report import unreadable
 from fedu_jax.runtime import paths
 from fedu_jax.runtime.errors import BadInput
 
@@ -63,12 +65,26 @@ def _of_folder(root: pathlib.Path) -> Listed:
        if not x.folder])
 
 
+def _is_there(path: pathlib.Path) -> bool:
+  """Whether there is such a file.
+
+  Raises:
+    BadInput: the system denies looking at it.
+  """
+  try:
+    return path.is_file()
+  except OSError as error:
+    if error.errno == errno.ENAMETOOLONG:
+      return False
+    raise unreadable(path, error) from error
+
+
 def _of_csv(path: pathlib.Path) -> Listed:
   def refuse(complaint):
     return BadInput(f'data.test csv: {shown(path)} {complaint}')
-  if not path.is_file():
-    raise refuse('is no file')
   try:
+    if not path.is_file():
+      raise refuse('is no file')
     with open(path, encoding='utf-8-sig', newline='') as file:
       table = csv.DictReader(file, skipinitialspace=True)
       names = [x.strip().lower() for x in table.fieldnames or ()]
@@ -92,7 +108,7 @@ def _of_csv(path: pathlib.Path) -> Listed:
     image = path.parent / name
     if labels.setdefault(image, label) != label:
       raise refuse(f'has two labels for {shown(name)}')
-    if not image.is_file():
+    if not _is_there(image):
       found.absent.append(shown(name))
     else:
       found.files.append(image)

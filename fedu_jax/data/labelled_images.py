@@ -17,8 +17,8 @@ from fedu_jax.data import image_folders
 from fedu_jax.data import labelled_files
 from fedu_jax.data.image_files import How
 from fedu_jax.data.lazy_arrays import Images, Lazy
-from fedu_jax.data.reading_report import shown
 from fedu_jax.data.reading_report import some
+from fedu_jax.data.reading_report import within
 from fedu_jax.runtime.errors import BadInput
 
 
@@ -57,7 +57,8 @@ def read(test: str, how: How, trained: Sequence[pathlib.Path],
   decoded, _, files, _ = image_folders.read(
       found.root, folder_listing.Listing(
           [found.root], [[found.files[i] for i in keep]], [], [], []),
-      how, False, progress, say, name='labelled')
+      how, False, progress, say, name='labelled',
+      field='data.test', instead='name other images')
   rows = np.delete(np.array(keep), decoded.skipped)
   names, labels = np.unique([found.classes[i] for i in rows],
                             return_inverse=True)
@@ -77,8 +78,8 @@ def read(test: str, how: How, trained: Sequence[pathlib.Path],
                [str(x) for x, n in zip(names, np.bincount(labels)) if n == 1])]
   skipped = (*found.passed, *files.damaged,
              *(f'{x} (not there)' for x in found.absent),
-             *(f'{shown(found.files[i].relative_to(found.root))} (the same '
-               'image as another)' for i in again))
+             *(f'{within(found.files[i], found.root)} (the same image as '
+               'another)' for i in again))
   return LabelledImages(
       _rows(decoded.images, probe), labels[probe],
       _rows(decoded.images, ~probe), labels[~probe],

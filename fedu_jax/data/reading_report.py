@@ -4,6 +4,7 @@ import collections
 from collections.abc import Mapping, Sequence
 import errno
 import os
+import pathlib
 from typing import Any, NamedTuple
 
 from fedu_jax.data import optional_readers
@@ -106,11 +107,16 @@ def shown(name: object) -> str:
   return ''.join(c if c.isprintable() else '?' for c in text)
 
 
+def within(path: pathlib.Path, root: pathlib.Path) -> str:
+  """Shows a path from `root`, or the whole path if it is elsewhere."""
+  return shown(path.relative_to(root) if path.is_relative_to(root) else path)
+
+
 def unreadable(path: object, error: OSError) -> BadInput:
   """The error to raise if the system denies reading a file."""
   mend = ('get the right to read it, or remove it' if error.errno in (
       errno.EACCES, errno.EPERM) else 'repair or remove it')
-  return BadInput(f'data.source folder: {shown(path)} cannot be read '
+  return BadInput(f'{shown(path)} cannot be read '
                   f'({error.strerror or error}): {mend}')
 
 

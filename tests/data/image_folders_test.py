@@ -418,7 +418,8 @@ def test_clients_folders_may_be_deeper(sites, depth, names, counts, lazy):
 
 def test_without_clients_at_a_depth_a_folder_is_refused(sites):
   for depth in ('4', '9'):
-    with pytest.raises(BadInput, match='no folders that are read.*8 in no cl'):
+    with pytest.raises(BadInput, match='no folders that are read at data.client'
+                       f'_depth={depth};.*8 in no cl.*set data.client_depth'):
       load(sites, client_depth=depth)
   for name in ('x.png', 'a', 'b'):
     (sites / name).rename(sites.parent / f'old {name}')

@@ -1,5 +1,8 @@
 """Labelled images of data.test: which are read, and which train probes."""
 
+import errno
+import pathlib
+
 import numpy as np
 from PIL import Image
 import pytest
@@ -139,6 +142,50 @@ def test_poor_data_has_a_line_for_each_kind(root):
                'dogs/1.png,2', 'dogs/2.png,1', 'dogs/3.png,2')
   assert read(test).lines[1:] == (
       'data.test: 1 files of the CSV are not there: no.png',)
+
+
+def test_a_csv_names_files_anywhere(root, tmp_path):
+  """Those outside its folder are shown with their whole path."""
+  (root / 'bad.png').write_bytes(b'no image')
+  (root / 'again.png').write_bytes((root / 'dogs' / '0.png').read_bytes())
+  (tmp_path / 'tables').mkdir()
+  long = 'x' * 300
+  found = read(table(
+      tmp_path / 'tables' / 'labels.csv', 'file,label', f'{long},1',
+      *(f'{root}/dogs/{i}.png,{i % 2}' for i in range(4)),
+      f'{root}/bad.png,1', f'{root}/again.png,0', '../classes/bad.png,1'))
+  assert len(found.probe_labels) == len(found.test_labels) == 2
+  assert found.skipped == tuple(f'data.test: {x}' for x in (
+      f'{root}/bad.png (no image of a kind that is read)',
+      f'{long} (not there)',
+      f'{root}/again.png (the same image as another)',
+      '../classes/bad.png (the same image as another)'))
+
+
+def test_what_the_system_denies_is_refused_in_a_line(root, monkeypatch):
+  """Where a folder may not be searched, or a file not be read."""
+  (root / 'bad.png').write_bytes(b'no image')
+  denied = root / 'dogs'
+  test = table(root / 'labels.csv', 'file,label', 'dogs/0.png,1', 'bad.png,2')
+  is_file = pathlib.Path.is_file
+
+  def deny(path):
+    if denied in (path, path.parent):
+      raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+    return is_file(path)
+  monkeypatch.setattr(pathlib.Path, 'is_file', deny)
+  with pytest.raises(BadInput, match='^[^:]*dogs/0.png cannot be read .Permis'):
+    read(test)
+  denied = root
+  with pytest.raises(BadInput, match='labels.csv cannot be read .*denied'):
+    read(test)
+
+
+def test_a_csv_of_damaged_files_is_refused_by_the_name_of_the_field(root):
+  (root / 'bad.png').write_bytes(b'no image')
+  with pytest.raises(BadInput, match='^data.test: none of the 1 images .*'
+                     'bad.png .*: repair them, or name other images$'):
+    read(table(root / 'labels.csv', 'file,label', 'bad.png,1'))
 
 
 def test_labelled_images_have_the_form_of_the_training_images(root, tmp_path):
