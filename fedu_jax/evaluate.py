@@ -25,11 +25,13 @@ _WORKDIR = flags.DEFINE_string(
 _FILE = flags.DEFINE_string(
     'encoder_file', None, 'In place of --workdir: a .safetensors file that '
     'fedu_jax.export wrote, or another one together with --network. --source '
-    'names the labelled data.')
+    'names the labelled data: folder:<a folder a class>, csv:<file and '
+    'label>, or a data source.')
 _PROTOCOL = flags.DEFINE_string(
-    'protocol', 'linear,knn', 'What to ask, separated by commas: linear[:raw], '
+    'protocol', '', 'What to ask, separated by commas: linear[:raw], '
     'knn, knn_features, classifier, semi:<share>[:balanced], '
-    'finetune:<share>[:balanced], transfer:<data source>, geometry.')
+    'finetune:<share>[:balanced], transfer:<data source>, geometry. If not '
+    'given: linear,knn; of a file without a projector linear,knn_features.')
 _ENCODER = flags.DEFINE_string(
     'encoder', 'federation', 'Which network: federation, untrained, or '
     'alone<number of a client> if clients trained alone too.')
@@ -54,6 +56,8 @@ def main(_: list[str]) -> None:
   if _FILE.value is not None and (_WORKDIR.value or not _SOURCE.value):
     cli.refuse('--encoder_file takes --source=<labelled data>, and no '
                '--workdir')
+  if _FILE.value is not None and _ENCODER.value != 'federation':
+    cli.refuse('--encoder is for --workdir: a file has one encoder')
   if _FILE.value is None and any(named_flags.chosen()):
     cli.refuse('--network, --image_size and --normalise are for '
                '--encoder_file: the run says them itself')
@@ -68,9 +72,9 @@ def main(_: list[str]) -> None:
     if finished_run.is_deterministic(workdir):
       gpu_settings.make_deterministic()
     cli.see_devices()
-    score_run.ask(workdir, str(_PROTOCOL.value), encoder=str(_ENCODER.value),
-                  data_dir=str(_DATA_DIR.value), source=str(_SOURCE.value),
-                  console=console)
+    score_run.ask(workdir, str(_PROTOCOL.value or 'linear,knn'),
+                  encoder=str(_ENCODER.value), data_dir=str(_DATA_DIR.value),
+                  source=str(_SOURCE.value), console=console)
     cli.see_printed(console)
   except Ending as ending:
     cli.leave(ending)

@@ -65,7 +65,14 @@ def test_the_run_is_scored_on_the_labelled_folder(place):
   folder, _ = place
   summary = json.loads((folder / 'run/summary.json').read_text())
   assert summary['rounds'] == 2
-  assert 0 <= summary['linear_accuracy'] <= 1
+  assert 0.5 < summary['linear_accuracy'] <= 1
+
+
+def test_the_exported_file_has_the_score_of_the_run(place):
+  folder, printed = place
+  summary = json.loads((folder / 'run/summary.json').read_text())
+  score = f"{100 * summary['linear_accuracy']:.2f} %"
+  assert score in printed[printed.rindex('encoder.safetensors'):]
 
 
 def test_embeddings_have_a_row_for_each_file(place):

@@ -1,18 +1,24 @@
 """Scores an exported encoder on labelled data, as a run's encoder is scored."""
 
 from collections.abc import Mapping
+import functools
 import pathlib
 from typing import Any
 
 from rich.console import Console
 
 from fedu_jax.core.state import Online, Variables
+from fedu_jax.data import labelled_images
+from fedu_jax.data import reading_progress
+from fedu_jax.data.dataset import Dataset
+from fedu_jax.data.image_files import How
 from fedu_jax.encoders import weights_file
 from fedu_jax.encoders.about import About
 from fedu_jax.encoders.named_network import Named
 from fedu_jax.evaluation import protocols
 from fedu_jax.runtime import host_memory
 from fedu_jax.runtime import prng
+from fedu_jax.runtime import terminal
 from fedu_jax.runtime.errors import BadInput
 from fedu_jax.training import prepare
 from fedu_jax.training import score_run
@@ -21,6 +27,7 @@ from fedu_jax.training.config import config_dict
 from fedu_jax.training.config.config_dict import Config
 from fedu_jax.training.config.fields import FIELDS
 
+_TESTS = 'folder', 'csv'  # kinds of sources that hold labelled files
 # The sections of a file's config that count. Others could name functions to
 # import, and a file must not.
 _SECTIONS = 'data.', 'evaluation.', 'view.', 'model.'
@@ -37,8 +44,10 @@ def ask(path: pathlib.Path, protocol: str, *, source: str, data_dir: str,
 
   Args:
     path: a file that `fedu_jax.export` wrote, or one of torchvision or timm.
-    protocol: the protocols, as `protocols.parse` reads them.
-    source: the labelled data, as config.data.source.
+    protocol: the protocols, as `protocols.parse` reads them; '' for the linear
+      probe, and for kNN on what the file puts out.
+    source: the labelled data: as config.data.test, or another source as
+      config.data.source.
     data_dir: the folder of TFDS's data sets; '' for TFDS's default.
     console: the console to print on.
     named: of a file of torchvision or timm: its network.
@@ -49,9 +58,10 @@ def ask(path: pathlib.Path, protocol: str, *, source: str, data_dir: str,
   Raises:
     BadInput: the file or the data cannot be read, or a protocol fails.
   """
-  asked = protocols.parse(protocol)
   encoder = weights_file.load(path, named)
   about = encoder.about
+  asked = protocols.parse(protocol or (
+      'linear,knn' if about.projector else 'linear,knn_features'))
   for own in asked:
     if own.text.partition(':')[0] == 'classifier':
       raise BadInput('protocol classifier needs the predictor, which no '
@@ -65,8 +75,9 @@ def ask(path: pathlib.Path, protocol: str, *, source: str, data_dir: str,
                    _config_of(about), source, data_dir)
   nets = weights_file.network(
       {**about.model, 'dtype': config.model.dtype}, projector=about.projector)
-  scorer = prepare.scorer_of(config, nets, prepare.data_of(
-      config, console=console))
+  scorer = prepare.scorer_of(config, nets, _labelled(
+      source, about, console) if source.partition(':')[0] in _TESTS
+                             else prepare.data_of(config, console=console))
   score_run.check_labels(asked, scorer, source)
   networks = [Online(encoder.variables, Variables({}, {}))]
   if about.encoder == 'untrained':
@@ -76,6 +87,22 @@ def ask(path: pathlib.Path, protocol: str, *, source: str, data_dir: str,
     scores |= score_run.score(own, scorer, networks, about.encoder, console)
   score_run.show(path.name, scores, console)
   return scores
+
+
+def _labelled(source: str, about: About, console: Console) -> Dataset:
+  """Reads a folder of labelled images, or a CSV of them, as data.test does."""
+  if about.size[0] != about.size[1]:
+    raise BadInput(f'the encoder takes {about.size[0]} by {about.size[1]} '
+                   'pixels, and files become squares: give an npz file')
+  how = How(about.size[0], **{name: x for name, x in about.reading.items()
+                              if name in How._fields})
+  with reading_progress.shown(console) as progress:
+    found = labelled_images.read(source, how, [], progress,
+                                 functools.partial(terminal.say, console))
+  for line in found.lines:
+    terminal.say(console, line)
+  return Dataset(found.probe_images, found.probe_labels, found.test_images,
+                 found.test_labels)
 
 
 def _config_of(about: About) -> dict[str, Any]:
@@ -90,9 +117,9 @@ def _config(saved: Mapping[str, Any], source: str, data_dir: str) -> Config:
       name: x for name, x in saved.items()
       if name in FIELDS and (name == 'seed' or name.startswith(_SECTIONS))}
   config = config_dict.from_flat(flat | checks.PLACES | {
-      'data.dir': data_dir, 'data.source': source, 'data.leave_out': ''})
-  if 'data.test' in FIELDS:
-    config.data.test = ''
+      'data.dir': data_dir, 'data.leave_out': '', 'data.test': '',
+      'data.source': FIELDS['data.source'].default if source.partition(':')[0]
+                     in _TESTS else source})
   for name, value in checks.flatten(config).items():
     if name in FIELDS and (wanted := FIELDS[name].check(value)):
       raise BadInput(f'{name} is {value!r}; it must be {wanted}')
