@@ -46,6 +46,10 @@ class Encoder:
       ValueError: the images have another shape or dtype.
     """
     argument_checks.pixels(images, channels=(self.about.channels,))
+    if tuple(images.shape[1:]) != self.about.shape:
+      raise ValueError(f'images are {tuple(images.shape)}, and this encoder '
+                       f'takes [N, {", ".join(map(str, self.about.shape))}]: '
+                       'call it, which resizes them')
     return embedded(images, self.variables, module=self.module,
                     projector=self.about.projector)
 

@@ -13,7 +13,8 @@ from fedu_jax.data import pixel_arrays
 from fedu_jax.encoders.about import About
 
 _ASKED = ('images must be uint8 or uint16 (of floats x in 0..1: '
-          'np.round(255 * x).astype(np.uint8)), [H, W] or [H, W, 1 or 3] each')
+          'np.round(255 * x).astype(np.uint8)), [H, W] or [H, W, 1 or 3] each '
+          "(with transparency: np.asarray(picture.convert('RGB')))")
 
 
 def listed(images: Any) -> tuple[Sequence[np.ndarray], bool]:
@@ -22,7 +23,8 @@ def listed(images: Any) -> tuple[Sequence[np.ndarray], bool]:
   Args:
     images: one image, [H, W] or [H, W, 1 or 3]; several of one size, [N, H, W]
       or [N, H, W, 1 or 3]; or a list of images of any sizes. Three axes are
-      several grey images, unless the last one has length 1 or 3.
+      several grey images, unless the last one has length 1 to 4. With 2 or 4 it
+      would be the channels of a picture with transparency, and is refused.
 
   Returns:
     The images, and whether `images` is one image.
@@ -35,7 +37,8 @@ def listed(images: Any) -> tuple[Sequence[np.ndarray], bool]:
   images = np.asarray(images)
   if images.ndim == 2 or images.ndim == 3 and images.shape[2] in (1, 3):
     return [images], True
-  if images.ndim == 3 or images.ndim == 4 and images.shape[3] in (1, 3):
+  if images.ndim == 3 and images.shape[2] > 4 or (
+      images.ndim == 4 and images.shape[3] in (1, 3)):
     return list(images), False
   raise ValueError(f'{_ASKED}; these are {images.dtype} {images.shape}')
 

@@ -86,6 +86,9 @@ def read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], About | None]:
   """
   if path.suffix in torch_names.PICKLES:
     raise BadInput(f'{path} is no .safetensors file: {torch_names.CONVERT}')
+  if path.suffix in ('.onnx', '.stablehlo'):
+    raise BadInput(f'{path} is for other programs: give the run, or export it '
+                   'as .safetensors')
   try:
     with safetensors.safe_open(path, framework='numpy') as file:
       metadata: dict[str, str] = file.metadata() or {}

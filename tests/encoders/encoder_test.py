@@ -121,13 +121,16 @@ def test_deep_images_are_resized_in_their_own_depth(encoder):
 
 @pytest.mark.parametrize('images', [
     np.zeros((4, 4), np.float32), np.zeros((2, 4, 4, 2), np.uint8),
-    [np.zeros((4, 4, 4), np.uint8)], np.zeros((0, 4), np.uint8),
+    [np.zeros((4, 4, 4), np.uint8)], np.zeros((9, 9, 4), np.uint8),
+    np.zeros((0, 4), np.uint8),
     np.zeros(4, np.uint8), [np.zeros((4, 4), np.int64)]])
 def test_other_images_are_refused(images, encoder):
   with pytest.raises(ValueError, match='uint8 or uint16 .*are|is'):
     encoder(images)
   with pytest.raises(ValueError, match='must be uint8'):
     encoder.apply(np.zeros((1, 4, 4, 1), np.uint8))
+  with pytest.raises(ValueError, match='which resizes them'):
+    encoder.apply(np.zeros((1, 4, 5, 3), np.uint8))
 
 
 def test_a_run_that_does_not_say_its_images_shape(tmp_path, run):
