@@ -6,6 +6,8 @@ When the largest value of each owner is known, these are decoded again.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+import itertools
+import time
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from fedu_jax.data.image_files import Decoded
 
 _BLOCK = 2**25  # bytes of a block's rows, at most
 _FILES = 1024  # of a block, at most
+_SECONDS = 2.0  # after which a block ends; a kill loses that much work
 
 
 def decode(job: Job, target: Target,
@@ -57,32 +60,43 @@ def depths(job: Job, done: Done) -> np.ndarray:
 Result = tuple[Decoded | str | int, int]  # of a file, and its row's checksum
 
 
+def _most(job: Job) -> int:
+  """The files of a block, at most."""
+  return max(1, min(_FILES, _BLOCK // job.row_bytes))
+
+
 def _blocks(job: Job, files: Sequence[int], bits: np.ndarray | None
-            ) -> Iterator[tuple[Sequence[int], Iterator[tuple[int, Result]]]]:
-  """Yields blocks of files, and the results of each in order."""
+            ) -> Iterator[Iterator[tuple[int, Result]]]:
+  """Yields blocks: the files of each in order, with their results."""
   def act(file: int) -> Result:
     found = job.decode(file, 0 if bits is None else int(
         bits[job.owners[file]]))
     return found, row_file.sum_of(found.pixels) if isinstance(
         found, Decoded) else 0
   results = decoding_threads.in_order(files, act, job.row_bytes)
-  size = max(1, min(_FILES, _BLOCK // job.row_bytes))
-  for first in range(0, len(files), size):
-    some = files[first:first + size]
-    yield some, (next(results) for _ in some)
-  for _ in results:  # ends its threads
-    pass
+
+  def block(first: tuple[int, Result]) -> Iterator[tuple[int, Result]]:
+    ends = time.monotonic() + _SECONDS
+    for one in itertools.chain([first],
+                               itertools.islice(results, _most(job) - 1)):
+      yield one
+      if time.monotonic() >= ends:
+        return
+  for first in results:
+    yield block(first)
 
 
 def _decode_all(job: Job, target: Target, progress) -> None:
   """Decodes each file once."""
   done = target.done
-  for files, results in _blocks(job, range(done.files, job.files), None):
-    rows = np.zeros((len(files), *job.row), job.dtype)
-    entry: Entry = {'files': len(files), 'skipped': [], 'most': [],
+  for results in _blocks(job, range(done.files, job.files), None):
+    rows = np.zeros((min(_most(job), job.files - done.files), *job.row),
+                    job.dtype)
+    entry: Entry = {'files': 0, 'skipped': [], 'most': [],
                     'notes': [0, 0, 0], 'sums': []}
     first, before = len(done.sums), len(done.most) - done.deep
     for file, (found, value) in results:
+      entry['files'] += 1
       if isinstance(found, str):
         entry['skipped'].append((file, found))
       else:
@@ -103,10 +117,11 @@ def _decode_deep(job: Job, target: Target, progress) -> None:
   again = sorted(done.most)[done.deep:]
   places = dict(zip(again, _places(done, again)))
   at = job.files - len(again)
-  for files, results in _blocks(job, again, bits):
-    entry: Entry = {'deep': len(files), 'late': [], 'changed': [],
+  for results in _blocks(job, again, bits):
+    entry: Entry = {'deep': 0, 'late': [], 'changed': [],
                     'notes': [0, 0, 0]}
     for file, (found, value) in results:
+      entry['deep'] += 1
       if isinstance(found, Decoded):
         target.write(places[file], found.pixels[None])
         entry['changed'].append((places[file], value))

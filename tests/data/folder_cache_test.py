@@ -50,7 +50,8 @@ def root(tmp_path):
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-  """Blocks of four files, which a test's few files fill."""
+  """Blocks of four files, which a test's few files fill, however long."""
+  monkeypatch.setattr(resumable_decoding, '_SECONDS', float('inf'))
   monkeypatch.setattr(resumable_decoding, '_FILES', 4)
 
 
@@ -124,6 +125,23 @@ def test_what_a_killed_start_has_decoded_is_not_decoded_again(
   assert calls[-1] == (COUNT, COUNT)
   assert said == ([f'data: {min(done, COUNT)} of {COUNT} files were decoded by '
                    'an earlier start'] if done else [])
+
+
+def test_a_block_ends_after_a_time_too(root, tmp_path, monkeypatch):
+  """Where files take long, a kill loses those of the last moments."""
+  want, content = whole(root, tmp_path)
+  monkeypatch.setattr(resumable_decoding, '_FILES', 1000)
+  monkeypatch.setattr(resumable_decoding, '_SECONDS', 0)
+  one_thread(monkeypatch)
+  with monkeypatch.context() as patch:
+    counting(patch, 15)
+    with pytest.raises(Killed):
+      load(root)
+  names = counting(monkeypatch)
+  same(load(root), want)
+  assert COUNT + DEEP - 14 <= len(names) <= COUNT + DEEP - 12
+  path, = root.glob('.fedu_jax-*')
+  assert path.read_bytes() == content
 
 
 def test_a_process_that_is_killed_loses_a_block_at_most(
