@@ -90,14 +90,18 @@ def pixels(found: Any, window: str, dtype: np.dtype) -> np.ndarray:
     full = np.iinfo(dtype).max
     image = np.rint(np.clip(unit, 0, 1) * full).astype(dtype)
     return image.reshape(*image.shape[:2], -1)
-  except MemoryError:
+  except (MemoryError, Unreadable):
     raise
   except Exception:
     raise Unreadable(_DAMAGED) from None
 
 
 def _grey(found: Any, stored: np.ndarray, window: str) -> np.ndarray:
-  """Values [H, W] in the file's unit, by the window, from 0 to 1."""
+  """Values [H, W] in the file's unit, by the window, from 0 to 1.
+
+  Raises:
+    Unreadable: the rescale or the window is no finite number.
+  """
   slope = float(found.get('RescaleSlope') or 1)
   intercept = float(found.get('RescaleIntercept') or 0)
   values = stored * slope + intercept
@@ -107,8 +111,11 @@ def _grey(found: Any, stored: np.ndarray, window: str) -> np.ndarray:
   if window == 'file':
     first = [np.atleast_1d(found[x].value)[0] for x in (
         'WindowCenter', 'WindowWidth') if found.get(x) not in (None, '')]
-    if len(first) == 2 and float(first[1]) >= 1:
+    if len(first) == 2 and (float(first[1]) > 0 if exact or sigmoid
+                            else float(first[1]) >= 1):
       chosen = float(first[0]), float(first[1])
+  if not np.isfinite([slope, intercept, *(chosen or ())]).all():
+    raise Unreadable('a DICOM file whose rescale or window is no finite number')
   if chosen is None:
     bits = int(found.BitsStored)
     low = -2**(bits - 1) if found.PixelRepresentation else 0

@@ -113,6 +113,15 @@ def test_a_window_is_of_values_after_the_rescale(tmp_path):
       deep(tmp_path, without), deep(tmp_path, file, window='full'))
 
 
+@pytest.mark.parametrize('function', ['LINEAR_EXACT', 'SIGMOID'])
+def test_a_window_may_be_narrower_than_one(tmp_path, function):
+  file = dicom(WindowCenter=1040, WindowWidth=0.5, VOILUTFunction=function)
+  share = np.clip((RAMP - 1040.0) / 0.5, -9, 9)
+  want = (np.clip(share + 0.5, 0, 1) if function == 'LINEAR_EXACT'
+          else 1 / (1 + np.exp(-4 * share)))
+  np.testing.assert_array_equal(deep(tmp_path, file), np.rint(want * 65535))
+
+
 def test_colours_and_frames(tmp_path):
   colours = np.random.RandomState(0).randint(0, 256, (8, 8, 3)).astype('u1')
   eight = dict(SamplesPerPixel=3, PhotometricInterpretation='RGB',
@@ -136,6 +145,12 @@ def test_colours_and_frames(tmp_path):
     (lambda x: x[:200], 'DICOM file'),
     (lambda x: x.replace(b'MONOCHROME2 ', b'PALETTE COLO'), 'DICOM'),
     (lambda x: dicom(PhotometricInterpretation='PALETTE COLOR'), 'palette'),
+    (lambda x: dicom(RescaleSlope='1.5').replace(b'1.5 ', b'nan '),
+     'rescale or window is no finite'),
+    (lambda x: dicom(RescaleIntercept='1.5').replace(b'1.5 ', b'inf '),
+     'rescale or window is no finite'),
+    (lambda x: dicom(WindowCenter='1.5', WindowWidth='9').replace(
+        b'1.5 ', b'nan '), 'rescale or window is no finite'),
     (lambda x: x.replace(b'1.2.840.10008.1.2.1\0', b'1.2.840.10008.1.2.4.70'),
      'DICOM')])
 def test_what_cannot_be_read_says_why_without_a_value(tmp_path, change, words):
