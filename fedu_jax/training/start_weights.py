@@ -55,8 +55,8 @@ def read(config: Config, folder: pathlib.Path, *,
       the run began with.
 
   Raises:
-    BadInput: the file is missing, damaged, of another kind, or not the one that
-      the run began with.
+    BadInput: the file is missing, damaged, of another kind, not finite, or not
+      the one that the run began with.
   """
   if not config.model.init_from:
     return None
@@ -65,6 +65,9 @@ def read(config: Config, folder: pathlib.Path, *,
   if known and not (path.exists() and compare):
     path = folder / _COPY
   arrays, record = weights_file.read(path)
+  if wrong := [key for key, x in arrays.items() if not np.isfinite(x).all()]:
+    raise BadInput(f'{path} has {wrong[0]} with NaN or infinity: choose other '
+                   'weights')
   try:
     data = path.read_bytes()
   except OSError as error:
@@ -130,7 +133,8 @@ def given(start: Weights, online: Online, config: Config) -> Online:
       found = torch_names.from_torch(arrays, like)
     except ValueError as error:
       raise BadInput(f'the {part} in {start.path} is another than that of '
-                     f'config.model: {error}') from error
+                     f'config.model: {error}: set config.model.name to the '
+                     'network of the file') from error
     encoder = Variables(*({**own, **new} for own, new in zip(encoder, found)))
   return online._replace(encoder=encoder)
 

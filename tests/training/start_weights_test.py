@@ -126,7 +126,8 @@ def test_grey_images_see_the_sum_of_the_kernels_of_colours(path, tmp_path):
     ({'stem': 'imagenet'}, {}, '7x7.*3x3.*model.stem=imagenet'),
     ({'width': 3}, {}, 'model.width=3'),
     ({'name': 'vit_tiny'}, {'name': 'vit_tiny', 'patch': 8}, 'model.patch=4'),
-    ({}, {'name': 'resnet10'}, '^the backbone in .* missing, such as layer'),
+    ({}, {'name': 'resnet10'}, '^the backbone in .* missing, such as layer'
+     '.*: set config.model.name to the network of the file'),
     ({'name': 'resnet10'}, {}, 'unexpected, such as layer')])
 def test_another_network_is_refused_in_one_line(
     path, tmp_path, theirs, ours, words, monkeypatch):
@@ -135,6 +136,16 @@ def test_another_network_is_refused_in_one_line(
   with pytest.raises(BadInput, match=words) as caught:
     given(path, small_config(path, **ours), tmp_path, side=32)
   assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('wrong', [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused(path, tmp_path, wrong):
+  config = config_of(path)
+  arrays = arrays_of(config)
+  arrays['bn1.bias'] = np.full_like(arrays['bn1.bias'], wrong)
+  saved(path, arrays)
+  with pytest.raises(BadInput, match='bn1.bias with NaN or infinity: choose'):
+    start_weights.read(config, tmp_path)
 
 
 def small_config(path='', **model):
