@@ -6,6 +6,9 @@ import jax.numpy as jnp
 
 from fedu_jax.core.state import Array
 
+# Pixels of a side; images of fewer are not blurred.
+LEAST = 20
+
 
 def blur(image: Array, sigma: Array | float) -> Array:
   """Blurs with a Gaussian kernel of a tenth of the image's side.
@@ -26,7 +29,7 @@ def blur(image: Array, sigma: Array | float) -> Array:
   Returns:
     [H, W, C] f32.
   """
-  radius = image.shape[0] // 20
+  radius = image.shape[0] // LEAST
   away = jnp.arange(-radius, radius + 1, dtype=image.dtype)
   weights = jnp.exp(-0.5 * jnp.square(away / sigma))
   weights = weights / weights.sum()

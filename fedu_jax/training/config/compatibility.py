@@ -7,6 +7,7 @@ and before anything is written.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from fedu_jax.learners import filters
 from fedu_jax.models import networks
 from fedu_jax.models import resnet
 from fedu_jax.runtime import accelerators
@@ -32,6 +33,7 @@ def check(flat: dict[str, Any], *, labelled: bool,
   """
   _sizes(flat)
   _network(flat)
+  _views(flat)
   _precision(flat)
   _method(flat, belongs)
   _suits(flat, suits)
@@ -102,6 +104,15 @@ def sides(flat: Mapping[str, Any], side: int) -> None:
 def _divisor(side: int, most: int) -> int:
   """The largest divisor of `side` up to `most`."""
   return next(x for x in range(most, 0, -1) if side % x == 0)
+
+
+def _views(flat: dict[str, Any]) -> None:
+  """Refuses a blur of images that are known to be too small for one."""
+  side = flat['data.image_size']
+  if 0 < side < filters.LEAST and max(flat['view.blur']) > 0:
+    raise BadInput(
+        f'config.view.blur needs images of {filters.LEAST} pixels or more, and '
+        f'config.data.image_size is {side}: set it to (0, 0)')
 
 
 def _precision(flat: dict[str, Any]) -> None:

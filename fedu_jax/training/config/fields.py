@@ -163,7 +163,8 @@ _ALL = (
     Field('view.greyscale', 0.2, real(0, 1), 'probability of a grey view'),
     Field('view.blur', (0.0, 0.0), pair(0, 1),
           'probability that the first and the second view of an image are '
-          'blurred, with a Gaussian kernel of a tenth of its side',
+          'blurred, with a Gaussian kernel of a tenth of its side. Images of '
+          'fewer than 20 pixels a side are not blurred',
           before=(0.0, 0.0)),
     Field('view.blur_sigma', (0.1, 2.0), interval(1e-3, 1e3),
           'range of the deviation of the blur, in pixels', before=(0.1, 2.0)),

@@ -63,6 +63,20 @@ def test_images_that_a_network_cannot_take_are_refused(fields, words):
     checks.check(config)
 
 
+@pytest.mark.parametrize('side, blur, fits', [
+    (19, (0.0, 0.1), False), (19, (0.0, 0.0), True), (20, (1.0, 0.1), True),
+    (0, (1.0, 0.1), True)])
+def test_a_blur_that_would_do_nothing_is_refused(side, blur, fits):
+  config = cifar10.get_config()
+  config.data.image_size, config.view.blur = side, blur
+  if fits:
+    checks.check(config)
+    return
+  with pytest.raises(BadInput, match=r'^config.view.blur .* 20 pixels.*19: set '
+                     r'it to \(0, 0\)'):
+    checks.check(config)
+
+
 def test_a_network_without_convolutions_needs_another_divergence():
   config = cifar10.get_config()
   config.model.name = 'vit_tiny'
