@@ -30,7 +30,7 @@ from fedu_jax.core.state import (
 from fedu_jax.models import networks
 
 _STEM = ('conv1', 'bn1', 'patch_embed', 'cls_token', 'pos_embed')
-_NUMBERED = re.compile(r'(?:layer|blocks_)(\d+)')
+_NUMBERED = r'(?:layer|blocks_)(\d+)'
 _BACKBONE = 'backbone'  # the module of `networks.Encoder`
 _KEPT = '_frozen'  # where a learner's statistics hold the frozen part
 
@@ -67,7 +67,7 @@ def is_frozen(stage: str, part: str) -> bool:
   """
   if part in _STEM:
     return True
-  last, own = re.search(r'\d+', stage), _NUMBERED.match(part)
+  last, own = re.search(r'\d+', stage), re.match(_NUMBERED, part)
   return bool(last and own and int(own[1]) <= int(last[0]))
 
 

@@ -30,7 +30,7 @@ _LEAVES = {'kernel': 'weight', 'scale': 'weight', 'mean': 'running_mean',
            'var': 'running_var'}
 _MODULES = {'shortcut': 'downsample.0', 'shortcut_bn': 'downsample.1',
             'patch_embed': 'patch_embed.proj'}
-_NUMBERED = re.compile(r'(layer\d+|blocks)_(\d+)')
+_NUMBERED = r'(layer\d+|blocks)_(\d+)'
 
 
 class _Name(NamedTuple):
@@ -126,7 +126,7 @@ def _name(path: list[str], shape: tuple[int, ...]) -> _Name:
   *modules, leaf = path
   if modules[:1] == ['backbone']:
     modules = modules[1:]
-  parts = [_NUMBERED.sub(r'\1.\2', _MODULES.get(x, x)) for x in modules]
+  parts = [re.sub(_NUMBERED, r'\1.\2', _MODULES.get(x, x)) for x in modules]
   axes = tuple(range(len(shape)))
   if leaf == 'kernel' and len(shape) > 1:
     axes = (*axes[:-3:-1], *axes[:-2])

@@ -45,7 +45,7 @@ from fedu_jax.training.engine.recipe import Recipe
 class Trained(NamedTuple):
   """A run's networks after its rounds, and their scorer."""
   scorer: Scorer | None  # None if the data has no labelled test images
-  sample: label_free.Sample | None  # images for measures without labels
+  sample: label_free.Sample | None  # without labels, on a single host
   untrained: Online
   federation: Online
   alone: list[Online]  # the networks of clients that trained alone
@@ -157,7 +157,7 @@ def train_seeds(config: Config, seeds: Sequence[int],
   alone = [_train_alone(k, config, members, data, examples)
            for k in range(config.evaluation.alone)]
   samples = [prepare.sample_of(own, recipe.nets, data, member.parts)
-             if multihost.first() and not member.scorer else None
+             if not multihost.several() and not member.scorer else None
              for member, own in zip(members, configs)]
   return [_trained(member, sample, ended, list(own), data, images, where)
           for member, sample, ended, own, images in zip(
@@ -282,6 +282,8 @@ def _train_and_evaluate(config: Config, workdir: str,
     console.print(score_tables.by_encoder(scores))
     if unsound := score_tables.unsound_line(scores):
       terminal.say(console, unsound)
+  elif not trained.sample:
+    console.print('several hosts score labelled test images only')
   summary = run_summary.summary_of(
       config, scores, trained.speed, measures=run_summary.label_free_of(
           trained.sample, trained.federation, console),

@@ -28,7 +28,7 @@ def test_what_was_meant(name, wanted):
 
 
 @pytest.mark.parametrize('name', ['xyzzy', 'a.b.c', '', '.', 'foo',
-                                  'optimizer.name', 'rule.patience'])
+                                  'optimizer.name', 'rule.warmup'])
 def test_what_is_like_nothing(name):
   assert suggest.near(name, FIELDS) == ''
   assert suggest.meant(name, FIELDS) == ''
