@@ -154,11 +154,10 @@ def test_each_holds_its_own_clients_and_the_first_alone_reports(tmp_path):
   assert [code for code, *_ in found] == [0] * 3, found
   parts = partition.by_class(labels, 5, np.random.RandomState(0),
                              classes_per_client=2)
-  # One row more gives the images' shape.
   for (_, out, _), clients in zip(found, ([0, 1, 2, 3], [4])):
     read = json.loads(out.splitlines()[-1])
     own = set(np.concatenate([parts[k] for k in clients]).tolist())
-    assert set(read['rows']) == own | {0}
+    assert set(read['rows']) == own
     assert [k for k in read['clients'] if k < 5] == clients  # others: padding
   assert_same(tmp_path / 'run', tmp_path / 'one')
   assert 'compiled for 4 devices of 2 hosts' in found[0][1]
