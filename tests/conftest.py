@@ -36,6 +36,7 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 # The long files, the longest first: started last, one would keep one process
 # busy while the others wait.
 _LONG = ('numbers_test', 'device_mesh_test', 'experiments_test', 'train_test',
+         'walkthrough_test',
          'chip_test',
          'kill_test', 'benchmarks_test', 'multihost_test', 'checkpoint_test',
          'steps_parity_test', 'rounds_parity_test', 'plan_test', 'laws_test',
