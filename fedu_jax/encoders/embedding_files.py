@@ -125,7 +125,7 @@ def _write_npz(path: pathlib.Path, parts: Parts, about: About) -> None:
       'features': ('<f4', (about.features,), lambda part: part.features)}
   with zipfile.ZipFile(path, 'w') as archive:
     for name, (dtype, shape, column) in arrays.items():
-      # A name, and not a ZipInfo of now: equal rows give equal bytes.
+      # A ZipInfo that has no time of its own: equal rows give equal bytes.
       with archive.open(zipfile.ZipInfo(f'{name}.npy'), 'w',
                         force_zip64=True) as file:
         np.lib.format.write_array_header_2_0(file, {
