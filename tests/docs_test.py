@@ -204,6 +204,8 @@ def flags_of(module):
     found.add('config')
   if 'import plan_flags' in text:
     found |= flags_of('fedu_jax.plan.plan_flags')
+  if 'import named_flags' in text:
+    found |= flags_of('fedu_jax.training.named_flags')
   if 'timing.parser' in text:
     found |= flags_of('benchmarks.lib.timing')
   if 'add_convolution' in text:

@@ -202,9 +202,9 @@ def test_a_config_reaches_every_convolution(make, convolution, monkeypatch):
   checks.check(config)
   seen = []
 
-  def conv(x, kernel, stride, padding, exact):
+  def conv(x, kernel, stride, padding, exact, rounded=None):
     seen.append(exact)
-    return original(x, kernel, stride, padding, exact)
+    return original(x, kernel, stride, padding, exact, rounded)
   original = layers.convolution.conv
   monkeypatch.setattr(layers.convolution, 'conv', conv)
   nets = binding.bind(config, 'model')()

@@ -14,6 +14,7 @@ from PIL import Image
 import pytest
 
 from fedu_jax.data import image_files
+from fedu_jax.data import pixel_arrays
 from fedu_jax.runtime import host_memory
 from fedu_jax.runtime import memory_texts
 from fedu_jax.runtime.errors import BadInput, OutOfMemory
@@ -230,7 +231,7 @@ for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
 
 def test_a_reader_skips_no_image_for_want_of_memory(tmp_path, monkeypatch):
   Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / '0.png')
-  monkeypatch.setattr(image_files, '_square', lambda *_: np.empty(2**50))
+  monkeypatch.setattr(pixel_arrays, 'framed', lambda *_: np.empty(2**50))
   with pytest.raises(MemoryError):
     image_files.decode(tmp_path / '0.png', image_files.How(size=8))
 

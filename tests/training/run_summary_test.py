@@ -36,15 +36,17 @@ def test_a_summary_has_what_was_measured_and_nothing_else():
   config = smoke.get_config()
   scores = {'untrained': {'knn': 0.25}, 'federation': {'knn': math.nan}}
   devices = {'device': 'NVIDIA H100', 'platform': 'gpu', 'devices': 8}
-  found = run_summary.summary_of(config, scores, {'seconds': 3.0}, wall=5.0,
-                                 files=None, devices=devices, extensions=[])
+  found = run_summary.summary_of(
+      config, scores, {'seconds': 3.0}, measures={}, wall=5.0, files=None,
+      devices=devices, extensions=[])
   assert found['scores'] == scores and found['wall_seconds'] == 5.0
   assert found['knn_accuracy_untrained'] == 0.25 and found['seconds'] == 3.0
   assert math.isnan(found['knn_accuracy'])
   assert found['linear_accuracy'] is None  # nothing of it was measured
   assert found['config'] == checks.flatten(config)
   assert devices.items() <= found.items()
-  assert not {'files', 'extensions'} & found.keys()
+  assert not {'files', 'extensions', 'label_free'} & found.keys()
   assert run_summary.summary_of(
-      config, {}, {}, wall=5.0, files={'read': 3}, devices=devices,
-      extensions=[{'to': 4}])['files'] == {'read': 3}
+      config, {}, {}, measures={'verdict': 'healthy'}, wall=5.0,
+      files={'read': 3}, devices=devices, extensions=[{'to': 4}]).items() >= {
+          'files': {'read': 3}, 'label_free': {'verdict': 'healthy'}}.items()
