@@ -1,5 +1,6 @@
 """The images to embed: files of a folder in any layout, or a data source."""
 
+import collections
 from collections.abc import Callable, Iterator, Sequence
 import functools
 import os
@@ -69,15 +70,24 @@ def of(images: str, about: About, data_dir: str = '') -> Rows:
   return _of_source(images, about, data_dir)
 
 
-def _of_folder(root: pathlib.Path, about: About) -> Rows:
-  """Lists all images below a folder, sorted; links to folders are passed over.
+def how_of(about: About) -> image_files.How:
+  """Returns the choices by which a file becomes an encoder's image.
+
+  Raises:
+    BadInput: the encoder takes no squares.
   """
   if about.size[0] != about.size[1]:
     raise BadInput(f'the encoder takes {about.size[0]} by {about.size[1]} '
                    'pixels, and files become squares: give an npz file')
-  how = image_files.How(about.size[0], **{
+  return image_files.How(about.size[0], **{
       name: x for name, x in about.reading.items()
       if name in image_files.How._fields})
+
+
+def _of_folder(root: pathlib.Path, about: About) -> Rows:
+  """Lists all images below a folder, sorted; links to folders are passed over.
+  """
+  how = how_of(about)
   passed: list[str] = []
   paths = list(_walk(root, lambda path, reason: passed.append(
       f'{reading_report.shown(os.path.relpath(path, root))} ({reason})')))
@@ -118,12 +128,15 @@ def _depths(paths: Sequence[str], clients: Sequence[str],
   value. All images of the client are decoded for it, once.
   """
   lock = threading.Lock()
+  own = collections.defaultdict(list)  # the paths of each client
+  for path, owner in zip(paths, clients):
+    own[owner].append(path)
 
   @functools.cache
   def most(client: str) -> int:
     found = 8
-    for path, owner in zip(paths, clients):
-      if owner == client and found < 16:
+    for path in own[client]:
+      if found < 16:
         try:
           image_files.decode(pathlib.Path(path), how)
         except Undeclared as error:

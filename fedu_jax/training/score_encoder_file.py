@@ -8,10 +8,11 @@ from typing import Any
 from rich.console import Console
 
 from fedu_jax.core.state import Online, Variables
+from fedu_jax.data import labelled_files
 from fedu_jax.data import labelled_images
 from fedu_jax.data import reading_progress
 from fedu_jax.data.dataset import Dataset
-from fedu_jax.data.image_files import How
+from fedu_jax.encoders import image_rows
 from fedu_jax.encoders import weights_file
 from fedu_jax.encoders.about import About
 from fedu_jax.encoders.named_network import Named
@@ -27,7 +28,6 @@ from fedu_jax.training.config import config_dict
 from fedu_jax.training.config.config_dict import Config
 from fedu_jax.training.config.fields import FIELDS
 
-_TESTS = 'folder', 'csv'  # kinds of sources that hold labelled files
 # The sections of a file's config that count. Others could name functions to
 # import, and a file must not.
 _SECTIONS = 'data.', 'evaluation.', 'view.', 'model.'
@@ -71,13 +71,16 @@ def ask(path: pathlib.Path, protocol: str, *, source: str, data_dir: str,
       raise BadInput(f"protocol knn is on the projector's output, and {path} "
                      'has no projector: choose knn_features, or export with '
                      '--projector')
-  config = _config(checks.complete(dict(about.config)) if about.config else
-                   _config_of(about), source, data_dir)
+  of_files = source.partition(':')[0] in labelled_files.KINDS
+  config = _config(
+      checks.complete(dict(about.config)) if about.config else
+      _config_of(about), FIELDS['data.source'].default if of_files else source,
+      data_dir)
   nets = weights_file.network(
       {**about.model, 'dtype': config.model.dtype}, projector=about.projector)
-  scorer = prepare.scorer_of(config, nets, _labelled(
-      source, about, console) if source.partition(':')[0] in _TESTS
-                             else prepare.data_of(config, console=console))
+  data = (_labelled(source, about, console) if of_files else
+          prepare.data_of(config, console=console))
+  scorer = prepare.scorer_of(config, nets, data)
   score_run.check_labels(asked, scorer, source)
   networks = [Online(encoder.variables, Variables({}, {}))]
   if about.encoder == 'untrained':
@@ -91,11 +94,7 @@ def ask(path: pathlib.Path, protocol: str, *, source: str, data_dir: str,
 
 def _labelled(source: str, about: About, console: Console) -> Dataset:
   """Reads a folder of labelled images, or a CSV of them, as data.test does."""
-  if about.size[0] != about.size[1]:
-    raise BadInput(f'the encoder takes {about.size[0]} by {about.size[1]} '
-                   'pixels, and files become squares: give an npz file')
-  how = How(about.size[0], **{name: x for name, x in about.reading.items()
-                              if name in How._fields})
+  how = image_rows.how_of(about)
   with reading_progress.shown(console) as progress:
     found = labelled_images.read(source, how, [], progress,
                                  functools.partial(terminal.say, console))
@@ -117,9 +116,8 @@ def _config(saved: Mapping[str, Any], source: str, data_dir: str) -> Config:
       name: x for name, x in saved.items()
       if name in FIELDS and (name == 'seed' or name.startswith(_SECTIONS))}
   config = config_dict.from_flat(flat | checks.PLACES | {
-      'data.dir': data_dir, 'data.leave_out': '', 'data.test': '',
-      'data.source': FIELDS['data.source'].default if source.partition(':')[0]
-                     in _TESTS else source})
+      'data.dir': data_dir, 'data.source': source, 'data.leave_out': '',
+      'data.test': ''})
   for name, value in checks.flatten(config).items():
     if name in FIELDS and (wanted := FIELDS[name].check(value)):
       raise BadInput(f'{name} is {value!r}; it must be {wanted}')
