@@ -24,7 +24,7 @@ from fedu_jax.runtime import json_files
 from fedu_jax.runtime.errors import BadInput
 
 _PART = 512  # images of a part; a kill loses one
-_KEY = 'key'  # the file that says whose parts these are
+_KEY = 'key'  # the file that identifies the encoder and images of the parts
 
 
 def embed(encoder: Encoder, rows: Rows, path: pathlib.Path,

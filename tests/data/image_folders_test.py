@@ -1,8 +1,6 @@
 """Folders of images: which files are read, which are not, and the report."""
 
 import os
-import struct
-import zlib
 
 import numpy as np
 from PIL import Image
@@ -14,6 +12,7 @@ from fedu_jax.data import optional_readers
 from fedu_jax.data import reading_report
 from fedu_jax.data import sources
 from fedu_jax.runtime.errors import BadInput
+from tests.helpers.deep_png import deep_png
 
 PIXELS = np.random.RandomState(0).randint(0, 256, (8, 8, 3)).astype(np.uint8)
 
@@ -252,18 +251,6 @@ def test_a_client_without_images_is_refused_with_what_is_there(root):
 
 
 # --- deep images -------------------------------------------------------------
-
-
-def deep_png(values, kind):
-  """Writes 16-bit PNGs, which Pillow cannot write in colour."""
-  def chunk(name, data):
-    return (struct.pack('>I', len(data)) + name + data
-            + struct.pack('>I', zlib.crc32(name + data)))
-  height, width = values.shape[:2]
-  rows = b''.join(b'\0' + row.astype('>u2').tobytes() for row in values)
-  return (b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack(
-      '>IIBBBBB', width, height, 16, kind, 0, 0, 0))
-          + chunk(b'IDAT', zlib.compress(rows)) + chunk(b'IEND', b''))
 
 
 RAMP = np.linspace(0, 4095, 64).astype(np.uint16).reshape(8, 8)

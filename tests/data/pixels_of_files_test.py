@@ -1,7 +1,6 @@
 """Channels and depth: what the pixels of files and of arrays become."""
 
 import struct
-import zlib
 
 import numpy as np
 from PIL import Image
@@ -11,6 +10,7 @@ from fedu_jax.data import image_files
 from fedu_jax.data import pixel_arrays
 from fedu_jax.data import sources
 from fedu_jax.runtime.errors import BadInput
+from tests.helpers.deep_png import deep_png
 
 RANDOM = np.random.RandomState(0)
 COLOURS = RANDOM.randint(0, 256, (12, 20, 3)).astype(np.uint8)
@@ -27,18 +27,6 @@ def saved(path, pixels):
   path.parent.mkdir(exist_ok=True)
   Image.fromarray(pixels).save(path)
   return path
-
-
-def deep_png(values, kind):
-  """Writes 16-bit PNGs [H, W, C], which Pillow cannot write in colour."""
-  def chunk(name, data):
-    return (struct.pack('>I', len(data)) + name + data
-            + struct.pack('>I', zlib.crc32(name + data)))
-  height, width = values.shape[:2]
-  rows = b''.join(b'\0' + row.astype('>u2').tobytes() for row in values)
-  return (b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack(
-      '>IIBBBBB', width, height, 16, kind, 0, 0, 0))
-          + chunk(b'IDAT', zlib.compress(rows)) + chunk(b'IEND', b''))
 
 
 def triangle(values, size):
